@@ -1,0 +1,23 @@
+"""The original's script: the same command line and functions, from the package in `src/`, installed or not."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from w8a8_bench.cli.main import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(prog="w8a8_benchmarks.py"))
+
+try:
+    from w8a8_bench.compat import bench_fp8, bench_int8  # noqa: E402
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        "torch is not installed: pip install 'w8a8-bench[cpu]', or 'w8a8-bench[cu13]' for a GPU with CUDA 13",
+        name="torch",
+    ) from None
+
+__all__ = ["bench_fp8", "bench_int8", "main"]

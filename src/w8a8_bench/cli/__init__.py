@@ -1,0 +1,1 @@
+"""The command line: `main` parses and dispatches, then a file per command, or per family of commands."""

@@ -1,0 +1,219 @@
+"""The parser of `w8a8-bench` and of the original's script, and the way from a command to its file.
+
+Only what `--help` and `list` need is imported here: a command's own file is imported when that command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import w8a8_bench
+from w8a8_bench.cli.errors import EXIT_BAD_INPUT, UsageError
+from w8a8_bench.data import Data
+from w8a8_bench.formats import W8A8_FORMATS
+from w8a8_bench.problem import Activations
+
+DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
+
+EXAMPLES = """\
+square GEMMs:
+  {prog} --dtype fp8 square_bench --dim-start 128 --dim-end 512 --dim-increment 64
+
+constant n and k, m swept:
+  {prog} --dtype fp8 range_bench --dim-start 128 --dim-end 512 --dim-increment 64 --n-constant 16384 --k-constant 16384
+
+the layers of a model:
+  {prog} --dtype fp8 model_bench --models meta-llama/Llama-2-7b-hf --batch-sizes 16 --tp-sizes 1
+
+some kernels only:
+  {prog} --dtype int8 --kernels pytorch_i8_i8_bf16_scaled_mm pytorch_i8_i8_bf16_scaled_mm_azp \\
+      square_bench --dim-start 256 --dim-end 1024 --dim-increment 256
+
+Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
+Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
+where --out says. Exit codes: 0 complete, 2 bad input and nothing run, 3 complete but a kernel is broken, 130 interrupted.
+"""
+
+BATCH_SIZES = (1, 16, 32, 64, 128, 256, 512)
+TP_SIZES = (1,)
+
+DEFAULT_BUDGET_S = 60.0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line; the usage text is what `--help` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(" ".join(message.split()))
+
+
+def _parser(prog: str) -> _Parser:
+    parser = _Parser(
+        prog=prog,
+        description=DESCRIPTION,
+        epilog=EXAMPLES.format(prog=prog),
+        formatter_class=_formatter,
+    )
+    parser.add_argument("--version", action="version", version=f"w8a8-bench {w8a8_bench.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, text: str, module: str, parents: Sequence[_Parser] = ()) -> _Parser:
+        command = commands.add_parser(name, help=text, description=text, parents=parents, formatter_class=_formatter)
+        command.set_defaults(module=module)
+        return command
+
+    shared = _sweep_options()
+    sweep = "w8a8_bench.cli.sweep"
+    square = add("square_bench", "m = n = k, from start to end, the end included", sweep, [shared])
+    _add_dims(square)
+    ranged = add("range_bench", "sizes from start to end, the end excluded, some held constant", sweep, [shared])
+    _add_dims(ranged)
+    for size in "mnk":
+        ranged.add_argument(f"--{size}-constant", type=int, metavar=size.upper(), help=f"hold {size} at this size")
+    model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
+    model.add_argument("--models", nargs="+", metavar="NAME", help="models of `list models` (default: all)")
+    model.add_argument("--tp-sizes", nargs="+", type=int, default=list(TP_SIZES), metavar="T", help="default: 1")
+    model.add_argument(
+        "--batch-sizes",
+        nargs="+",
+        type=int,
+        default=list(BATCH_SIZES),
+        metavar="M",
+        help=f"default: {' '.join(map(str, BATCH_SIZES))}",
+    )
+    table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
+    table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
+    add("quick_bench", "INT8 and FP8 over a few squares and one model layer: what `make bench` runs", sweep, [shared])
+
+    listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
+    listing.add_argument("what", choices=("kernels", "models", "schemes"))
+    doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
+    _add_device(doctor)
+    return parser
+
+
+def _sweep_options() -> _Parser:
+    """Options that every sweep takes."""
+    shared = _Parser(add_help=False)
+    tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
+    shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
+    shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names of `list kernels` (default: all)")
+    shared.add_argument(
+        "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: each kernel's)"
+    )
+    shared.add_argument(
+        "--activations",
+        nargs="+",
+        default=[Activations.PREQUANTIZED.value],
+        metavar="KIND",
+        help="prequantized (default), or quantized inside the timed region: dynamic, static",
+    )
+    _add_device(shared)
+    shared.add_argument(
+        "--out", metavar="FILE.jsonl", help="records; the pickle goes beside them (default: named by time)"
+    )
+    shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
+    shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
+    shared.add_argument("--seed", type=int, default=0, help="of the operands and of the order of timing (default: 0)")
+    shared.add_argument("--timer", choices=("host",), default="host", help="host: the host's clock, caches warm")
+    shared.add_argument(
+        "--budget",
+        type=float,
+        default=DEFAULT_BUDGET_S,
+        metavar="SECONDS",
+        help=f"wall time for one shape, after which what is left is skipped; 0: none (default: {DEFAULT_BUDGET_S:g})",
+    )
+    return shared
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<index>")
+
+
+def _add_dims(parser: argparse.ArgumentParser) -> None:
+    for name in ("start", "end", "increment"):
+        parser.add_argument(f"--dim-{name}", type=int, required=True, metavar=name.upper())
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # A fixed width: help reads the same in a terminal, a pipe and a test.
+    return argparse.RawDescriptionHelpFormatter(prog, width=120, max_help_position=32)
+
+
+def _arrange(argv: Sequence[str], parser: _Parser) -> list[str]:
+    """Put the command first, whatever stood before it, and write flags with `-` for `_`.
+
+    The original's users write `--kernels a b square_bench`, where argparse would take the command for a third kernel.
+    """
+    flags = [_dashed(word) for word in argv]
+    commands = _commands(parser)
+    takes_one, takes_many = _arity(commands)
+    position = 0
+    while position < len(flags):
+        word = flags[position]
+        if word in commands:
+            return [word, *flags[:position], *flags[position + 1 :]]
+        position += 1
+        if _completes(word, takes_one):
+            position += 1
+        elif _completes(word, takes_many):
+            while position < len(flags) and flags[position] not in commands and not flags[position].startswith("-"):
+                position += 1
+    return flags
+
+
+def _dashed(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _commands(parser: _Parser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError("the parser has commands")
+
+
+def _arity(commands: dict[str, argparse.ArgumentParser]) -> tuple[set[str], set[str]]:
+    """Options that take one value, and those that take several."""
+    one: set[str] = set()
+    many: set[str] = set()
+    for command in commands.values():
+        for action in command._actions:
+            if action.option_strings and action.nargs is None:
+                one.update(action.option_strings)
+            elif action.nargs == "+":
+                many.update(action.option_strings)
+    return one, many
+
+
+def _completes(word: str, options: set[str]) -> bool:
+    """Whether `word` is one of `options` or the beginning of one, and its value is still to come."""
+    return len(word) > 2 and "=" not in word and any(option.startswith(word) for option in options)
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
+    """Run the command line and return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(prog)
+    try:
+        args = parser.parse_args(_arrange(words, parser))
+        if args.command is None:
+            raise UsageError(f"which command? one of {', '.join(_commands(parser))}; see {prog} --help")
+        args.prog, args.words = prog, words
+        run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run
+        return run(args)
+    except UsageError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`): that is no fault, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

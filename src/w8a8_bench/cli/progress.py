@@ -1,0 +1,77 @@
+"""Progress on standard error: a bar in a terminal, and a line a shape where it is no terminal or rich is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from w8a8_bench.comparison import Comparison
+
+if TYPE_CHECKING:
+    import rich.progress
+
+
+class Progress:
+    """How far the sweep is. Use as a context manager."""
+
+    def __init__(self, *, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        self._announced: Comparison | None = None
+        self._bar = _make_bar() if sys.stderr.isatty() and importlib.util.find_spec("rich") else None
+        self._task = self._bar.add_task("starting", total=total, completed=done) if self._bar else None
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, comparison: Comparison, phase: str, what: str, done: float) -> None:
+        """Tell what the worker is doing; `done` is how much of this comparison, 0 to 1."""
+        if self._bar and self._task is not None:
+            text = f"{comparison.where.title}  {phase} {what}"
+            self._bar.update(self._task, description=text, completed=self._done + done)
+        elif comparison is not self._announced:
+            print(f"[{self._done + 1}/{self._total}] {comparison.where.title}", file=sys.stderr, flush=True)
+            self._announced = comparison
+
+    def finished(self) -> None:
+        """One comparison more is done."""
+        self._done += 1
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self._done)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar off the screen while a table is printed."""
+        if self._bar:
+            self._bar.stop()
+        yield
+        if self._bar:
+            self._bar.start()
+
+
+def _make_bar() -> rich.progress.Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

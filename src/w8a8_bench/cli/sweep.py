@@ -1,0 +1,310 @@
+"""The commands that measure: from arguments to a plan, then the sweep, its tables, its records and its pickle."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+
+from w8a8_bench import store
+from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
+from w8a8_bench.cli.progress import Progress
+from w8a8_bench.comparison import Comparison, LabelledShape
+from w8a8_bench.data import Data
+from w8a8_bench.device import Device
+from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.problem import Activations, GemmShape, Scaling
+from w8a8_bench.providers import registry
+from w8a8_bench.record import Record, RunHeader
+from w8a8_bench.report.table import render
+from w8a8_bench.settings import Settings
+from w8a8_bench.shapes import csv_file, models
+from w8a8_bench.shapes.range import range_
+from w8a8_bench.shapes.square import square
+from w8a8_bench.sweep.drive import Finished, SweepRefused, Worker, WorkerLost, refuse_too_large, run_sweep
+from w8a8_bench.sweep.plan import digest, make_plan
+from w8a8_bench.sweep.worker import NO_TORCH
+
+QUICK_SQUARES = (256, 512, 1024)
+QUICK_LAYER = ("meta-llama/Llama-3.1-8B-Instruct", "o_proj", 16)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the arguments ask for, all of it valid."""
+
+    command: str
+    formats: tuple[Format, ...]
+    comparisons: tuple[Comparison, ...]
+    settings: Settings
+
+    def to_json(self) -> dict[str, object]:
+        """What a results file must have in common with this run, so that `--resume` may go on with it."""
+        return {
+            "command": self.command,
+            "dtypes": [fmt.value for fmt in self.formats],
+            "comparisons": len(self.comparisons),
+            "cells": digest(self.comparisons),
+            "seed": self.settings.seed,
+            "data": self.settings.data.value,
+        }
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        plan = _plan(args)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError(NO_TORCH)
+    if args.resume and not args.out:
+        raise UsageError("--resume needs --out FILE: the records to go on with")
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        with Worker(args.device) as worker:
+            return _measure(args, plan, worker)
+    except (SweepRefused, WorkerLost, store.StoreError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    """Check every argument that needs no device; raises ValueError with one line for the first that is wrong."""
+    formats = _formats(args)
+    if args.budget < 0:
+        raise ValueError(f"--budget {args.budget:g}: expected seconds, or 0 for no limit")
+    schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
+    activations = [Activations.parse(name) for name in args.activations]
+    data_names = [data.value for data in Data]
+    if args.data not in data_names:
+        raise ValueError(f"--data {args.data!r}: expected one of {', '.join(data_names)}")
+    kernels = registry.select(args.kernels, formats)
+    comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
+    settings = Settings(seed=args.seed, data=Data(args.data), budget_s=args.budget or None)
+    return Plan(args.command, formats, comparisons, settings)
+
+
+def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
+    tokens = [fmt.value for fmt in W8A8_FORMATS]
+    if args.dtype is None:
+        if args.command != "quick_bench":
+            raise ValueError(f"--dtype is missing: one of {', '.join(tokens)}")
+        return W8A8_FORMATS
+    for token in args.dtype:
+        if token not in tokens:
+            raise ValueError(f"--dtype {token!r}: expected one of {', '.join(tokens)}")
+    return tuple(Format(token) for token in dict.fromkeys(args.dtype))
+
+
+def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
+    if args.command == "square_bench":
+        return square(args.dim_start, args.dim_end, args.dim_increment)
+    if args.command == "range_bench":
+        return range_(
+            args.dim_start,
+            args.dim_end,
+            args.dim_increment,
+            m=args.m_constant,
+            n=args.n_constant,
+            k=args.k_constant,
+        )
+    if args.command == "model_bench":
+        return models.model_shapes(args.models or tuple(models.MODELS), args.tp_sizes, args.batch_sizes)
+    if args.command == "csv_bench":
+        return csv_file.read(Path(args.csv))
+    model, layer, m = QUICK_LAYER
+    squares = [LabelledShape(GemmShape(m=size, n=size, k=size)) for size in QUICK_SQUARES]
+    return squares + [where for where in models.model_shapes([model], [1], [m]) if where.labels["layer"] == layer]
+
+
+@dataclass(frozen=True)
+class _Files:
+    records: Path
+    pickle: Path
+
+
+def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
+    """Where the results go. Raises StoreError where they can't, before anything is measured."""
+    if args.out:
+        records = Path(args.out)
+        pickle = records.with_suffix(".pkl")
+        if records.suffix != ".jsonl":
+            raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl")
+        if pickle.exists() and not args.resume:
+            raise store.StoreError(f"{pickle} exists: the pickle would go there; name another --out")
+        return _Files(records, pickle)
+    stamp = int(time.time())
+    while True:
+        base = Path(f"{plan.command}-{dtype_text}-{stamp}")
+        files = _Files(base.with_name(base.name + ".jsonl"), base.with_name(base.name + ".pkl"))
+        if not files.records.exists() and not files.pickle.exists():
+            return files
+        stamp += 1
+
+
+def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
+    compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
+    files = _files(args, plan, compat.dtype_text(plan.formats))
+    device, environment = worker.hello()
+    refuse_too_large(plan.comparisons, device)
+    with store.Writer(files.records, resume=args.resume) as writer:
+        _refuse_another_plan(writer, plan)
+        writer.write_header(_header(args, plan, device, environment, resumed=bool(writer.headers)))
+        session = _Session(args, plan, device, files, writer)
+        session.introduce(environment)
+        try:
+            return session.go(worker)
+        except KeyboardInterrupt:
+            session.interrupted()
+            return EXIT_INTERRUPTED
+
+
+def _refuse_another_plan(writer: store.Writer, plan: Plan) -> None:
+    if not writer.headers:
+        return
+    before, now = writer.headers[0].plan, plan.to_json()
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise store.StoreError(
+                f"{writer.path} belongs to another sweep: its {name} is {before.get(name)!r} and here it is {value!r}"
+            )
+
+
+def _header(
+    args: argparse.Namespace, plan: Plan, device: Device, environment: dict[str, object], *, resumed: bool
+) -> RunHeader:
+    return RunHeader(
+        command=(args.prog, *args.words),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment,
+        device=device.to_json(),
+        plan=plan.to_json(),
+        settings={**plan.settings.to_json(), "timer": args.timer},
+        resumed=resumed,
+    )
+
+
+class _Session:
+    """One sweep on its way: prints its tables and keeps its records."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        plan: Plan,
+        device: Device,
+        files: _Files,
+        writer: store.Writer,
+    ) -> None:
+        self._args, self._plan, self._device, self._files, self._writer = args, plan, device, files, writer
+        self._records: list[Record] = list(writer.records)
+        self._done: set[int] = set(writer.done)
+
+    def introduce(self, environment: dict[str, object]) -> None:
+        plan, device = self._plan, self._device
+        facts = [f"{device.name} ({device.torch_name})", f"torch {environment['torch']}"]
+        if "driver" in environment:
+            facts.append(f"driver {environment['driver']}")
+        facts += [f"data {plan.settings.data.value}", f"seed {plan.settings.seed}", f"timer {self._args.timer}"]
+        print(", ".join(facts), flush=True)
+        if plan.command == "model_bench":
+            print("Benchmarking models:")
+            for index, name in enumerate(dict.fromkeys(str(c.where.labels["model"]) for c in plan.comparisons)):
+                print(f"[{index}]  {name}")
+        if self._done:
+            print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
+
+    def go(self, worker: Worker) -> int:
+        left = [c for c in self._plan.comparisons if c.index not in self._done]
+        with Progress(total=len(self._plan.comparisons), done=len(self._done)) as progress:
+
+            def finished(result: Finished) -> None:
+                self._writer.append(result.records, result.end)
+                self._records.extend(result.records)
+                self._done.add(result.comparison.index)
+                with progress.paused():
+                    self._print_comparison(result)
+                progress.finished()
+
+            run_sweep(worker, left, self._plan.settings, progress=progress.update, finished=finished)
+        self._records.sort(key=lambda record: record.comparison)
+        self._print_all()
+        self._write_pickle()
+        print(f"records: {self._files.records}\npickle:  {self._files.pickle}", flush=True)
+        return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
+
+    def interrupted(self) -> None:
+        """Keep what there is, and say how to go on."""
+        self._write_pickle()
+        words = _without_out(self._args.words) + ["--out", str(self._files.records), "--resume"]
+        command = shlex.join([self._args.prog, *words])
+        done, total = len(self._done), len(self._plan.comparisons)
+        print(
+            f"interrupted: {done} of {total} shapes are in {self._files.records}; go on with: {command}",
+            file=sys.stderr,
+        )
+
+    def _print_comparison(self, result: Finished) -> None:
+        from w8a8_bench import compat
+
+        print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
+        print(render(result.records), flush=True)
+
+    def _print_all(self) -> None:
+        from w8a8_bench import compat
+
+        dtypes = compat.dtype_text(self._plan.formats)
+        for title, records in self._groups(dtypes).items():
+            print(f"== {title} ====")
+            print(compat.compare_table(compat.measurements(records, self._plan.formats)))
+        broken = [record for record in self._records if record.status in FAULTS]
+        for record in broken:
+            print(f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}", file=sys.stderr)
+        skipped = sum(record.status is Status.SKIPPED for record in self._records)
+        if skipped:
+            print(f"{skipped} cells were skipped: --budget {self._args.budget:g} s a shape was spent", file=sys.stderr)
+
+    def _groups(self, dtypes: str) -> dict[str, list[Record]]:
+        """The final tables, titled as the original's: one a model and TP size, or one of everything."""
+        groups: dict[str, list[Record]] = {}
+        for record in self._records:
+            title = f"All Results {self._plan.command}-{dtypes}"
+            if self._plan.command == "model_bench":
+                title = f"Results {dtypes} {record.labels['model']}-TP{record.labels['tp']}"
+            groups.setdefault(title, []).append(record)
+        return groups
+
+    def _write_pickle(self) -> None:
+        from w8a8_bench import compat
+
+        try:
+            compat.write_pickle(self._files.pickle, compat.measurements(self._records, self._plan.formats))
+        except OSError as error:
+            raise store.StoreError(
+                f"{self._files.pickle} can't be written: {error.strerror}; the records are safe in {self._files.records}"
+            ) from None
+
+
+def _without_out(words: Sequence[str]) -> list[str]:
+    """The command line without `--out`, its value and `--resume`."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == "--out":
+            skip = True
+        elif not word.startswith("--out=") and word != "--resume":
+            kept.append(word)
+    return kept

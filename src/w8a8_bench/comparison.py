@@ -1,0 +1,77 @@
+"""What is measured together: the cells of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import GemmShape, Problem
+
+
+@dataclass(frozen=True)
+class LabelledShape:
+    """A shape and where it comes from: `labels` (`model`, `layer`, `tp`, ...) go into the records."""
+
+    shape: GemmShape
+    labels: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """One line for a person: the shape, then its labels."""
+        words = [str(self.labels[key]) for key in ("model", "layer") if key in self.labels]
+        if "tp" in self.labels:
+            words.append(f"TP{self.labels['tp']}")
+        return f"{self.shape}" + (f"  ({', '.join(words)})" if words else "")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kernel on one problem."""
+
+    kernel: str
+    problem: Problem
+
+    @property
+    def text(self) -> str:
+        return KernelName.parse(self.kernel).text_for(self.problem)
+
+    def to_json(self) -> dict[str, object]:
+        return {"kernel": self.kernel, "problem": self.problem.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Cell:
+        problem = data["problem"]
+        if not isinstance(problem, Mapping):
+            raise ValueError(f"problem {problem!r}: expected an object")
+        return cls(str(data["kernel"]), Problem.from_json(problem))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells of one shape. They are timed together, block by block, so that every ratio is between neighbours."""
+
+    index: int
+    where: LabelledShape
+    cells: tuple[Cell, ...]
+
+    @property
+    def shape(self) -> GemmShape:
+        return self.where.shape
+
+    def to_json(self) -> dict[str, object]:
+        shape = self.shape
+        return {
+            "index": self.index,
+            "shape": {"m": shape.m, "n": shape.n, "k": shape.k},
+            "labels": dict(self.where.labels),
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Comparison:
+        shape, labels, cells = data["shape"], data["labels"], data["cells"]
+        if not (isinstance(shape, Mapping) and isinstance(labels, Mapping) and isinstance(cells, list)):
+            raise ValueError("comparison: expected shape and labels as objects and cells as a list")
+        where = LabelledShape(GemmShape(**{name: int(shape[name]) for name in ("m", "n", "k")}), dict(labels))
+        return cls(int(str(data["index"])), where, tuple(Cell.from_json(cell) for cell in cells))

@@ -1,0 +1,133 @@
+"""The original's functions, tables and pickles, made from this project's records.
+
+from benchmarks.cutlass_benchmarks.w8a8_benchmarks import bench_fp8, bench_int8
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.benchmark import Compare, Measurement, TaskSpec
+
+from w8a8_bench import environment
+from w8a8_bench.comparison import LabelledShape
+from w8a8_bench.formats import Format
+from w8a8_bench.kernel import Status
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import GemmShape
+from w8a8_bench.providers import registry
+from w8a8_bench.record import Record
+from w8a8_bench.runner import run_comparison
+from w8a8_bench.settings import Settings
+from w8a8_bench.sweep.plan import make_plan
+from w8a8_bench.timing.host import TIME_HOST
+
+if TYPE_CHECKING:
+    from w8a8_bench.device import Device
+
+
+def bench_int8(
+    dtype: torch.dtype,
+    m: int,
+    k: int,
+    n: int,
+    label: str,
+    sub_label: str,
+    bench_kernels: list[str] | None = None,
+) -> list[Measurement]:
+    """Time the INT8 kernels, or those of `bench_kernels`, on one shape; `dtype` is torch.int8.
+
+    Runs in the caller's process, on the GPU where there is one. One Measurement a kernel, with `label` and `sub_label`
+    as given and the kernel's name as description; a kernel that can't run here is left out and named on standard error.
+    Raises ValueError for another dtype, a size below 1 and an unknown kernel.
+    """
+    return _bench(Format.INT8, dtype, GemmShape(m=m, n=n, k=k), label, sub_label, bench_kernels)
+
+
+def bench_fp8(
+    dtype: torch.dtype,
+    m: int,
+    k: int,
+    n: int,
+    label: str,
+    sub_label: str,
+    bench_kernels: list[str] | None = None,
+) -> list[Measurement]:
+    """Time the FP8 kernels, or those of `bench_kernels`, on one shape; `dtype` is torch.float8_e4m3fn.
+
+    As `bench_int8` in every other way.
+    """
+    return _bench(Format.FP8, dtype, GemmShape(m=m, n=n, k=k), label, sub_label, bench_kernels)
+
+
+def _bench(
+    fmt: Format, dtype: torch.dtype, shape: GemmShape, label: str, sub_label: str, bench_kernels: Sequence[str] | None
+) -> list[Measurement]:
+    expected = getattr(torch, fmt.torch_name)
+    if dtype != expected:
+        raise ValueError(f"dtype {dtype}: bench_{fmt.value} takes {expected}")
+    kernels = registry.select(bench_kernels, (fmt,))
+    (comparison,) = make_plan([LabelledShape(shape)], kernels, (fmt,))
+    device = environment.resolve_device(environment.AUTO)
+    records, _ = run_comparison(comparison, device, Settings())
+    for record in records:
+        if record.status is not Status.OK:
+            print(f"{record.kernel} is left out: {record.status.value}: {record.reason}", file=sys.stderr)
+    return [measurement(record, label, sub_label, device) for record in records if record.status is Status.OK]
+
+
+def measurement(record: Record, label: str, sub_label: str, device: Device | None = None) -> Measurement:
+    """The original's form of an `ok` record. Built of torch's own types, so that a pickle of it needs torch alone."""
+    launches = record.launches_per_sample[TIME_HOST]
+    text = KernelName.parse(record.kernel).text_for(record.problem)
+    spec = TaskSpec(
+        stmt="launch()",
+        setup="",
+        label=label,
+        sub_label=sub_label,
+        description=text,
+        env="host",
+        num_threads=torch.get_num_threads(),
+    )
+    raw_times = [seconds * launches for seconds in record.samples[TIME_HOST]]
+    return Measurement(number_per_run=launches, raw_times=raw_times, task_spec=spec)
+
+
+def label(formats: Iterable[Format]) -> str:
+    """The label of the command line's tables: `scaled-torch.int8-gemm`."""
+    return f"scaled-{dtype_text(formats)}-gemm"
+
+
+def dtype_text(formats: Iterable[Format]) -> str:
+    """The dtype as the original writes it in labels and file names: `torch.int8`."""
+    return "+".join(f"torch.{fmt.torch_name}" for fmt in formats)
+
+
+def measurements(records: Iterable[Record], formats: Sequence[Format]) -> list[Measurement]:
+    """All `ok` records in the original's form, with the command line's labels."""
+    return [
+        measurement(record, label(formats), record.problem.shape.mkn)
+        for record in records
+        if record.status is Status.OK
+    ]
+
+
+def compare_table(taken: Sequence[Measurement]) -> str:
+    """What `torch.utils.benchmark.Compare` prints, or a line that says that nothing was measured."""
+    return str(Compare(list(taken))) if taken else "(no kernel was measured)"
+
+
+def write_pickle(path: Path, taken: Sequence[Measurement]) -> None:
+    """Write the original's pickle whole or not at all: a list of Measurement."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            pickle.dump(list(taken), file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

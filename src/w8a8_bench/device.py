@@ -1,0 +1,47 @@
+"""The device that a kernel is asked about: plain facts, so that `supports` needs no GPU and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One CPU or GPU. Memory and cache in bytes; `capability` is CUDA's compute capability, None on a CPU.
+
+    `torch` is the version of the torch that drives it and `cuda` that of its CUDA runtime, both as (major, minor).
+    """
+
+    kind: str
+    index: int
+    name: str
+    torch: tuple[int, int]
+    memory_bytes: int
+    available_bytes: int
+    cuda: tuple[int, int] | None = None
+    capability: tuple[int, int] | None = None
+    sm_count: int | None = None
+    l2_bytes: int | None = None
+    uuid: str | None = None
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.kind == "cuda"
+
+    @property
+    def torch_name(self) -> str:
+        """What `torch.device` takes: `cpu`, `cuda:1`."""
+        return f"cuda:{self.index}" if self.is_cuda else self.kind
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Device:
+        fields = dict(data)
+        for name in ("torch", "cuda", "capability"):
+            value = fields.get(name)
+            if isinstance(value, list):
+                fields[name] = tuple(value)
+        return cls(**fields)  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""What the numbers were taken on: device, driver, versions. Every fact that is missing says why it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import w8a8_bench
+from w8a8_bench.device import Device
+
+AUTO = "auto"
+
+
+class DeviceError(ValueError):
+    """A device that was asked for is not there."""
+
+
+def resolve_device(wanted: str) -> Device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:<index>`; raises DeviceError where this machine has none such."""
+    import torch
+
+    kind, _, index_text = wanted.partition(":")
+    if kind not in (AUTO, "cpu", "cuda") or (index_text and (kind != "cuda" or not index_text.isdigit())):
+        raise DeviceError(f"device {wanted!r}: expected auto, cpu, cuda or cuda:<index>")
+    if kind == AUTO:
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    if kind == "cpu":
+        total, available = _host_memory()
+        return Device(
+            kind="cpu",
+            index=0,
+            name=_cpu_name(),
+            torch=(major, minor),
+            memory_bytes=total,
+            available_bytes=available,
+        )
+    if not torch.cuda.is_available():
+        why = "torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU or no usable driver"
+        raise DeviceError(f"device {wanted!r}: {why}; use --device cpu, or see `w8a8-bench doctor`")
+    index, count = int(index_text or 0), torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"device {wanted!r}: this machine has {count} GPU{'s' if count > 1 else ''}, numbered from 0")
+    facts = torch.cuda.get_device_properties(index)
+    free, total = torch.cuda.mem_get_info(index)
+    cuda = tuple(int(part) for part in str(torch.version.cuda).split(".")[:2])
+    return Device(
+        kind="cuda",
+        index=index,
+        name=facts.name,
+        torch=(major, minor),
+        memory_bytes=total,
+        available_bytes=free,
+        cuda=(cuda[0], cuda[1]),
+        capability=(facts.major, facts.minor),
+        sm_count=facts.multi_processor_count,
+        l2_bytes=facts.L2_cache_size,
+        uuid=f"GPU-{facts.uuid}",
+    )
+
+
+def describe(device: Device) -> dict[str, object]:
+    """The environment line of a results file: versions and machine, nothing that changes while the run goes on."""
+    import torch
+
+    facts: dict[str, object] = {
+        "w8a8_bench": w8a8_bench.__version__,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "triton": _version("triton"),
+    }
+    if device.is_cuda:
+        facts["driver"], facts["driver_cuda"] = _driver()
+    return facts
+
+
+def _driver() -> tuple[str, str]:
+    """Versions of the GPU driver and of the CUDA that it offers, through NVML."""
+    try:
+        import pynvml
+    except ModuleNotFoundError:
+        missing = "unknown: nvidia-ml-py is not installed"
+        return missing, missing
+    try:
+        pynvml.nvmlInit()
+        try:
+            cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+            return str(pynvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}"
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        return f"unknown: NVML says {error}", f"unknown: NVML says {error}"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_revision() -> str:
+    """Commit of the source tree that runs, with `+changes` where files differ from it."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "not a git checkout"
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"unknown: {type(error).__name__}"
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in _lines("/proc/cpuinfo"):
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _host_memory() -> tuple[int, int]:
+    """Bytes of main memory, in all and available now, within the control group's limit where there is one."""
+    sizes = {}
+    for line in _lines("/proc/meminfo"):
+        name, _, rest = line.partition(":")
+        if name in ("MemTotal", "MemAvailable"):
+            sizes[name] = int(rest.split()[0]) * 1024
+    if len(sizes) < 2:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages, pages
+    total, available = sizes["MemTotal"], sizes["MemAvailable"]
+    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
+    if limit and used and limit[0].isdigit() and used[0].isdigit():
+        total = min(total, int(limit[0]))
+        available = min(available, int(limit[0]) - int(used[0]))
+    return total, available
+
+
+def _lines(path: str) -> list[str]:
+    """Lines of a file of the kernel's; none where this system has no such file."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,94 @@
+"""The seam between the benchmark and what it measures: a kernel, what it answers, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from w8a8_bench.device import Device
+from w8a8_bench.operands import Operands
+from w8a8_bench.problem import Problem
+
+Launch = Callable[[], object]
+"""A prepared kernel bound to one operand set. It only enqueues work on the current stream."""
+
+
+@dataclass(frozen=True)
+class Launches:
+    """The launches of one bound kernel; none may allocate device memory once called the first time.
+
+    `quant` and `gemm` are there for activations quantized inside the timed region: each part alone.
+    """
+
+    total: Launch
+    quant: Launch | None = None
+    gemm: Launch | None = None
+
+
+@dataclass(frozen=True)
+class Support:
+    """Yes, or no with the reason. A refusal is data, shown to the user as it stands."""
+
+    ok: bool
+    reason: str = ""
+
+    @classmethod
+    def yes(cls) -> Support:
+        return cls(True)
+
+    @classmethod
+    def no(cls, reason: str) -> Support:
+        return cls(False, reason)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class Prepared(Protocol):
+    """A kernel compiled and configured for a problem on a device, with its workspace."""
+
+    @property
+    def config(self) -> Mapping[str, object]:
+        """What was chosen (tile, cluster, split, ...); it goes into the record."""
+        ...
+
+    def bind(self, operands: Operands) -> Launches:
+        """Convert layouts and return the launches. Called once for each operand set, outside any timed region."""
+        ...
+
+
+class Kernel(Protocol):
+    """One implementation of a family of problems, named by the grammar of `names`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def supports(self, problem: Problem, device: Device) -> Support:
+        """Whether the kernel computes `problem` on `device`. Never raises and needs no GPU."""
+        ...
+
+    def prepare(self, problem: Problem, device: Device) -> Prepared:
+        """Compile, choose a configuration and allocate workspace. May be slow; may raise."""
+        ...
+
+
+class Status(str, Enum):
+    """What became of a cell. Everything but `OK` comes with a reason."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"
+    FAILED = "failed"
+    COMPILE_ERROR = "compile_error"
+    INCORRECT = "incorrect"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    UNCAPTURABLE = "uncapturable"
+    IMPLAUSIBLE = "implausible"
+    SKIPPED = "skipped"
+
+
+FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT)
+"""Statuses after which a complete sweep still exits with code 3: something is broken, not merely refused."""

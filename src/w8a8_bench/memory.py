@@ -1,0 +1,112 @@
+"""How much device memory a comparison needs, known before anything is allocated. Plain arithmetic, without torch.
+
+The sizes of the chunks that `quantize`, `make_operands` and `reference` work in stand here too, so that what is
+estimated is what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Problem, WeightScale, ceil_div
+
+QUANTIZE_CHUNK = 2**24
+"""Elements quantized or generated at a time: with fp32 copies, quotients and expanded scales about 256 MiB."""
+
+PANEL_CHUNK = 2**25
+"""Elements of a panel of A or B that the oracle holds in float64 (256 MiB) while it multiplies."""
+
+CHECK_CHUNK = 2**22
+"""Elements of D compared at a time; about ten float64 temporaries of this size live at once."""
+
+PRODUCT_CACHE_BYTES = 8 * 2**30
+"""What the oracle keeps of float64 products for the next cell with the same operands."""
+
+GUARD_ELEMENTS = 4096
+"""Least number of poisoned elements on either side of a guarded output."""
+
+
+def row_chunks(rows: int, columns: int, elements: int, *, multiple: int = 1) -> Iterator[slice]:
+    """Slices over `rows` that hold about `elements` elements each, in steps of a whole `multiple` of rows."""
+    step = max(elements // columns // multiple, 1) * multiple
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def guard_elements(*, n: int) -> tuple[int, int]:
+    """Guard elements before and after an output of `n` columns.
+
+    The usual stray write is a tile of rows past the last one. It has up to 255 rows, and the guard has room for them
+    (to 32 MiB), so that the fault is found here and is no corruption of the next cell's operands.
+    """
+    return GUARD_ELEMENTS, max(GUARD_ELEMENTS, min(256 * n, 2**24))
+
+
+def comparison_bytes(problems: Iterable[Problem]) -> int:
+    """Peak device bytes of operands, outputs and oracle for the cells of one comparison; kernels' workspaces excluded.
+
+    An upper estimate: source tensors, each distinct quantized operand once, a guarded output for every problem, the
+    oracle's products, and the largest set of temporaries. Raises ValueError where the problems differ in shape.
+    """
+    problems = tuple(problems)
+    shapes = {problem.shape for problem in problems}
+    if not shapes:
+        return 0
+    if len(shapes) > 1:
+        raise ValueError(f"a comparison has one shape, not {len(shapes)}: {', '.join(sorted(map(str, shapes)))}")
+    (shape,) = shapes
+    return _operand_bytes(shape, problems) + _oracle_bytes(shape, problems)
+
+
+AVariant = tuple[Format, ActScale, Azp]
+BVariant = tuple[Format, WeightScale]
+
+
+def a_variant(problem: Problem) -> AVariant:
+    """What A is quantized to. 8-bit operands without scales are those quantized per tensor."""
+    activation = ActScale.TENSOR if problem.scaling is None else problem.scaling.activation
+    return problem.format, activation, problem.azp
+
+
+def b_variant(problem: Problem) -> BVariant:
+    """What B is quantized to. 8-bit operands without scales are those quantized per tensor."""
+    return problem.format, WeightScale.TENSOR if problem.scaling is None else problem.scaling.weight
+
+
+def _operand_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
+    m, n, k = shape.m, shape.n, shape.k
+    total = 2 * (m * k + n * k)  # the bf16 sources, which are also the bf16 baseline's operands
+    if any(problem.azp is not Azp.NONE for problem in problems):
+        total += 2 * m * k  # the shifted activations
+    for fmt, activation, azp in {a_variant(problem) for problem in problems}:
+        if fmt in W8A8_FORMATS:
+            scales = m * ceil_div(k, BLOCK) if activation is ActScale.GROUP else m
+            total += m * k + 4 * scales + (0 if azp is Azp.NONE else 4 * m)
+        elif fmt is Format.FP16:
+            total += 2 * m * k
+    for fmt, _ in {b_variant(problem) for problem in problems}:
+        if fmt in W8A8_FORMATS:
+            total += n * k + 4 * n + 4 * ceil_div(n, BLOCK) * ceil_div(k, BLOCK)
+        elif fmt is Format.FP16:
+            total += 2 * n * k
+    per_output = 2 * (m * n + sum(guard_elements(n=n)) + 512) + 8 * n  # and azp_adj, bias
+    return total + len(problems) * per_output
+
+
+def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
+    m, n, k = shape.m, shape.n, shape.k
+    requantized = {a_variant(p) for p in problems if p.activations is not Activations.PREQUANTIZED}
+    pairs = {(a_variant(problem), b_variant(problem)) for problem in problems}
+    products = [m * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes where not exact
+    kept = min(sum(products), max(PRODUCT_CACHE_BYTES, max(products)))
+    panels = 12 * (_chunk(m, k, PANEL_CHUNK) + _chunk(n, k, PANEL_CHUNK))
+    quantizing = 16 * max(_chunk(m, k, QUANTIZE_CHUNK), _chunk(n, k, QUANTIZE_CHUNK))
+    comparing = 10 * 8 * _chunk(m, n, CHECK_CHUNK)
+    same_operand = max(m * k, n * k)  # one byte an element: is this operand one already multiplied?
+    return kept + len(requantized) * m * k + max(panels, quantizing, comparing, same_operand)
+
+
+def _chunk(rows: int, columns: int, elements: int) -> int:
+    """Elements of the largest slice that `row_chunks` gives."""
+    return min(rows * columns, max(elements, columns))

@@ -1,0 +1,109 @@
+"""Kernel names: `{provider}_{a}_{b}_{out}_{op}[_{variant}]`, and the problem that a name stands for.
+
+The original's names follow this grammar, so one parser serves them and every kernel added since.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from w8a8_bench.formats import Format
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, Azp, GemmShape, Problem, Scaling
+
+MATMUL = "matmul-no-scales"
+SCALED_MM = "scaled_mm"
+
+_FORMATS = {"i8": Format.INT8, "fp8": Format.FP8, "bf16": Format.BF16, "fp16": Format.FP16}
+_VARIANTS = {
+    "": (Azp.NONE, False),
+    "bias": (Azp.NONE, True),
+    "azp": (Azp.TENSOR, False),
+    "azp_bias": (Azp.TENSOR, True),
+    "azp_pt": (Azp.TOKEN, False),
+    "azp_pt_bias": (Azp.TOKEN, True),
+    "blockwise": (Azp.NONE, False),
+    "fast_accum": (Azp.NONE, False),
+    "cast": (Azp.NONE, False),
+}
+_GRAMMAR = re.compile(
+    r"(?P<provider>[a-z][a-z0-9]*)_(?P<a>i8|fp8|bf16|fp16)_(?P<b>i8|fp8|bf16|fp16)_(?P<out>bf16|fp16)"
+    rf"_(?P<op>{SCALED_MM}|{MATMUL})(?:_(?P<variant>\w+))?"
+)
+
+
+@dataclass(frozen=True)
+class KernelName:
+    """A kernel's name, taken apart."""
+
+    text: str
+    provider: str
+    format: Format
+    out: Format
+    op: str
+    variant: str
+
+    @classmethod
+    def parse(cls, text: str) -> KernelName:
+        """Take `text` apart; raises ValueError where it does not follow the grammar."""
+        match = _GRAMMAR.fullmatch(text)
+        if not match or match["a"] != match["b"] or (match["variant"] or "") not in _VARIANTS:
+            raise ValueError(f"kernel name {text!r}: expected {{provider}}_{{a}}_{{b}}_{{out}}_{{op}}[_{{variant}}]")
+        return cls(
+            text, match["provider"], _FORMATS[match["a"]], _FORMATS[match["out"]], match["op"], match["variant"] or ""
+        )
+
+    @property
+    def is_blockwise(self) -> bool:
+        return self.variant == "blockwise"
+
+    @property
+    def is_baseline(self) -> bool:
+        """A 16-bit product without scales, which any run can be compared with."""
+        return self.op == MATMUL
+
+    @property
+    def casts_inside(self) -> bool:
+        """The one twin that, like the original, casts 8-bit operands inside the timed region."""
+        return self.variant == "cast"
+
+    @property
+    def default_scheme(self) -> Scaling | None:
+        if self.is_baseline:
+            return None
+        return BLOCKWISE if self.is_blockwise else PER_TENSOR
+
+    def serves(self, fmt: Format) -> bool:
+        """Whether a run over `fmt` operands (`--dtype`) includes this kernel."""
+        return self.is_baseline or self.format is fmt
+
+    def problem(
+        self,
+        shape: GemmShape,
+        fmt: Format,
+        scaling: Scaling | None,
+        activations: Activations = Activations.PREQUANTIZED,
+    ) -> Problem:
+        """The problem that this name stands for under a scheme, in a run over `fmt` operands."""
+        azp, bias = _VARIANTS[self.variant]
+        if self.is_baseline:
+            operands = fmt if self.casts_inside else self.format
+            return Problem(shape=shape, format=operands, out=self.out, scaling=None)
+        return Problem(
+            shape=shape,
+            format=self.format,
+            out=self.out,
+            scaling=scaling,
+            azp=azp,
+            bias=bias,
+            activations=activations,
+        )
+
+    def text_for(self, problem: Problem) -> str:
+        """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`."""
+        extra = []
+        if problem.scaling != self.default_scheme and problem.scaling is not None:
+            extra.append(problem.scaling.name)
+        if problem.activations is not Activations.PREQUANTIZED:
+            extra.append(problem.activations.value)
+        return f"{self.text}[{','.join(extra)}]" if extra else self.text

@@ -1,0 +1,36 @@
+"""The tensors of one problem, as `make_operands` builds them and `Prepared.bind` takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from w8a8_bench.problem import Problem
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operands:
+    """One operand set. Layouts are the reference's; a kernel that wants others converts them in `bind`.
+
+    a        [m,k] row-major, in the problem's format; bf16 where the kernel quantizes inside the timed region
+    b        [k,n] column-major (the weight [n,k], transposed), in the problem's format
+    scale_a  fp32: [1,1] per tensor, [m,1] per token, [m, ceil(k/128)] row-major per group; None for dynamic activations
+    scale_b  fp32: [1,1] per tensor, [1,n] per channel, [ceil(k/128), ceil(n/128)] row-major per block
+    azp      int32: [1,1] per tensor, [m,1] per token; None without a zero point and for dynamic activations
+    azp_adj  int32 [n]: `azp * sum_k B[k,n]` per tensor, `sum_k B[k,n]` per token; None without a zero point
+    bias     [n] in the out format, or None
+    out      [m,n] row-major in the out format: what the launch writes
+    """
+
+    problem: Problem
+    a: torch.Tensor
+    b: torch.Tensor
+    out: torch.Tensor
+    scale_a: torch.Tensor | None = None
+    scale_b: torch.Tensor | None = None
+    azp: torch.Tensor | None = None
+    azp_adj: torch.Tensor | None = None
+    bias: torch.Tensor | None = None

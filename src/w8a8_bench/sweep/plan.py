@@ -1,0 +1,62 @@
+"""From what the user asked for to the list of comparisons, and how one plan is told from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+from w8a8_bench.comparison import Cell, Comparison, LabelledShape
+from w8a8_bench.formats import Format
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import Activations, GemmShape, Scaling
+
+
+def make_plan(
+    shapes: Iterable[LabelledShape],
+    kernels: Sequence[str],
+    formats: Sequence[Format],
+    *,
+    schemes: Sequence[Scaling] | None = None,
+    activations: Sequence[Activations] = (Activations.PREQUANTIZED,),
+) -> tuple[Comparison, ...]:
+    """One comparison a shape, with a cell for every kernel under every scheme and kind of activations asked for."""
+    return tuple(
+        Comparison(index, where, _cells(where.shape, kernels, formats, schemes, activations))
+        for index, where in enumerate(shapes)
+    )
+
+
+def _cells(
+    shape: GemmShape,
+    kernels: Sequence[str],
+    formats: Sequence[Format],
+    schemes: Sequence[Scaling] | None,
+    activations: Sequence[Activations],
+) -> tuple[Cell, ...]:
+    cells: dict[Cell, None] = {}
+    for text in kernels:
+        name = KernelName.parse(text)
+        # A cast twin takes whatever 8-bit operands the run is over; in a run over both, the first.
+        fmt = formats[0] if name.casts_inside else name.format
+        for scheme in _schemes_of(name, schemes):
+            for kind in activations:
+                cells[Cell(text, name.problem(shape, fmt, scheme, kind))] = None
+    return tuple(cells)
+
+
+def _schemes_of(name: KernelName, schemes: Sequence[Scaling] | None) -> tuple[Scaling | None, ...]:
+    """The schemes that a kernel is asked for.
+
+    Its name says whether it is blockwise, so only schemes of that kind apply; where none of those asked for does, the
+    kernel keeps its rows and refuses in them, since a kernel that was named must not vanish.
+    """
+    if schemes is None or name.is_baseline:
+        return (name.default_scheme,)
+    return tuple(s for s in schemes if s.is_blockwise == name.is_blockwise) or tuple(schemes)
+
+
+def digest(comparisons: Iterable[Comparison]) -> str:
+    """A fingerprint of the cells, so that a results file is gone on with by the sweep that it belongs to."""
+    text = json.dumps([comparison.to_json() for comparison in comparisons], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

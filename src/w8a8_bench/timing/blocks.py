@@ -1,0 +1,58 @@
+"""Randomized complete blocks: every cell once a block, in shuffled order, until all have settled.
+
+A block is the unit of comparison: drift and heat fall on all its cells alike, so ratios are formed inside blocks.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from w8a8_bench.settings import StopRule
+
+
+@dataclass
+class BlockSamples:
+    """Samples by cell, one list a measure; a block that the budget cut short leaves none behind, except the first."""
+
+    samples: dict[int, dict[str, list[float]]] = field(default_factory=dict)
+    blocks: int = 0
+
+
+def run_blocks(
+    cells: Mapping[int, Callable[[], Mapping[str, float]]],
+    *,
+    rule: StopRule,
+    headline: str,
+    deadline: float | None,
+    seed: int,
+    after_block: Callable[[int], None],
+) -> BlockSamples:
+    """Time `cells` (each call returns one sample of every measure) until `rule` or `deadline` (perf_counter) ends it.
+
+    The first block may be cut short: the cells that it did not reach have no samples. A later block that would outlast
+    the deadline, judged by the longest so far, is not begun.
+    """
+    taken = BlockSamples({index: {} for index in cells})
+    order, shuffle = list(cells), random.Random(seed).shuffle
+    longest = 0.0
+    while order and taken.blocks < rule.max_blocks:
+        start = time.perf_counter()
+        if deadline is not None and taken.blocks and start + longest > deadline:
+            break
+        shuffle(order)
+        for index in order:
+            if deadline is not None and not taken.blocks and time.perf_counter() > deadline:
+                break
+            for measure, seconds in cells[index]().items():
+                taken.samples[index].setdefault(measure, []).append(seconds)
+        longest = max(longest, time.perf_counter() - start)
+        taken.blocks += 1
+        after_block(taken.blocks)
+        if taken.blocks >= rule.min_blocks and all(
+            rule.settled(measures[headline]) for measures in taken.samples.values() if headline in measures
+        ):
+            break
+    return taken

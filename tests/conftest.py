@@ -1,0 +1,35 @@
+"""What all tests share: how the command is run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOOR = ROOT / "benchmarks/cutlass_benchmarks/w8a8_benchmarks.py"
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment with `src/` on the path, few threads and a terminal that is none."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run `w8a8-bench WORDS...` in an empty directory; `door=True` runs the original's script instead."""
+
+    def run(*words: str, door: bool = False) -> subprocess.CompletedProcess[str]:
+        start = [sys.executable, str(DOOR)] if door else [sys.executable, "-m", "w8a8_bench"]
+        env = environment()
+        if door:
+            del env["PYTHONPATH"]
+        return subprocess.run([*start, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+
+    return run

@@ -1,0 +1,237 @@
+"""The command as a user meets it: the original's door, files, interruptions, resuming, exit codes, start-up."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DOOR, ROOT, environment
+
+CPU = ("--device", "cpu")
+SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
+KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
+TWENTY = ("square_bench", "--dim-start", "8", "--dim-end", "160", "--dim-increment", "8")
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def cells(path: Path) -> list[tuple]:
+    return [
+        (line["comparison"], line["kernel"], json.dumps(line["problem"], sort_keys=True), line["status"])
+        for line in lines(path)
+        if line["kind"] == "cell"
+    ]
+
+
+@pytest.mark.parametrize("door", [False, True], ids=["command", "script"])
+@pytest.mark.parametrize("where", ["before", "after", "before the flags"])
+def test_kernels_may_stand_anywhere(cli, tmp_path, door, where):
+    named = ("--kernels", *KERNELS)
+    words = {
+        "before": ("--dtype", "int8", *CPU, *named, *SQUARE),
+        "after": ("--dtype", "int8", *CPU, *SQUARE, *named),
+        "before the flags": ("--dtype", "int8", *CPU, SQUARE[0], *named, *SQUARE[1:]),
+    }[where]
+    result = cli(*words, door=door)
+    assert result.returncode == 0, result.stderr
+    (records,) = tmp_path.glob("square_bench-torch.int8-*.jsonl")
+    assert [cell[1] for cell in cells(records)] == [*KERNELS, *KERNELS]
+
+
+def test_pickle_loads_with_torch_alone(cli, tmp_path):
+    assert cli("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl").returncode == 0
+    program = (
+        "import pickle, sys, torch.utils.benchmark as b\n"
+        "assert not any('w8a8' in name for name in sys.modules)\n"
+        "data = pickle.load(open('r.pkl', 'rb'))\n"
+        "assert all(isinstance(one, b.Measurement) for one in data)\n"
+        "b.Compare(data).print()\n"
+        "print(len(data), data[0].task_spec.label, data[0].task_spec.sub_label, data[0].task_spec.description)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path[:] = [p for p in sys.path if {str(ROOT)!r} not in p]\n"
+         f"sys.meta_path.insert(0, type('No', (), {{'find_spec': staticmethod(lambda n, *a: (_ for _ in ()).throw("
+         f"ModuleNotFoundError(n)) if n.startswith('w8a8_bench') else None)}}))\n{program}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"4 scaled-torch.int8-gemm MKN=(16x16x16) {KERNELS[0]}"
+
+
+def test_functions_are_importable_from_the_repository_root(tmp_path):
+    program = (
+        "import torch\n"
+        "from torch.utils.benchmark import Compare, Measurement\n"
+        "from benchmarks.cutlass_benchmarks.w8a8_benchmarks import bench_fp8, bench_int8\n"
+        "one = bench_int8(torch.int8, 17, 32, 48, 'L', 'S', ['pytorch_i8_i8_bf16_scaled_mm'])\n"
+        "assert [m.task_spec.description for m in one] == ['pytorch_i8_i8_bf16_scaled_mm']\n"
+        "assert (one[0].task_spec.label, one[0].task_spec.sub_label) == ('L', 'S')\n"
+        "all_ = bench_fp8(dtype=torch.float8_e4m3fn, m=16, k=32, n=48, label='L', sub_label='S', bench_kernels=None)\n"
+        "assert len(all_) >= 6 and all(isinstance(m, Measurement) for m in all_)\n"
+        "Compare(one + all_).print()\n"
+        "for call, wrong in ((bench_int8, torch.float8_e4m3fn), (bench_fp8, torch.int8)):\n"
+        "    try:\n"
+        "        call(wrong, 16, 16, 16, '', '')\n"
+        "    except ValueError as error:\n"
+        "        print('refused:', error)\n"
+        "    else:\n"
+        "        raise SystemExit('a wrong dtype was taken')\n"
+    )
+    env = environment()
+    del env["PYTHONPATH"]
+    env["CUDA_VISIBLE_DEVICES"] = ""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert "cutlass_fp8_fp8_bf16_scaled_mm is left out: unsupported" in result.stderr
+    assert result.stdout.count("refused: dtype") == 2
+
+
+def test_out_that_exists_is_refused_and_kept(cli, tmp_path):
+    kept = tmp_path / "r.jsonl"
+    kept.write_text("mine\n")
+    result = cli("--dtype", "int8", *CPU, *SQUARE, "--out", "r.jsonl")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "r.jsonl exists" in result.stderr
+    assert kept.read_text() == "mine\n"
+
+
+def test_a_bad_csv_row_is_named_by_its_line(cli, tmp_path):
+    (tmp_path / "shapes.csv").write_text("m,n,k\n16,16,16\n16,x,16\n")
+    result = cli("--dtype", "int8", "csv_bench", "--csv", "shapes.csv", *CPU)
+    assert result.returncode == 2
+    assert "line 3" in result.stderr and "'x'" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes.csv"]
+
+
+def test_more_memory_than_the_device_has_is_refused_before_anything_is_allocated(cli, tmp_path):
+    size = "46340"
+    result = cli(
+        *("--dtype", "int8", *CPU, "square_bench", "--dim-start", size, "--dim-end", size, "--dim-increment", "1")
+    )
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert "GiB" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_torch_says_which_extra_to_install(tmp_path):
+    program = (
+        "import sys, runpy\n"
+        "sys.modules['torch'] = None\n"
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+        f"sys.argv = ['w8a8_benchmarks.py', '--dtype', 'int8', *{SQUARE!r}]\n"
+        f"runpy.run_path({str(DOOR)!r}, run_name='__main__')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "w8a8-bench[cpu]" in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(tmp_path: Path, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", *CPU, *words, "--kernels", *KERNELS, "--out", "r.jsonl"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_comparisons(path: Path, count: int) -> None:
+    """Until `count` comparisons are recorded; a minute is far more than they take."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if path.exists() and path.read_text().count('"kind": "comparison"') >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{count} comparisons were not recorded within a minute")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interrupting_keeps_records_and_says_how_to_go_on(tmp_path, how):
+    process = start(tmp_path, *TWENTY)
+    wait_for_comparisons(tmp_path / "r.jsonl", 2)
+    process.send_signal(how)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "--resume" in stderr
+    assert len(cells(tmp_path / "r.jsonl")) >= 4
+    assert pickle.loads((tmp_path / "r.pkl").read_bytes())
+
+
+def test_a_killed_sweep_resumes_to_the_records_of_an_undisturbed_one(cli, tmp_path):
+    undisturbed = cli("--dtype", "int8", *CPU, *TWENTY, "--kernels", *KERNELS, "--out", "whole.jsonl")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = start(tmp_path, *TWENTY)
+    wait_for_comparisons(tmp_path / "r.jsonl", random.randint(0, 12))
+    time.sleep(random.random() / 5)
+    process.kill()
+    process.communicate()
+    resumed = cli("--dtype", "int8", *CPU, *TWENTY, "--kernels", *KERNELS, "--out", "r.jsonl", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert cells(tmp_path / "r.jsonl") == cells(tmp_path / "whole.jsonl")
+    assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == 40
+
+
+def test_resuming_another_sweep_is_refused(cli, tmp_path):
+    words = ("--dtype", "int8", *CPU, "--kernels", *KERNELS, "--out", "r.jsonl")
+    assert cli(*words, *SQUARE).returncode == 0
+    before = (tmp_path / "r.jsonl").read_bytes()
+    result = cli(*words, *SQUARE, "--seed", "1", "--resume")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "seed" in result.stderr
+    assert (tmp_path / "r.jsonl").read_bytes() == before
+
+
+def test_a_spent_budget_is_recorded_as_skipped(cli, tmp_path):
+    result = cli(
+        *("--dtype", "int8", *CPU, "square_bench", "--dim-start", "256", "--dim-end", "256", "--dim-increment", "1"),
+        *("--budget", "0.001", "--out", "r.jsonl"),
+    )
+    assert result.returncode == 0, result.stderr
+    statuses = {line["status"] for line in lines(tmp_path / "r.jsonl") if line["kind"] == "cell"}
+    assert "skipped" in statuses
+    assert all(line["reason"] for line in lines(tmp_path / "r.jsonl") if line.get("status") == "skipped")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("list", "kernels"), ("list", "models"), ("list", "schemes")])
+def test_help_and_lists_import_no_library(words):
+    program = (
+        "import sys\n"
+        "from w8a8_bench.cli.main import main\n"
+        "try:\n"
+        f"    main({list(words)!r})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_worker_outlives_a_killed_parent(tmp_path):
+    process = start(tmp_path, *TWENTY)
+    wait_for_comparisons(tmp_path / "r.jsonl", 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and any(Path(f"/proc/{child}/cmdline").exists() for child in children):
+        time.sleep(0.05)
+    alive = [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
+    assert not [child for child in alive if "w8a8_bench" in Path(f"/proc/{child}/cmdline").read_text()]

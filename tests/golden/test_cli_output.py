@@ -1,0 +1,165 @@
+"""Full standard output of the command line, times masked, against the files beside this one.
+
+After a change that is meant, write them anew with `UPDATE_GOLDEN=1 python -m pytest tests/golden`, and read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CPU = ("--device", "cpu")
+SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
+ONE_INT8 = ("--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
+ONE_FP8 = ("--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_fp8_fp8_bf16_scaled_mm")
+
+RUNS = {
+    "help": ("--help",),
+    "help_square_bench": ("square_bench", "--help"),
+    "help_range_bench": ("range_bench", "--help"),
+    "help_model_bench": ("model_bench", "--help"),
+    "help_csv_bench": ("csv_bench", "--help"),
+    "help_quick_bench": ("quick_bench", "--help"),
+    "help_list": ("list", "--help"),
+    "help_doctor": ("doctor", "--help"),
+    "list_kernels": ("list", "kernels"),
+    "list_models": ("list", "models"),
+    "list_schemes": ("list", "schemes"),
+    "square_bench_int8": ("--dtype", "int8", *CPU, *SQUARE),
+    "square_bench_fp8": ("--dtype", "fp8", *CPU, *SQUARE),
+    "square_bench_both": (*CPU, "--dtype", "int8", "fp8", *SQUARE, *ONE_INT8, "pytorch_fp8_fp8_bf16_scaled_mm"),
+    "range_bench": (
+        *("--dtype", "fp8", *CPU, "range_bench", "--dim-start", "16", "--dim-end", "48"),
+        *("--dim_increment", "16", "--n-constant", "64", "--k_constant", "32", *ONE_FP8),
+    ),
+    "model_bench": (
+        *("--dtype", "int8", *CPU, *ONE_INT8, "model_bench", "--models"),
+        *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1", "--budget", "300"),
+    ),
+    "csv_bench": ("csv_bench", "--csv", str(HERE / "shapes.csv"), "--dtype", "int8", *CPU, *ONE_INT8),
+    "schemes": (
+        *("--dtype", "int8", *CPU, *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_mm"),
+        *("pytorch_i8_i8_bf16_scaled_mm_azp", "--schemes", "tensor-w-tensor-a", "channel-w-token-a"),
+    ),
+    "activations": (
+        *("--dtype", "fp8", *CPU, *SQUARE, "--activations", "prequantized", "dynamic"),
+        *ONE_FP8,
+    ),
+}
+
+ERRORS = {
+    "no_command": (),
+    "no_dtype": SQUARE,
+    "unknown_command": ("--dtype", "int8", "cube_bench"),
+    "unknown_flag": ("--dtype", "int8", *SQUARE, "--kernel-names", "x"),
+    "unknown_kernel": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_m"),
+    "kernel_of_another_dtype": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_fp8_fp8_bf16_scaled_mm"),
+    "unknown_model": ("--dtype", "int8", "model_bench", "--models", "meta-llama/Llama-2-7b"),
+    "unknown_dtype": ("--dtype", "int4", *SQUARE),
+    "unknown_scheme": ("--dtype", "int8", *SQUARE, "--schemes", "row-w-row-a"),
+    "unknown_activations": ("--dtype", "int8", *SQUARE, "--activations", "lazy"),
+    "unknown_data": ("--dtype", "int8", *SQUARE, "--data", "gaussian"),
+    "unknown_device": ("--dtype", "int8", *SQUARE, "--device", "tpu"),
+    "start_after_end": (
+        "--dtype",
+        "int8",
+        "square_bench",
+        "--dim-start",
+        "9",
+        "--dim-end",
+        "8",
+        "--dim-increment",
+        "1",
+    ),
+    "increment_zero": ("--dtype", "int8", "range_bench", "--dim-start", "8", "--dim-end", "9", "--dim-increment", "0"),
+    "increment_negative": (
+        "--dtype",
+        "fp8",
+        "square_bench",
+        "--dim-start",
+        "8",
+        "--dim-end",
+        "9",
+        "--dim-increment",
+        "-1",
+    ),
+    "size_zero": ("--dtype", "int8", "square_bench", "--dim-start", "0", "--dim-end", "8", "--dim-increment", "4"),
+    "size_negative": ("--dtype", "int8", "model_bench", "--batch-sizes", "-16"),
+    "size_over_2_31": (
+        "--dtype",
+        "fp8",
+        "square_bench",
+        "--dim-start",
+        "65536",
+        "--dim-end",
+        "65536",
+        "--dim-increment",
+        "1",
+    ),
+    "size_no_number": (
+        "--dtype",
+        "fp8",
+        "square_bench",
+        "--dim-start",
+        "1k",
+        "--dim-end",
+        "65536",
+        "--dim-increment",
+        "1",
+    ),
+    "tp_does_not_divide": ("--dtype", "int8", "model_bench", "--models", "meta-llama/Llama-2-7b-hf", "--tp-sizes", "3"),
+    "out_in_no_directory": ("--dtype", "int8", *CPU, *SQUARE, "--out", "nowhere/results.jsonl"),
+    "out_is_no_jsonl": ("--dtype", "int8", *CPU, *SQUARE, "--out", "results.json"),
+    "resume_without_out": ("--dtype", "int8", *CPU, *SQUARE, "--resume"),
+    "csv_missing": ("--dtype", "int8", "csv_bench", "--csv", "nowhere.csv"),
+    "budget_negative": ("--dtype", "int8", *SQUARE, "--budget", "-1"),
+    "list_nothing": ("list",),
+    "list_unknown": ("list", "kernel"),
+}
+
+
+def mask(text: str) -> str:
+    """Replace what differs from run to run: times, what is computed from them, and what names the machine."""
+    lines = []
+    for line in text.splitlines():
+        if re.search(r", torch \S+, .*data \w+, seed", line):
+            line = "<device>, " + line[line.index("data ") :]
+        line = re.sub(r"-\d{9,}\.(jsonl|pkl)", r"-<time>.\1", line)
+        line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
+        if "|" in line or "±" in line or re.search(r"\b(ok|unsupported|skipped)\b", line):
+            line = re.sub(r"[±<]?\d+(\.\d+)?(e[-+]?\d+)?( ?(us|ms|s|ns|x|%)\b|%)?(?![\w-])", "#", line)
+            line = re.sub(r" - |unsettled,? ?", " # ", line)
+            line = re.sub(r"(\s*#)+", " #", line)
+        line = re.sub(r"-{5,}", "-----", line)
+        lines.append(re.sub(r" {2,}", "  ", line).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def assert_golden(name: str, text: str) -> None:
+    path = HERE / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert path.exists(), f"{path.name} is missing: UPDATE_GOLDEN=1 writes it"
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_standard_output_reads_as_recorded(cli, name):
+    result = cli(*RUNS[name])
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert_golden(name, mask(result.stdout))
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(cli, tmp_path, name):
+    result = cli(*ERRORS[name])
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert_golden(f"error_{name}", result.stderr)

@@ -1,0 +1,123 @@
+"""The house in order: documents that name what exists, modules that say what they are, one version, pins that agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import w8a8_bench
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "w8a8_bench"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+SOURCE_DIRECTORIES = ("src", "tests", "scripts", "benchmarks")
+MAX_LINES = 600
+
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
+SOURCE_SUFFIXES = (".py", ".md", ".toml", ".txt", ".cfg", ".ini", ".yml", ".yaml")
+RESULT_SUFFIXES = (".jsonl", ".json", ".csv", ".pkl", ".html", ".png", ".svg")
+
+
+def sources() -> list[Path]:
+    return sorted(path for name in SOURCE_DIRECTORIES for path in (ROOT / name).rglob("*.py"))
+
+
+def links(text: str) -> Iterator[str]:
+    for target in LINK.findall(FENCE.sub("", text)):
+        if not re.match(r"[a-z]+:|#", target):
+            yield target.partition("#")[0]
+
+
+def named_paths(text: str) -> Iterator[str]:
+    """The words of inline code and of fenced blocks that read as paths inside the repository.
+
+    Left out: absolute paths, placeholders, what a run writes under results/, and bare names of result files, which are
+    a user's own in examples.
+    """
+    top_level = {path.name for path in ROOT.iterdir()}
+    for code in FENCE.findall(text) + INLINE_CODE.findall(FENCE.sub("", text)):
+        for word in code.split():
+            word = word.strip("\"'(),;:").removesuffix(".").removeprefix("./")
+            if not PATH.fullmatch(word) or word.startswith(".venv"):
+                continue
+            top, slash, _ = word.partition("/")
+            if top == "results" and not word.startswith("results/h200/"):
+                continue
+            if word.endswith(SOURCE_SUFFIXES) or (
+                slash and (top in top_level or top in SOURCE_DIRECTORIES or word.endswith(RESULT_SUFFIXES))
+            ):
+                yield word
+
+
+def exists(name: str) -> bool:
+    """From the root, from the package, or, a bare name, anywhere in the sources."""
+    if (ROOT / name).exists() or (PACKAGE / name).exists():
+        return True
+    return "/" not in name and any(True for top in SOURCE_DIRECTORIES for _ in (ROOT / top).rglob(name))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_only_paths_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    missing = [name for name in named_paths(text) if not exists(name)]
+    missing += [target for target in links(text) if not (ROOT / document).parent.joinpath(target).exists()]
+    assert missing == []
+
+
+def test_the_search_for_paths_sees_them_and_leaves_the_rest() -> None:
+    text = """
+    See `src/w8a8_bench/gone.py`, [the guide](docs/gone.md#how) and [a page](https://example.org/x.md).
+    Not paths: `TFLOP/s`, `int8/fp8`, `cutlass_i8_i8_bf16_scaled_mm`, `mine.jsonl`, `results/main.jsonl`, `{a}/{b}.py`.
+
+```
+python3 benchmarks/gone.py --out mine.jsonl
+```
+    """
+    assert sorted(named_paths(text)) == ["benchmarks/gone.py", "src/w8a8_bench/gone.py"]
+    assert list(links(text)) == ["docs/gone.md"]
+    assert not exists("src/w8a8_bench/gone.py")
+    assert exists("setup_env.py")
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py") if not ast.get_docstring(_parsed(path))]
+    assert silent == []
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def test_no_file_outgrows_its_readers() -> None:
+    files = [*sources(), ROOT / "Makefile", *(ROOT / name for name in DOCUMENTS)]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_version_is_the_changelogs_newest() -> None:
+    newest = re.search(r"^## \[?v?(\d+\.\d+\.\d+\S*?)\]?(?:\s|$)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest.group(1) == w8a8_bench.__version__
+
+
+def test_constraints_pin_every_dependency_inside_its_range() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer")
+    requirements = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    pins: dict[str, list[str]] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pin = requirements.Requirement(line)
+            pins.setdefault(pin.name, []).append(str(pin.specifier).removeprefix("=="))
+    for text in [*project["dependencies"], *extras["cpu"], *extras["test"]]:
+        wanted = requirements.Requirement(text)
+        assert pins.get(wanted.name), f"{wanted.name} has no pin"
+        assert all(version in wanted.specifier for version in pins[wanted.name]), text
