@@ -26,7 +26,8 @@ help: ## what there is
 	@sed -n 's/^#   /  /p' $(firstword $(MAKEFILE_LIST))
 
 bench: setup ## set up if needed, run the main benchmark, write results/
-	@$(PY) -m w8a8_bench main --out-dir results $(ARGS)
+	@mkdir -p results
+	@$(PY) -m w8a8_bench quick_bench --out results/quick_bench-$$(date +%s).jsonl $(ARGS)
 
 test: lint pytest ## lint, then every test that this machine can run
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from w8a8_bench.cli.main import main  # noqa: E402
+from w8a8_bench.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(prog="w8a8_benchmarks.py"))
 
 try:
-    from w8a8_bench.compat import bench_fp8, bench_int8  # noqa: E402
+    from w8a8_bench.compat import bench_fp8, bench_int8
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise

@@ -20,7 +20,7 @@ class DeviceError(ValueError):
 
 
 def resolve_device(wanted: str) -> Device:
-    """The device called `auto`, `cpu`, `cuda` or `cuda:<index>`; raises DeviceError where this machine has none such."""
+    """The device called `auto`, `cpu`, `cuda` or `cuda:<index>`; raises DeviceError where there is none such here."""
     import torch
 
     kind, _, index_text = wanted.partition(":")

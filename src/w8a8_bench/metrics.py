@@ -1,61 +1,96 @@
-"""What is computed from a record when it is shown, and how a number is written."""
+"""What is worked out from records when they are shown: operations, bytes, TFLOP/s, speed-ups, times as text."""
 
 from __future__ import annotations
 
-from w8a8_bench.formats import W8A8_FORMATS
-from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
+from w8a8_bench.kernel import Status
+from w8a8_bench.problem import BLOCK, ActScale, Activations, Azp, Problem, WeightScale, ceil_div
 from w8a8_bench.record import Record
 from w8a8_bench.stats import Ratio, paired_ratio
 
 BASELINE = "pytorch_bf16_bf16_bf16_matmul-no-scales"
-"""What speed-ups are over: the 16-bit product that W8A8 replaces, its operands already cast."""
+"""The kernel that speed-ups are over."""
+
+WORD_BYTES = 4
+"""Of scales (fp32), zero points and their adjustments (int32)."""
+
+UNQUANTIZED_BYTES = 2
+"""Of an element of A that is quantized inside the timed region: it starts in bf16."""
 
 
 def flops(problem: Problem) -> int:
-    """Multiply-adds count as two; scaling, zero point, bias and quantization are excluded."""
+    """Multiply-adds count as two; scaling, bias and quantization are excluded."""
     shape = problem.shape
     return 2 * shape.m * shape.n * shape.k
 
 
 def bytes_moved(problem: Problem) -> int:
-    """Each input read once and the output written once, scales, bias and zero points included.
+    """Each input read once and the output written once: the least that a kernel moves, not what it does move.
 
-    A that is quantized inside the timed region is read in bf16; its quantized form is no input.
+    Scales and zero points that are computed inside the timed region are no inputs.
     """
-    m, n, k = problem.shape.m, problem.shape.n, problem.shape.k
-    inside = problem.activations is not Activations.PREQUANTIZED
-    total = m * k * (2 if inside else problem.format.n_bytes) + k * n * problem.format.n_bytes
-    total += m * n * problem.out.n_bytes
-    if problem.scaling is not None and problem.format in W8A8_FORMATS:
-        of_b = {
-            WeightScale.TENSOR: 1,
-            WeightScale.CHANNEL: n,
-            WeightScale.BLOCK: ceil_div(k, BLOCK) * ceil_div(n, BLOCK),
-        }
-        of_a = {ActScale.TENSOR: 1, ActScale.TOKEN: m, ActScale.GROUP: m * ceil_div(k, BLOCK)}
-        total += 4 * of_b[problem.scaling.weight]
-        if problem.activations is not Activations.DYNAMIC:
-            total += 4 * of_a[problem.scaling.activation]
-            total += 4 * m if problem.azp is Azp.TOKEN else 0
-    total += 4 * n if problem.azp is not Azp.NONE else 0
-    total += n * problem.out.n_bytes if problem.bias else 0
-    return total
+    shape = problem.shape
+    quantized_inside = problem.activations is not Activations.PREQUANTIZED
+    a = shape.m * shape.k * (UNQUANTIZED_BYTES if quantized_inside else problem.format.n_bytes)
+    b = shape.k * shape.n * problem.format.n_bytes
+    out = shape.m * shape.n * problem.out.n_bytes
+    bias = shape.n * problem.out.n_bytes if problem.bias else 0
+    return a + b + out + bias + WORD_BYTES * (_scale_words(problem) + _azp_words(problem))
+
+
+def _scale_words(problem: Problem) -> int:
+    if problem.scaling is None:
+        return 0
+    shape = problem.shape
+    k_blocks = ceil_div(shape.k, BLOCK)
+    of_weights = {
+        WeightScale.TENSOR: 1,
+        WeightScale.CHANNEL: shape.n,
+        WeightScale.BLOCK: k_blocks * ceil_div(shape.n, BLOCK),
+    }
+    of_activations = {ActScale.TENSOR: 1, ActScale.TOKEN: shape.m, ActScale.GROUP: shape.m * k_blocks}
+    given = problem.activations is not Activations.DYNAMIC
+    return of_weights[problem.scaling.weight] + (of_activations[problem.scaling.activation] if given else 0)
+
+
+def _azp_words(problem: Problem) -> int:
+    """Zero points, and `azp_adj[n]` beside them."""
+    if problem.azp is Azp.NONE:
+        return 0
+    points = problem.shape.m if problem.azp is Azp.TOKEN else 1
+    return problem.shape.n + (points if problem.activations is not Activations.DYNAMIC else 0)
 
 
 def tflops(problem: Problem, seconds: float) -> float:
+    """10^12 operations a second."""
     return flops(problem) / seconds / 1e12
 
 
-def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
-    """Time of the baseline over that of the record, from samples of the same block; None where either has none."""
+def speedup(record: Record, baseline: Record, measure: str = "time_host") -> Ratio | None:
+    """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
+
+    None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
+    records of different comparisons: their blocks have the same numbers but were not taken together.
+    """
+    where, baseline_where = _where(record), _where(baseline)
+    if where != baseline_where:
+        raise ValueError(f"comparison {where} against {baseline_where}: a speed-up is within one comparison")
+    if record.status is not Status.OK or baseline.status is not Status.OK:
+        return None
     if measure not in record.samples or measure not in baseline.samples:
         return None
     return paired_ratio(baseline.samples[measure], baseline.blocks, record.samples[measure], record.blocks)
 
 
+def _where(record: Record) -> str:
+    return f"{record.comparison} ({record.problem.shape})"
+
+
 def format_time(seconds: float) -> str:
-    """Four significant digits in the unit that keeps them near 1 to 1000: `5.312 us`."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:#.4g} {unit}".replace(". ", " ")
-    return f"{seconds / 1e-9:#.4g} ns".replace(". ", " ")
+    """Four significant digits with the unit that keeps them readable: `13.42 us`."""
+    digits, _, exponent_text = f"{seconds:.3e}".partition("e")
+    exponent = int(exponent_text)
+    # Of the rounded number, so that 999.96 us becomes 1.000 ms and not 1000 us.
+    thousands = max(-3, min(0, exponent // 3))
+    unit = {0: "s", -1: "ms", -2: "us", -3: "ns"}[thousands]
+    shift = exponent - 3 * thousands
+    return f"{float(digits) * 10.0**shift:.{max(0, 3 - shift)}f} {unit}"

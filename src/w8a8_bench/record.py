@@ -1,242 +1,312 @@
-"""The lines of a results file: the run, its cells, and the end of each comparison. Facts only; text is made elsewhere."""
+"""What is kept of a run, one JSON object a line: the run itself, its cells, and the end of each comparison.
+
+Records hold what was measured and no more: medians, TFLOP/s and ratios are worked out when they are shown. Reading is
+strict about fields that are known and silent about others, so that a later version may add some.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from w8a8_bench.kernel import Status
+from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
 
 SCHEMA = 1
+"""Raised when a field changes its meaning or goes. Readers take every version up to this one."""
 
+Labels = Mapping[str, str | int]
+Json = dict[str, object]
 T = TypeVar("T")
-Line = Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunHeader:
-    """The first line, and one more for every time that a run was resumed."""
+    """The first line of a run, and of every run that resumed it.
+
+    `plan` holds what fixes the cells, so that `--resume` can tell another sweep; `time` is UTC in ISO 8601.
+    """
 
     command: tuple[str, ...]
     time: str
-    environment: dict[str, object]
-    device: dict[str, object]
-    plan: dict[str, object]
-    settings: dict[str, object]
-    resumed: bool
+    environment: Mapping[str, object]
+    device: Mapping[str, object]
+    plan: Mapping[str, object]
+    settings: Mapping[str, object]
+    resumed: bool = False
+    schema: int = SCHEMA
 
-    def to_json(self) -> dict[str, object]:
+    KIND = "run"
+
+    def to_json(self) -> Json:
         return {
-            "kind": "run",
-            "schema": SCHEMA,
+            "kind": self.KIND,
+            "schema": self.schema,
             "command": list(self.command),
             "time": self.time,
-            "environment": self.environment,
-            "device": self.device,
-            "plan": self.plan,
-            "settings": self.settings,
+            "environment": _plain_object(self.environment),
+            "device": _plain_object(self.device),
+            "plan": _plain_object(self.plan),
+            "settings": _plain_object(self.settings),
             "resumed": self.resumed,
         }
 
     @classmethod
-    def from_json(cls, line: Line) -> RunHeader:
-        """Raises ValueError where the schema is newer than this version reads, or a field is wrong or missing."""
-        schema = _integer(line, "schema")
-        if not 1 <= schema <= SCHEMA:
-            raise ValueError(f"schema {schema}: this version reads 1 to {SCHEMA}; upgrade w8a8-bench")
+    def from_json(cls, data: Mapping[str, object]) -> RunHeader:
+        """Raises ValueError for a schema that is newer than `SCHEMA`, and for a field that is missing or wrong."""
+        schema = _whole(data, "schema")
+        if schema > SCHEMA:
+            raise ValueError(f"schema {schema} is newer than this version reads ({SCHEMA}): upgrade w8a8-bench")
+        if schema < 1:
+            raise ValueError(f"schema {schema}: expected 1 to {SCHEMA}")
         return cls(
-            command=tuple(_list_of(line, "command", _as_text)),
-            time=_text(line, "time"),
-            environment=_mapping(line, "environment"),
-            device=_mapping(line, "device"),
-            plan=_mapping(line, "plan"),
-            settings=_mapping(line, "settings"),
-            resumed=_boolean(line, "resumed"),
+            schema=schema,
+            command=tuple(_each(data, "command", str)),
+            time=_text(data, "time"),
+            environment=_object(data, "environment"),
+            device=_object(data, "device"),
+            plan=_object(data, "plan"),
+            settings=_object(data, "settings"),
+            resumed=_field(data, "resumed", bool),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One cell. `samples` are seconds by measure; `blocks` are their block numbers, the same for every measure.
+    """What became of one cell.
 
-    A sample is the mean over `launches_per_sample` launches. `error` holds `relative`, the Frobenius norm of the error,
-    and `worst`, the largest error over its tolerance; None where no answer was checked.
+    comparison           index of the comparison in the plan
+    error                `relative` (Frobenius norm of the error over the answer's) and `worst` (largest error over its
+                         tolerance) of the check; None where the kernel gave no answer to check
+    config               what the kernel chose: tile, cluster, split, ...
+    samples              measure to seconds per launch, one a block
+    blocks               numbers of the blocks that the samples were taken in, parallel to every measure's samples
+    launches_per_sample  measure to how many launches a sample is the mean of
+    clock_mhz            SM clock while the samples were taken; None where it was not measured
+    flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     """
 
     comparison: int
     kernel: str
     provider: str
     problem: Problem
-    labels: dict[str, str | int]
+    labels: Labels
     status: Status
     reason: str
-    error: dict[str, float] | None
-    config: dict[str, object]
-    samples: dict[str, tuple[float, ...]]
+    error: Mapping[str, float] | None
+    config: Mapping[str, object]
+    samples: Mapping[str, tuple[float, ...]]
     blocks: tuple[int, ...]
-    launches_per_sample: dict[str, int]
-    clock_mhz: tuple[float, ...] | None
+    launches_per_sample: Mapping[str, int]
+    clock_mhz: float | None
     flags: tuple[str, ...]
 
-    def to_json(self) -> dict[str, object]:
+    KIND = "cell"
+
+    def to_json(self) -> Json:
         return {
-            "kind": "cell",
+            "kind": self.KIND,
             "comparison": self.comparison,
             "kernel": self.kernel,
             "provider": self.provider,
             "problem": self.problem.to_json(),
-            "labels": self.labels,
+            "labels": dict(self.labels),
             "status": self.status.value,
             "reason": self.reason,
-            "error": self.error,
-            "config": self.config,
-            "samples": {measure: list(values) for measure, values in self.samples.items()},
+            "error": None if self.error is None else _plain_object(self.error),
+            "config": _plain_object(self.config),
+            "samples": {measure: list(seconds) for measure, seconds in self.samples.items()},
             "blocks": list(self.blocks),
-            "launches_per_sample": self.launches_per_sample,
-            "clock_mhz": None if self.clock_mhz is None else list(self.clock_mhz),
+            "launches_per_sample": dict(self.launches_per_sample),
+            "clock_mhz": self.clock_mhz,
             "flags": list(self.flags),
         }
 
     @classmethod
-    def from_json(cls, line: Line) -> Record:
-        """Raises ValueError, with the field's name, where a field is wrong or missing."""
-        status = _text(line, "status")
-        if status not in [one.value for one in Status]:
-            raise ValueError(f"status {status!r} is unknown")
-        try:
-            problem = Problem.from_json(_mapping(line, "problem"))
-        except KeyError as error:
-            raise ValueError(f"problem: {error.args[0]} is missing") from None
-        samples = _mapping(line, "samples")
-        launches = _mapping(line, "launches_per_sample")
-        error = line.get("error")
-        record = cls(
-            comparison=_integer(line, "comparison"),
-            kernel=_text(line, "kernel"),
-            provider=_text(line, "provider"),
-            problem=problem,
-            labels=_labels(line),
-            status=Status(status),
-            reason=_text(line, "reason"),
-            error=None if error is None else {n: _as_number(v) for n, v in _mapping(line, "error").items()},
-            config=_mapping(line, "config"),
-            samples={measure: tuple(_list_of(samples, measure, _as_number)) for measure in samples},
-            blocks=tuple(_list_of(line, "blocks", _as_integer)),
-            launches_per_sample={measure: _integer(launches, measure) for measure in launches},
-            clock_mhz=None if line.get("clock_mhz") is None else tuple(_list_of(line, "clock_mhz", _as_number)),
-            flags=tuple(_list_of(line, "flags", _as_text)),
+    def from_json(cls, data: Mapping[str, object]) -> Record:
+        """Raises ValueError, naming the field, where one is missing or wrong."""
+        blocks = tuple(_each(data, "blocks", int))
+        samples = {measure: _samples(measure, value) for measure, value in _object(data, "samples").items()}
+        for measure, seconds in samples.items():
+            if len(seconds) != len(blocks):
+                raise ValueError(f"samples.{measure}: {len(seconds)} samples of {len(blocks)} blocks")
+        launches = _object(data, "launches_per_sample")
+        clock = _field(data, "clock_mhz", int, float, type(None))
+        return cls(
+            comparison=_whole(data, "comparison"),
+            kernel=_kernel(data),
+            provider=_text(data, "provider"),
+            problem=_problem(data),
+            labels=_labels(data),
+            status=_status(data),
+            reason=_text(data, "reason"),
+            error=_error(data),
+            config=_object(data, "config"),
+            samples=samples,
+            blocks=blocks,
+            launches_per_sample={measure: _whole(launches, measure, "launches_per_sample.") for measure in launches},
+            clock_mhz=None if clock is None else float(clock),
+            flags=tuple(_each(data, "flags", str)),
         )
-        for measure, values in record.samples.items():
-            if len(values) != len(record.blocks):
-                raise ValueError(f"samples: {measure} has {len(values)} samples in {len(record.blocks)} blocks")
-        return record
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonEnd:
-    """Closes a comparison: all its cells stand before it. `seconds` says where its wall time went, by phase."""
+    """Closes a comparison: the `cells` records before it are all of them. `seconds` is wall time by phase."""
 
     index: int
     shape: GemmShape
-    labels: dict[str, str | int]
-    seconds: dict[str, float]
+    labels: Labels
+    seconds: Mapping[str, float]
     blocks: int
     cells: int
 
-    def to_json(self) -> dict[str, object]:
+    KIND = "comparison"
+
+    def to_json(self) -> Json:
         return {
-            "kind": "comparison",
+            "kind": self.KIND,
             "index": self.index,
             "shape": {"m": self.shape.m, "n": self.shape.n, "k": self.shape.k},
-            "labels": self.labels,
-            "seconds": self.seconds,
+            "labels": dict(self.labels),
+            "seconds": dict(self.seconds),
             "blocks": self.blocks,
             "cells": self.cells,
         }
 
     @classmethod
-    def from_json(cls, line: Line) -> ComparisonEnd:
-        """Raises ValueError, with the field's name, where a field is wrong or missing."""
-        shape = _mapping(line, "shape")
+    def from_json(cls, data: Mapping[str, object]) -> ComparisonEnd:
+        """Raises ValueError, naming the field, where one is missing or wrong."""
+        shape, seconds = _object(data, "shape"), _object(data, "seconds")
         return cls(
-            index=_integer(line, "index"),
-            shape=GemmShape(**{name: _integer(shape, name) for name in ("m", "n", "k")}),
-            labels=_labels(line),
-            seconds={phase: _as_number(value) for phase, value in _mapping(line, "seconds").items()},
-            blocks=_integer(line, "blocks"),
-            cells=_integer(line, "cells"),
+            index=_whole(data, "index"),
+            shape=GemmShape(**{name: _whole(shape, name, "shape.") for name in ("m", "n", "k")}),
+            labels=_labels(data),
+            seconds={phase: float(_field(seconds, phase, int, float, within="seconds.")) for phase in seconds},
+            blocks=_whole(data, "blocks"),
+            cells=_whole(data, "cells"),
         )
 
 
-def _field(line: Line, name: str) -> object:
-    if name not in line:
-        raise ValueError(f"{name} is missing")
-    return line[name]
+def _plain_object(data: Mapping[str, object]) -> Json:
+    return {str(name): _plain(value) for name, value in data.items()}
 
 
-def _as_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r}: expected text")
+def _plain(value: object) -> object:
+    """`value` in JSON's own types. JSON has no infinity or NaN, so those become text, like whatever else it lacks."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return _plain_object(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+_TYPE_NAMES = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    type(None): "null",
+}
+
+
+def _field(data: Mapping[str, object], name: str, *types: type[T], within: str = "") -> T:
+    if name not in data:
+        raise ValueError(f"{within}{name} is missing")
+    return _typed(data[name], within + name, *types)
+
+
+def _typed(value: object, where: str, *types: type[T]) -> T:
+    for kind in types:
+        # In Python a bool is an int; in JSON it is none.
+        if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+            if isinstance(value, float) and not math.isfinite(value):
+                break
+            return value
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    raise ValueError(f"{where} {shown}: expected {' or '.join(_TYPE_NAMES[kind] for kind in types)}")
+
+
+def _text(data: Mapping[str, object], name: str) -> str:
+    return _field(data, name, str)
+
+
+def _whole(data: Mapping[str, object], name: str, within: str = "") -> int:
+    value = _field(data, name, int, within=within)
+    if value < 0:
+        raise ValueError(f"{within}{name} {value}: expected at least 0")
     return value
 
 
-def _as_integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r}: expected a whole number")
-    return value
+def _object(data: Mapping[str, object], name: str) -> Json:
+    return _field(data, name, dict)
 
 
-def _as_number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{value!r}: expected a number")
-    return float(value)
+def _each(data: Mapping[str, object], name: str, kind: type[T]) -> list[T]:
+    items: list[object] = _field(data, name, list)
+    return [_typed(item, f"{name}[{index}]", kind) for index, item in enumerate(items)]
 
 
-def _named(line: Line, name: str, convert: Callable[[object], T]) -> T:
+def _samples(measure: str, value: object) -> tuple[float, ...]:
+    where = f"samples.{measure}"
+    taken: list[object] = _typed(value, where, list)
+    seconds = tuple(float(_typed(item, f"{where}[{index}]", int, float)) for index, item in enumerate(taken))
+    for index, sample in enumerate(seconds):
+        if sample <= 0:
+            raise ValueError(f"{where}[{index}] {sample!r}: expected seconds above zero")
+    return seconds
+
+
+def _kernel(data: Mapping[str, object]) -> str:
+    text = _text(data, "kernel")
     try:
-        return convert(_field(line, name))
+        KernelName.parse(text)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"kernel: {error}") from None
+    return text
 
 
-def _text(line: Line, name: str) -> str:
-    return _named(line, name, _as_text)
-
-
-def _integer(line: Line, name: str) -> int:
-    return _named(line, name, _as_integer)
-
-
-def _boolean(line: Line, name: str) -> bool:
-    value = _field(line, name)
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}: {value!r}: expected true or false")
-    return value
-
-
-def _mapping(line: Line, name: str) -> dict[str, object]:
-    value = _field(line, name)
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: expected an object")
-    return value
-
-
-def _list_of(line: Line, name: str, convert: Callable[[object], T]) -> list[T]:
-    value = _field(line, name)
-    if not isinstance(value, list):
-        raise ValueError(f"{name}: expected a list")
+def _problem(data: Mapping[str, object]) -> Problem:
+    fields = _object(data, "problem")
     try:
-        return [convert(one) for one in value]
+        return Problem.from_json(fields)
+    except KeyError as error:
+        raise ValueError(f"problem.{error.args[0]} is missing") from None
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"problem: {error}") from None
 
 
-def _labels(line: Line) -> dict[str, str | int]:
-    labels: dict[str, str | int] = {}
-    for name, value in _mapping(line, "labels").items():
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise ValueError(f"labels: {name}: expected text or a whole number")
-        labels[name] = value
-    return labels
+def _labels(data: Mapping[str, object]) -> dict[str, str | int]:
+    labels = _object(data, "labels")
+    return {name: _field(labels, name, str, int, within="labels.") for name in labels}
+
+
+def _status(data: Mapping[str, object]) -> Status:
+    text = _text(data, "status")
+    try:
+        return Status(text)
+    except ValueError:
+        raise ValueError(f"status {text!r}: expected one of {', '.join(status.value for status in Status)}") from None
+
+
+def _error(data: Mapping[str, object]) -> dict[str, float] | None:
+    error = _field(data, "error", dict, type(None))
+    if error is None:
+        return None
+    return {name: _error_size(error, name) for name in ("relative", "worst")}
+
+
+def _error_size(error: Mapping[str, object], name: str) -> float:
+    if error.get(name) in ("inf", "nan"):  # an answer with NaN in it
+        return float(str(error[name]))
+    return float(_field(error, name, int, float, within="error."))

@@ -1,10 +1,11 @@
-"""One comparison in this process: every cell prepared and checked, then all timed block by block, then checked again."""
+"""One comparison in this process: every cell prepared and checked, all timed block by block, all checked again."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -16,6 +17,7 @@ from w8a8_bench.kernel import Kernel, Launch, Launches, Prepared, Status
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.names import KernelName
 from w8a8_bench.operands import Operands
+from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.reference import Oracle, Verdict, check
@@ -62,20 +64,13 @@ def run_comparison(
     progress: Progress = lambda phase, what, done: None,
     kernels: Callable[[str], Kernel] = registry.get,
 ) -> tuple[list[Record], ComparisonEnd]:
-    """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status, not a raise."""
+    """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status."""
     started = time.perf_counter()
     deadline = None if settings.budget_s is None else started + settings.budget_s
     runs = [_CellRun(cell) for cell in comparison.cells]
     timer, oracle = HostTimer(device), Oracle()
 
-    own = OperandFactory(
-        comparison.shape, device.torch_name, data=Data.NORMAL.value, seed=settings.seed + CHECK_SEED_OFFSET
-    )
-    for position, run in enumerate(runs):
-        progress("check", run.cell.text, 0.5 * position / len(runs))
-        if not _refused(run, device, kernels, deadline, settings):
-            _guarded(run, device, lambda run=run: _prepare_and_check(run, own, oracle, device, timer))  # type: ignore[misc]
-    del own
+    _check_all(runs, comparison.shape, kernels, oracle, device, timer, deadline, settings, progress)
     oracle.clear()
     checked = time.perf_counter()
 
@@ -83,7 +78,7 @@ def run_comparison(
     for run in runs:
         if run.alive:
             progress("prepare", run.cell.text, 0.5)
-            _guarded(run, device, lambda run=run: _bind(run, timed, timer, deadline, settings))  # type: ignore[misc]
+            _guarded(run, device, partial(_bind, run, timed, timer, deadline, settings))
     bound = time.perf_counter()
 
     blocks = _time(runs, timer, device, settings, deadline, progress)
@@ -92,7 +87,7 @@ def run_comparison(
     for run in runs:
         if run.alive:
             progress("check", run.cell.text, 1.0)
-            _guarded(run, device, lambda run=run: _check_again(run, oracle, timer))  # type: ignore[misc]
+            _guarded(run, device, partial(_check_again, run, oracle, timer))
     ended = time.perf_counter()
 
     shape, labels = comparison.shape, dict(comparison.where.labels)
@@ -101,6 +96,25 @@ def run_comparison(
     return records, ComparisonEnd(
         index=comparison.index, shape=shape, labels=labels, seconds=seconds, blocks=blocks, cells=len(records)
     )
+
+
+def _check_all(
+    runs: list[_CellRun],
+    shape: GemmShape,
+    kernels: Callable[[str], Kernel],
+    oracle: Oracle,
+    device: Device,
+    timer: HostTimer,
+    deadline: float | None,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    """Prepare every cell and check it on operands of the check's own, which are let go of at the end."""
+    own = OperandFactory(shape, device.torch_name, data=Data.NORMAL.value, seed=settings.seed + CHECK_SEED_OFFSET)
+    for position, run in enumerate(runs):
+        progress("check", run.cell.text, 0.5 * position / len(runs))
+        if not _refused(run, device, kernels, deadline, settings):
+            _guarded(run, device, partial(_prepare_and_check, run, own, oracle, device, timer))
 
 
 def _refused(
@@ -227,7 +241,7 @@ def _time(
             return taken if run.alive else {}
 
         result = run_blocks(
-            {index: (lambda run=run: one(run)) for index, run in alive.items()},  # type: ignore[misc]
+            {index: partial(one, run) for index, run in alive.items()},
             rule=settings.stop,
             headline=TIME_HOST,
             deadline=deadline,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from w8a8_bench import stats
 from w8a8_bench.data import Data
+from w8a8_bench.stats import half_width
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class StopRule:
     target: float = 0.005
 
     def settled(self, samples: Sequence[float]) -> bool:
-        width = stats.half_width(samples)
+        width = half_width(samples)
         return width is not None and width <= self.target
 
 

@@ -1,4 +1,8 @@
-"""Results files: append-only JSON Lines, one writer a file, whole comparisons at a time."""
+"""Results files: JSON Lines, written once and only ever added to, so that a killed run loses the comparison in hand.
+
+A file is a run header, then for each comparison its records and the line that closes it; a run that was resumed adds
+another header. Only what is closed counts. Reading executes nothing: no pickle, and no path out of a record is opened.
+"""
 
 from __future__ import annotations
 
@@ -7,70 +11,161 @@ import fcntl
 import gzip
 import json
 import os
+import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 
+GZIP_MAGIC = b"\x1f\x8b"
+PICKLE_MAGIC = b"\x80"
+HEADER_START = b'{"kind": "run", '
+"""What `RunHeader.to_json` begins with: tells a header that was torn from somebody else's file."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class StoreError(ValueError):
-    """A results file can't be read or written: the path, the reason and the remedy in one line."""
+    """A results file can't be written or read; one line says why and what to do."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Results:
-    """What a file holds: complete comparisons only, and in `warnings` what was left out."""
+    """What a file holds. `records` are those of closed comparisons; `warnings` say what was left out."""
 
-    headers: list[RunHeader] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    ends: list[ComparisonEnd] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    headers: tuple[RunHeader, ...]
+    records: tuple[Record, ...]
+    ends: tuple[ComparisonEnd, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """How far a file has come: all empty where there is none yet. `done` are the indices of closed comparisons.
+
+    The first `whole_bytes` of the file are to be kept; what follows is a torn line or a comparison in hand.
+    """
+
+    headers: tuple[RunHeader, ...] = ()
+    done: tuple[int, ...] = ()
+    records: tuple[Record, ...] = ()
     whole_bytes: int = 0
-    """Length of the file up to the last complete comparison or header; what follows is of a comparison in hand."""
+
+
+def read(path: Path | str) -> Results:
+    """Read a results file, gzipped or not. Raises StoreError where it is missing, foreign or corrupt before its end.
+
+    A torn last line and records of a comparison that was never closed are left out, with a warning.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    if data.startswith(GZIP_MAGIC):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise StoreError(f"{path} is no whole gzip file: {error}") from None
+    parsed = _parse(path, data, resuming=False)
+    if not parsed.headers:
+        raise StoreError(f"{path} is empty: nothing was recorded")
+    return Results(tuple(parsed.headers), tuple(parsed.records), tuple(parsed.ends), tuple(parsed.warnings))
+
+
+def read_for_resume(path: Path | str) -> ResumeState:
+    """How far `path` has come; a missing or empty file starts fresh. Changes nothing: `Writer` cuts the tail off.
+
+    Raises StoreError where its first line is no run header, or a line is corrupt that a closed comparison follows.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return ResumeState()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    return _state(path, data)
+
+
+def _state(path: Path, data: bytes) -> ResumeState:
+    parsed = _parse(path, data, resuming=True)
+    done = tuple(end.index for end in parsed.ends)
+    return ResumeState(tuple(parsed.headers), done, tuple(parsed.records), parsed.whole_bytes)
 
 
 class Writer:
-    """Appends comparisons to one file. Use as a context manager.
+    """The one writer of a results file. Use as a context manager: leaving it lets the file go.
 
-    With `resume` an existing file is gone on with, after whatever follows its last complete comparison is cut off; a
-    missing one starts fresh. A new file is made when the header is written, so that a run that never starts leaves none.
+    Nothing is created or changed before `write_header`, so a run that is refused meanwhile leaves no trace. The file is
+    locked (advisory, `flock`) from then on, and from the beginning where it exists.
+
+    Raises StoreError where the file exists and `resume` is not set, its directory is missing or not writable, it is
+    foreign, or another run is writing it.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, *, resume: bool) -> None:
+        self.path = Path(path)
         self._descriptor: int | None = None
-        self._found = Results()
-        if path.exists():
-            if not resume:
-                raise StoreError(f"{path} exists: add --resume to go on with it, or name another")
-            self._descriptor = self._open(os.O_RDWR)
-            try:
-                self._found = _read_bytes(path, _contents(path))
-            except StoreError:
-                self._close()
-                raise
-        elif not path.parent.is_dir():
-            raise StoreError(f"{path} can't be written: there is no directory {path.parent}")
-        elif not os.access(path.parent, os.W_OK):
-            raise StoreError(f"{path} can't be written: no permission in {path.parent}")
+        self._state = ResumeState()
+        self._size = 0
+        self._safe = 0
+        self._header_written = False
+        if not os.path.lexists(self.path):
+            self._check_directory()
+        elif not resume:
+            raise StoreError(f"{self.path} exists: add --resume to go on with it, or name another")
+        else:
+            self._open_existing()
 
     @property
-    def headers(self) -> Sequence[RunHeader]:
-        """Of the runs that wrote the file before this one."""
-        return self._found.headers
+    def headers(self) -> tuple[RunHeader, ...]:
+        """Headers that were in the file when it was opened; none in a fresh one."""
+        return self._state.headers
 
     @property
-    def records(self) -> Sequence[Record]:
-        """Of the comparisons that the file held before this run."""
-        return self._found.records
+    def done(self) -> tuple[int, ...]:
+        """Indices of the comparisons that were closed when the file was opened."""
+        return self._state.done
 
     @property
-    def done(self) -> frozenset[int]:
-        """Indices of the comparisons that the file held before this run."""
-        return frozenset(end.index for end in self._found.ends)
+    def records(self) -> tuple[Record, ...]:
+        """Records of those comparisons."""
+        return self._state.records
+
+    def write_header(self, header: RunHeader) -> None:
+        """Create the file, or cut off what a killed run left behind, and write `header`."""
+        fresh = self._descriptor is None
+        if fresh:
+            self._create()
+        assert self._descriptor is not None
+        try:
+            os.ftruncate(self._descriptor, self._size)
+            self._write(header.to_json())
+        except BaseException:
+            if fresh:  # no comparison is in it, and an empty file would only be in the way
+                self.path.unlink(missing_ok=True)
+            raise
+        self._header_written = True
+
+    def append(self, records: Sequence[Record], end: ComparisonEnd) -> None:
+        """Add one whole comparison: all of it is on the disk when this returns, and none of it when this raises."""
+        if not self._header_written:
+            raise RuntimeError("append before write_header")
+        if len(records) != end.cells or any(record.comparison != end.index for record in records):
+            raise ValueError(f"comparison {end.index} closes with {end.cells} cells: these records are not its own")
+        self._write(*(record.to_json() for record in records), end.to_json())
+        self._safe += 1
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # and with it the lock
+            self._descriptor = None
+            self._header_written = False
 
     def __enter__(self) -> Writer:
         return self
@@ -78,128 +173,186 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
-    def write_header(self, header: RunHeader) -> None:
-        if self._descriptor is None:
-            self._descriptor = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        else:
-            os.ftruncate(self._descriptor, self._found.whole_bytes)
-        self._append([header.to_json()])
+    def _check_directory(self) -> None:
+        parent = self.path.parent
+        if not parent.is_dir():
+            raise StoreError(f"{self.path} can't be written: there is no directory {parent}; create it first")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise StoreError(f"{self.path} can't be written: the directory {parent} is not writable")
 
-    def append(self, records: Sequence[Record], end: ComparisonEnd) -> None:
-        """Write one comparison: its cells and its end, in one go, and wait until the disk has them."""
-        self._append([record.to_json() for record in records] + [end.to_json()])
-
-    def _open(self, flags: int) -> int:
+    def _open_existing(self) -> None:
         try:
-            descriptor = os.open(self.path, flags | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            # O_NONBLOCK: a pipe of that name must be refused below, not waited for.
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
             raise StoreError(f"{self.path} can't be written: {error.strerror}") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise StoreError(f"{self.path} is being written by another run: wait for it, or name another") from None
-        return descriptor
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise StoreError(f"{self.path} is no regular file: name another")
+            self._lock()
+            with open(self._descriptor, "rb", closefd=False) as file:
+                self._state = _state(self.path, file.read())
+        except BaseException:
+            self.close()
+            raise
+        self._size, self._safe = self._state.whole_bytes, len(self._state.done)
 
-    def _append(self, lines: Sequence[Mapping[str, object]]) -> None:
-        assert self._descriptor is not None, "the header comes first"
-        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        before = os.fstat(self._descriptor).st_size
+    def _create(self) -> None:
         try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            raise StoreError(f"{self.path} is being written by another run: it appeared meanwhile") from None
+        except OSError as error:
+            raise StoreError(f"{self.path} can't be written: {error.strerror}") from None
+        self._lock()
+
+    def _lock(self) -> None:
+        assert self._descriptor is not None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{self.path} is being written by another run: wait for it, or name another") from None
+        except OSError:
+            pass  # some network file systems have no locks: better to measure without than not at all
+
+    def _write(self, *lines: Mapping[str, object]) -> None:
+        """Add `lines` in one go and wait for the disk. Whatever interrupts it, the file is left as it was before."""
+        assert self._descriptor is not None
+        left = memoryview("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
+        size = self._size + len(left)
+        try:
+            os.lseek(self._descriptor, self._size, os.SEEK_SET)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)
-            if before == 0:
-                self.path.unlink()
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            why = "the disk is full" if full else str(error.strerror)
-            raise StoreError(f"{self.path}: {why}; what was recorded before is safe: go on with --resume") from None
+            self._undo()
+            self._refuse_write(error)
+        except BaseException:
+            self._undo()
+            raise
+        self._size = size
 
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def read(path: Path) -> Results:
-    """All complete comparisons of a file, gzipped or not; raises StoreError where it is no results file.
-
-    A torn last line and a comparison without its end are left out, and said in `warnings`.
-    """
-    data = _contents(path)
-    if data[:2] == b"\x1f\x8b":
+    def _undo(self) -> None:
+        assert self._descriptor is not None
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise StoreError(f"{path} is no readable gzip file: {error}") from None
-    return _read_bytes(path, data)
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            pass  # the reader and `--resume` leave a torn end out; the first error is the one to report
+
+    def _refuse_write(self, error: OSError) -> NoReturn:
+        safe = f"{self._safe} comparison{' is' if self._safe == 1 else 's are'} safe"
+        if error.errno in DISK_FULL:
+            raise StoreError(f"the disk of {self.path} is full: {safe}; free space and add --resume") from None
+        raise StoreError(f"{self.path} can't be written: {error.strerror}: {safe}; add --resume to go on") from None
 
 
-def _contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+@dataclass
+class _Parsed:
+    headers: list[RunHeader] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    ends: list[ComparisonEnd] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    whole_bytes: int = 0
 
 
-def _read_bytes(path: Path, data: bytes) -> Results:
-    results, in_hand = Results(), []
-    for number, start, raw in _lines(data):
-        end = start + len(raw)
-        torn = end == len(data) and not raw.endswith(b"\n")
+def _parse(path: Path, data: bytes, *, resuming: bool) -> _Parsed:
+    """Go through the lines of a file. A last line without its newline is torn, even where it happens to parse."""
+    _refuse_foreign(path, data)
+    parsed, in_hand = _Parsed(), list[Record]()
+    *lines, torn = data.split(b"\n")
+    unclosed, start = 0, 0
+    for number, line in enumerate(lines, 1):
+        end = start + len(line) + 1
         try:
-            line = json.loads(raw)
-            if not isinstance(line, dict):
-                raise ValueError("expected an object")
-            kind = line.get("kind")
-            if number == 1 and kind != "run":
-                raise ValueError("the first line is no run header")
-            if torn:
-                raise ValueError("the line has no end")
-            if kind == "run":
-                results.headers.append(RunHeader.from_json(line))
-            elif kind == "cell":
-                in_hand.append(Record.from_json(line))
-            elif kind == "comparison":
-                results.ends.append(ComparisonEnd.from_json(line))
-                results.records.extend(in_hand)
+            item = _item(line)
+            if not parsed.headers and not isinstance(item, RunHeader):
+                raise ValueError("expected a run header before anything else")
+            if isinstance(item, ComparisonEnd):
+                _check_closes(item, in_hand)
+        except ValueError as error:
+            if resuming and parsed.headers and not _closes_anything(data[start:]):
+                break  # a crash of the machine may leave garbage where the comparison in hand was
+            raise StoreError(f"{path}, line {number}: {error}") from None
+        if isinstance(item, Record):
+            if in_hand and item.comparison != in_hand[0].comparison:
+                unclosed += len(in_hand)
+                in_hand = []
+            in_hand.append(item)
+        else:
+            if isinstance(item, ComparisonEnd):
+                parsed.records += in_hand
+                parsed.ends.append(item)
             else:
-                raise ValueError(f"kind {kind!r} is unknown")
-        except (ValueError, RecursionError) as error:  # json's and unicode's errors are ValueErrors
-            if torn and number > 1:
-                results.warnings.append(f"line {number} is torn and was left out")
-                break
-            if number == 1:
-                raise StoreError(f"{path} is no results file of w8a8-bench: line 1: {_short(error)}") from None
-            raise StoreError(f"{path}: line {number} can't be read: {_short(error)}") from None
-        if kind != "cell":
-            if kind == "run" and in_hand:
-                results.warnings.append(f"{len(in_hand)} cells before line {number} are of an unfinished comparison")
+                parsed.headers.append(item)
+                unclosed += len(in_hand)
             in_hand = []
-            results.whole_bytes = end
-    if in_hand:
-        results.warnings.append(f"the last {len(in_hand)} cells are of an unfinished comparison and were left out")
-    if not results.headers:
-        raise StoreError(f"{path} is no results file of w8a8-bench: it is empty")
-    return results
-
-
-def _lines(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and bytes of each line, its newline included."""
-    start, number = 0, 0
-    while start < len(data):
-        newline = data.find(b"\n", start)
-        end = len(data) if newline < 0 else newline + 1
-        number += 1
-        yield number, start, data[start:end]
+            parsed.whole_bytes = end
         start = end
+    unclosed += len(in_hand)
+    if torn:
+        parsed.warnings.append(f"{path}: the last line is torn and left out")
+    if unclosed:
+        records = "1 record" if unclosed == 1 else f"{unclosed} records"
+        parsed.warnings.append(f"{path}: {records} of comparisons that were not finished left out")
+    return parsed
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:200] + "..."
+def _refuse_foreign(path: Path, data: bytes) -> None:
+    """Raise StoreError unless `data` begins as a results file does, or is the beginning of such a beginning."""
+    first, newline, _ = data.partition(b"\n")
+    if newline:
+        try:
+            item = _loads(first)
+        except ValueError:
+            item = {}
+        if item.get("kind") == RunHeader.KIND:
+            return
+    elif first.startswith(HEADER_START) or HEADER_START.startswith(first):
+        return
+    why = "its first line is no run header"
+    if data.startswith(PICKLE_MAGIC):
+        why = "a pickle is never loaded; give the .jsonl file that was written beside it"
+    elif data.startswith(GZIP_MAGIC):
+        why = "it is compressed; unpack it first"
+    raise StoreError(f"{path} is no results file of w8a8-bench: {why}")
+
+
+def _closes_anything(data: bytes) -> bool:
+    return any(f'"kind": "{kind}"'.encode() in data for kind in (RunHeader.KIND, ComparisonEnd.KIND))
+
+
+def _loads(line: bytes) -> dict[str, object]:
+    """One line as an object; raises ValueError, also for the NaN and Infinity that Python takes and JSON does not."""
+    try:
+        data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("no JSON of this program: nested too deeply") from None
+    if not isinstance(data, dict):
+        raise ValueError("expected an object")
+    return data
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _item(line: bytes) -> RunHeader | Record | ComparisonEnd:
+    data = _loads(line)
+    kind = data.get("kind")
+    for known in (RunHeader, Record, ComparisonEnd):
+        if kind == known.KIND:
+            return known.from_json(data)
+    raise ValueError(f"kind {kind!r:.40}: expected run, cell or comparison")
+
+
+def _check_closes(end: ComparisonEnd, records: Iterable[Record]) -> None:
+    own = [record for record in records if record.comparison == end.index]
+    if len(own) != end.cells:
+        raise ValueError(f"comparison {end.index} closes with {end.cells} cells, but has {len(own)} before it")

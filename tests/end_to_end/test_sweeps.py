@@ -142,7 +142,7 @@ def test_missing_torch_says_which_extra_to_install(tmp_path):
 
 def start(tmp_path: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", *CPU, *words, "--kernels", *KERNELS, "--out", "r.jsonl"],
+        [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", *CPU, *words, "--kernels", *KERNELS, "--out=r.jsonl"],
         cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

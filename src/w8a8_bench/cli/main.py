@@ -36,7 +36,8 @@ some kernels only:
 
 Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
 Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
-where --out says. Exit codes: 0 complete, 2 bad input and nothing run, 3 complete but a kernel is broken, 130 interrupted.
+where --out says.
+Exit codes: 0 complete, 2 bad input and nothing run, 3 complete but a kernel is broken, 130 interrupted.
 """
 
 BATCH_SIZES = (1, 16, 32, 64, 128, 256, 512)
@@ -104,7 +105,7 @@ def _sweep_options() -> _Parser:
     shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
     shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names of `list kernels` (default: all)")
     shared.add_argument(
-        "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: each kernel's)"
+        "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: the kernel's)"
     )
     shared.add_argument(
         "--activations",
@@ -114,9 +115,7 @@ def _sweep_options() -> _Parser:
         help="prequantized (default), or quantized inside the timed region: dynamic, static",
     )
     _add_device(shared)
-    shared.add_argument(
-        "--out", metavar="FILE.jsonl", help="records; the pickle goes beside them (default: named by time)"
-    )
+    shared.add_argument("--out", metavar="FILE.jsonl", help="records; the pickle goes beside (default: named by time)")
     shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
     shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
     shared.add_argument("--seed", type=int, default=0, help="of the operands and of the order of timing (default: 0)")

@@ -247,7 +247,7 @@ class _Session:
     def interrupted(self) -> None:
         """Keep what there is, and say how to go on."""
         self._write_pickle()
-        words = _without_out(self._args.words) + ["--out", str(self._files.records), "--resume"]
+        words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
         command = shlex.join([self._args.prog, *words])
         done, total = len(self._done), len(self._plan.comparisons)
         print(
@@ -292,7 +292,7 @@ class _Session:
             compat.write_pickle(self._files.pickle, compat.measurements(self._records, self._plan.formats))
         except OSError as error:
             raise store.StoreError(
-                f"{self._files.pickle} can't be written: {error.strerror}; the records are safe in {self._files.records}"
+                f"{self._files.pickle} can't be written: {error.strerror}; {self._files.records} is safe"
             ) from None
 
 

@@ -16,7 +16,7 @@ class NotBuilt:
 
     def supports(self, problem: Problem, device: Device) -> Support:
         provider = KernelName.parse(self.name).provider
-        return Support.no(f"this version has no {provider} kernels yet: the name is known, the kernel is not built")
+        return Support.no(f"this version has no {provider} kernels yet")
 
     def prepare(self, problem: Problem, device: Device) -> Prepared:
         raise NotImplementedError(f"{self.name} is not built: ask `supports` first")

@@ -167,8 +167,8 @@ class ScaledMmBlockwise(Bound):
     """`torch._scaled_mm_v2` with 1x128 by 128x128 scales: scale_a with m contiguous, scale_b with k.
 
     The recipes are named, since `torch._scaled_mm` guesses them from shapes. cuBLASLt reads scale_b in columns of a
-    multiple of 4 blocks: `_scaled_mm` takes one that is not padded so, and its answer is then wrong (torch 2.11, k = 640
-    and 11008, relative error 1.5 and 0.4).
+    multiple of 4 blocks: `_scaled_mm` takes one that is not padded so, and its answer is then wrong (torch 2.11, k =
+    640 and 11008, relative error 1.5 and 0.4).
     """
 
     def bind_prequantized(self, operands: Operands) -> Launch:

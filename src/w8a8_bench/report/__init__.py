@@ -1,8 +1,10 @@
-"""Reports: each a file with `render(records) -> str`, which reads records only and needs no torch."""
+"""Reports: each is a function from records to text, named in `REPORTS`. They need nothing but the records."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from w8a8_bench.record import Record
-from w8a8_bench.report import table
+from w8a8_bench.report.table import render as render_table
 
-REPORTS: dict[str, Callable[[Sequence[Record]], str]] = {"table": table.render}
+REPORTS: dict[str, Callable[[Sequence[Record]], str]] = {"table": render_table}

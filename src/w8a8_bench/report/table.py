@@ -1,8 +1,8 @@
-"""The plain table: one line a kernel under each shape. No colours, and nothing cut off, so that it can be searched."""
+"""Records as plain text: a block a shape, a line a kernel, nothing cut off."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from w8a8_bench import metrics, stats
 from w8a8_bench.comparison import LabelledShape
@@ -10,69 +10,100 @@ from w8a8_bench.kernel import Status
 from w8a8_bench.names import KernelName
 from w8a8_bench.record import Record
 
-TIME_HOST = "time_host"
 EMULATED = "emulated"
+UNSETTLED = "unsettled"
 EMULATED_NOTE = "emulated: this CPU has no FP8 arithmetic; the time is that of the emulation, not of FP8"
-NONE = "-"
+
+TITLE_LABELS = ("model", "layer", "tp")
+"""Labels that `LabelledShape.title` shows; the others follow it."""
+
+NOTHING = "-"
+GAP = "  "
+LEFT_ALIGNED = ("kernel", "±95%", "status", "reason")
 
 
-def render(records: Sequence[Record], measure: str = TIME_HOST) -> str:
-    """A block of lines for each comparison, in order: medians of `measure`, what follows from them, and statuses."""
-    groups: dict[int, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.comparison, []).append(record)
-    parts = [_comparison(group, measure) for group in groups.values()]
-    if any(EMULATED in record.flags for record in records):
-        parts.append(EMULATED_NOTE)
-    return "\n\n".join(parts)
+def render(records: Sequence[Record], *, measure: str = "time_host") -> str:
+    """A table of `records`, grouped by shape and labels in the order of their first record.
 
-
-def _comparison(records: Sequence[Record], measure: str) -> str:
-    baseline = next((record for record in records if record.kernel == metrics.BASELINE), None)
-    split = any(f"{measure}_quant" in record.samples for record in records)
-    header = [
-        "kernel",
-        "time",
-        "interval",
-        *(["quant", "gemm"] if split else []),
-        "TFLOP/s",
-        "vs bf16",
-        "error",
-        "status",
+    Columns: median and half width of its 95% interval of `measure`; where any record has them, the medians of
+    quantization and GEMM alone; TFLOP/s; speed-up over the bf16 baseline of the same comparison, from the same blocks;
+    relative error of the check; status; reason and flags. `unsettled` stands beside the interval that missed its target.
+    """
+    parts = {f"{measure}_quant": "quant", f"{measure}_gemm": "gemm"}
+    shown_parts = {part: title for part, title in parts.items() if any(part in record.samples for record in records)}
+    header = ("kernel", "median", "±95%", *shown_parts.values(), "TFLOP/s", "vs bf16", "error", "status", "reason")
+    groups = [
+        (title, [_row(record, _baseline(group), measure, tuple(shown_parts)) for record in group])
+        for title, group in _groups(records)
     ]
-    rows = [header, *(_row(record, baseline, measure, split) for record in records)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
-    title = LabelledShape(records[0].problem.shape, records[0].labels).title
-    return "\n".join([title, *(_aligned(row, widths) for row in rows)])
+    # One width a column over all groups, so that the eye can go down the page.
+    widths = [
+        max(map(len, column)) for column in zip(header, *(row for _, rows in groups for row in rows), strict=True)
+    ]
+    lines = []
+    for title, rows in groups:
+        lines += [title, *(_line(row, header, widths) for row in (header, *rows)), ""]
+    if any(EMULATED in record.flags for record in records):
+        lines += [EMULATED_NOTE, ""]
+    return "\n".join(lines[:-1])
 
 
-def _row(record: Record, baseline: Record | None, measure: str, split: bool) -> list[str]:
-    text = KernelName.parse(record.kernel).text_for(record.problem)
-    samples = record.samples.get(measure, ())
-    row = [text, *_time(samples)]
-    if split:
-        row += [_time(record.samples.get(f"{measure}_{part}", ()))[0] for part in ("quant", "gemm")]
-    row.append(f"{metrics.tflops(record.problem, stats.median(samples)):.4g}" if samples else NONE)
-    ratio = metrics.speedup(record, baseline, measure) if baseline else None
-    row.append(f"{ratio.median:.2f}x" if ratio else NONE)
-    row.append(f"{record.error['relative']:.1e}" if record.error and "relative" in record.error else NONE)
-    return [*row, _status(record)]
+def _groups(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """Records by comparison and by what it is called, each with its title."""
+    groups: dict[tuple[int, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.comparison, _title(record)), []).append(record)
+    return [(title, group) for (_, title), group in groups.items()]
 
 
-def _time(samples: Sequence[float]) -> list[str]:
-    """Median and interval; none of either without samples, and no interval with too few."""
-    if not samples:
-        return [NONE, NONE]
-    width = stats.half_width(samples)
-    return [metrics.format_time(stats.median(samples)), NONE if width is None else f"±{100 * width:.1f}%"]
+def _title(record: Record) -> str:
+    others = [f"{name}={value}" for name, value in record.labels.items() if name not in TITLE_LABELS]
+    return _one_line(GAP.join([LabelledShape(record.problem.shape, record.labels).title, *others]))
 
 
-def _status(record: Record) -> str:
-    words = [record.status.value, *record.flags] if record.status is Status.OK else [record.status.value]
-    return ", ".join(words) + (f": {record.reason}" if record.reason else "")
+def _baseline(group: Iterable[Record]) -> Record | None:
+    return next((record for record in group if record.kernel == metrics.BASELINE), None)
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Names to the left, figures to the right, the status as long as it is."""
-    name, *figures = [field.ljust(w) if i == 0 else field.rjust(w) for i, (field, w) in enumerate(zip(row, widths))]
-    return "  ".join(["", name, *figures, row[-1]]).rstrip()
+def _row(record: Record, baseline: Record | None, measure: str, parts: Iterable[str]) -> tuple[str, ...]:
+    samples = record.samples.get(measure) if record.status is Status.OK else None
+    speedup = metrics.speedup(record, baseline, measure) if baseline else None
+    return (
+        KernelName.parse(record.kernel).text_for(record.problem),
+        _median(samples),
+        _interval(samples, record.flags),
+        *(_median(record.samples.get(part)) for part in parts),
+        f"{metrics.tflops(record.problem, stats.median(samples)):.4g}" if samples else NOTHING,
+        f"{speedup.median:.2f}x" if speedup else NOTHING,
+        f"{record.error['relative']:.1e}" if record.error else NOTHING,
+        record.status.value,
+        _reason(record),
+    )
+
+
+def _median(samples: Sequence[float] | None) -> str:
+    return metrics.format_time(stats.median(samples)) if samples else NOTHING
+
+
+def _interval(samples: Sequence[float] | None, flags: Sequence[str]) -> str:
+    width = stats.half_width(samples) if samples else None
+    text = NOTHING if width is None else f"±{100 * width:.1f}%"
+    return f"{text} {UNSETTLED}" if UNSETTLED in flags else text
+
+
+def _reason(record: Record) -> str:
+    flags = ", ".join(flag for flag in record.flags if flag != UNSETTLED)
+    return _one_line(": ".join(filter(None, [flags, record.reason])))
+
+
+def _one_line(text: str) -> str:
+    """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _line(row: Iterable[str], header: Iterable[str], widths: Iterable[int]) -> str:
+    cells = (
+        text.ljust(width) if title in LEFT_ALIGNED else text.rjust(width)
+        for text, title, width in zip(row, header, widths, strict=True)
+    )
+    return GAP.join(cells).rstrip()

@@ -1,70 +1,103 @@
-"""Shapes from a CSV file: columns m, n and k in any order; every other column becomes a label."""
+"""Shapes from a CSV file: columns m, n and k in any order, and any others as labels.
+
+layer,m,n,k
+qkv_proj,16,6144,4096
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+import re
 from pathlib import Path
 
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.problem import GemmShape
 
 SIZES = ("m", "n", "k")
+MAX_BYTES = 16 * 2**20
+"""Largest file that is taken for a list of shapes; keeps a wrong path, a device for instance, from filling the memory."""
+
+MAX_DIGITS = 18
+"""Longest number: far beyond any size, and short enough to be shown in an error."""
 
 
 def read(path: Path) -> tuple[LabelledShape, ...]:
-    """The shapes of `path`, in order. Raises ValueError with the path, the line's number and what is wrong there."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            return _shapes(path, reader)
-    except OSError as error:
-        raise ValueError(f"--csv {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"--csv {path}: expected UTF-8 text") from None
+    """The shapes of `path` in the order of its rows. Spaces around a field don't count, nor do blank lines.
 
-
-def _shapes(path: Path, reader: csv._reader) -> tuple[LabelledShape, ...]:  # type: ignore[name-defined]
-    shapes = []
-    header: list[str] | None = None
+    Raises ValueError with the path, the line and the reason: no such file, not UTF-8, a column that is missing or
+    doubled, a row with too few or too many fields, a size that is no whole number from 1 up.
+    """
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    columns: list[str] = []
+    shapes: list[LabelledShape] = []
     try:
         for row in reader:
-            if not any(field.strip() for field in row):
+            fields = [field.strip() for field in row]
+            if not any(fields):
                 continue
-            if header is None:
-                header = _header(row)
+            if columns:
+                shapes.append(_shape(columns, fields))
             else:
-                shapes.append(_shape(header, row))
+                columns = _columns(fields)
     except (ValueError, csv.Error) as error:
-        if isinstance(error, UnicodeDecodeError):
-            raise
-        raise ValueError(f"--csv {path}, line {reader.line_num}: {error}") from None
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+    if not columns:
+        raise ValueError(f"{path} is empty: expected a header with the columns m, n and k, then a row a shape")
     if not shapes:
-        raise ValueError(f"--csv {path}: no shapes; expected a header with m, n and k, and a row a shape")
+        raise ValueError(f"{path} has a header but no rows: expected a row a shape")
     return tuple(shapes)
 
 
-def _header(row: list[str]) -> list[str]:
-    names = [field.strip() for field in row]
-    for size in SIZES:
-        if size not in names:
-            raise ValueError(
-                f"column {size} is missing: expected a header with m, n and k, not {','.join(names)[:80]!r}"
-            )
-    for name in names:
-        if not name or names.count(name) > 1:
-            raise ValueError(f"column {name!r} stands twice" if name else "a column has no name")
-    return names
+def _text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: not a list of shapes")
+    if b"\0" in data:
+        raise ValueError(f"{path} holds NUL bytes: not a CSV file in UTF-8")
+    try:
+        return data.decode("utf-8-sig")  # spreadsheets write the mark
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: not UTF-8; save the file as CSV in UTF-8") from None
 
 
-def _shape(header: list[str], row: list[str]) -> LabelledShape:
-    if len(row) != len(header):
-        raise ValueError(f"{len(row)} fields: expected {len(header)}, as in the header")
-    fields = {name: field.strip() for name, field in zip(header, row, strict=True)}
-    sizes = {}
-    for size in SIZES:
-        text = fields.pop(size)
-        # isdecimal also takes other scripts' digits; 19 digits are past any size and short enough to convert at once.
-        if not (text.isascii() and text.isdecimal() and len(text) < 20):
-            raise ValueError(f"{size} is {text[:40]!r}: expected a whole number")
-        sizes[size] = int(text)
-    return LabelledShape(GemmShape(**sizes), dict(fields))
+def _columns(fields: list[str]) -> list[str]:
+    columns = [field.lower() for field in fields]
+    missing = [name for name in SIZES if name not in columns]
+    if missing:
+        found = ", ".join(repr(_short(field)) for field in fields[:8])
+        raise ValueError(
+            f"the header has no column {' and no column '.join(missing)}: expected m, n and k, got {found}"
+        )
+    for index, name in enumerate(columns):
+        if not name:
+            raise ValueError(f"column {index + 1} of the header has no name")
+        if name in columns[:index]:
+            raise ValueError(f"the header has the column {_short(name)!r} twice")
+    return columns
+
+
+def _shape(columns: list[str], fields: list[str]) -> LabelledShape:
+    if len(fields) != len(columns):
+        raise ValueError(f"{len(fields)} fields where the header has {len(columns)}")
+    row = dict(zip(columns, fields, strict=True))
+    m, n, k = (_size(name, row[name]) for name in SIZES)
+    labels = {name: text for name, text in row.items() if name not in SIZES and text}
+    return LabelledShape(GemmShape(m=m, n=n, k=k), labels)
+
+
+def _size(name: str, text: str) -> int:
+    if not re.fullmatch("-?[0-9]+", text):
+        raise ValueError(f"{name}={_short(text)!r}: expected a whole number in decimal digits")
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{name}={_short(text)!r}: far too large")
+    return int(text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,29 +1,32 @@
-"""Sizes from start to end, the end excluded, some held constant, as in the original's `range_bench`."""
+"""Shapes whose sizes grow together in even steps, but for those that are held constant."""
 
 from __future__ import annotations
 
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.problem import GemmShape
-from w8a8_bench.shapes.square import check_dims
+from w8a8_bench.shapes import check_steps
 
 
 def range_(
     start: int, end: int, increment: int, *, m: int | None = None, n: int | None = None, k: int | None = None
 ) -> tuple[LabelledShape, ...]:
-    """The sizes that are None sweep together. Raises ValueError as `square` does, and for a range without a size."""
-    check_dims(start, end, increment)
+    """Sizes from `start` in steps of `increment`, `end` excluded; a size that is given stays as it is.
+
+    The end is excluded here and included in `square` because vLLM's benchmark has it so, and scripts rely on both.
+    Raises ValueError where that leaves no shape, or one that no kernel can index.
+    """
+    check_steps(start, end, increment)
     if start == end:
-        raise ValueError(f"--dim-start {start} equals --dim-end {end}, which a range excludes: raise --dim-end")
+        raise ValueError(f"--dim-start {start} to --dim-end {end} holds no shape: the end is left out; raise --dim-end")
     for name, size in (("m", m), ("n", n), ("k", k)):
         if size is not None and size < 1:
             raise ValueError(f"--{name}-constant {size}: expected at least 1")
-    return tuple(
-        LabelledShape(
-            GemmShape(
-                m=size if m is None else m,
-                n=size if n is None else n,
-                k=size if k is None else k,
-            )
+
+    def shape(size: int) -> GemmShape:
+        return GemmShape(
+            m=size if m is None else m,
+            n=size if n is None else n,
+            k=size if k is None else k,
         )
-        for size in range(start, end, increment)
-    )
+
+    return tuple(LabelledShape(shape(size)) for size in range(start, end, increment))

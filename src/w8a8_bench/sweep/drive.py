@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 import w8a8_bench
 from w8a8_bench.comparison import Comparison
@@ -50,7 +49,7 @@ class Worker:
 
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
         self._process = self._start()
         self._hello: dict[str, object] | None = None
 
@@ -70,9 +69,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
