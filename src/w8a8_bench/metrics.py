@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from w8a8_bench.kernel import Status
-from w8a8_bench.problem import BLOCK, ActScale, Activations, Azp, Problem, WeightScale, ceil_div
+from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
 from w8a8_bench.record import Record
 from w8a8_bench.stats import Ratio, paired_ratio
 

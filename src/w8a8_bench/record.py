@@ -287,8 +287,10 @@ def _problem(data: Mapping[str, object]) -> Problem:
 
 
 def _labels(data: Mapping[str, object]) -> dict[str, str | int]:
-    labels = _object(data, "labels")
-    return {name: _field(labels, name, str, int, within="labels.") for name in labels}
+    labels: dict[str, str | int] = {}
+    for name, value in _object(data, "labels").items():
+        labels[name] = value if isinstance(value, str) else _typed(value, f"labels.{name}", int)
+    return labels
 
 
 def _status(data: Mapping[str, object]) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -264,7 +265,6 @@ def _record(run: _CellRun, index: int, labels: Mapping[str, str | int], device: 
     if run.alive and not settings.stop.settled(run.samples[TIME_HOST]):
         flags.append("unsettled")
     samples = {measure: tuple(values) for measure, values in run.samples.items()} if run.alive else {}
-    error = None if run.verdict is None else {"relative": run.verdict.relative_error, "worst": run.verdict.worst}
     return Record(
         comparison=index,
         kernel=run.cell.kernel,
@@ -273,7 +273,7 @@ def _record(run: _CellRun, index: int, labels: Mapping[str, str | int], device: 
         labels=dict(labels),
         status=run.status,
         reason=run.reason,
-        error=error,
+        error=_error(run.verdict),
         config=run.config,
         samples=samples,
         blocks=tuple(range(max((len(values) for values in samples.values()), default=0))),
@@ -281,3 +281,10 @@ def _record(run: _CellRun, index: int, labels: Mapping[str, str | int], device: 
         clock_mhz=None,
         flags=tuple(flags),
     )
+
+
+def _error(verdict: Verdict | None) -> dict[str, float] | None:
+    """The figures of a check; none where an answer held NaN or infinity, which the reason then says."""
+    if verdict is None or not (math.isfinite(verdict.relative_error) and math.isfinite(verdict.worst)):
+        return None
+    return {"relative": verdict.relative_error, "worst": verdict.worst}

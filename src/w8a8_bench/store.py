@@ -6,6 +6,7 @@ another header. Only what is closed counts. Reading executes nothing: no pickle,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gzip
@@ -153,7 +154,7 @@ class Writer:
         self._header_written = True
 
     def append(self, records: Sequence[Record], end: ComparisonEnd) -> None:
-        """Add one whole comparison: all of it is on the disk when this returns, and none of it when this raises."""
+        """Add one whole comparison: all of it is on the disk when this returns, and none of it after a StoreError."""
         if not self._header_written:
             raise RuntimeError("append before write_header")
         if len(records) != end.cells or any(record.comparison != end.index for record in records):
@@ -218,7 +219,7 @@ class Writer:
             pass  # some network file systems have no locks: better to measure without than not at all
 
     def _write(self, *lines: Mapping[str, object]) -> None:
-        """Add `lines` in one go and wait for the disk. Whatever interrupts it, the file is left as it was before."""
+        """Add `lines` in one go and wait for the disk. Whatever interrupts it, all of them are in the file or none."""
         assert self._descriptor is not None
         left = memoryview("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
         size = self._size + len(left)
@@ -231,16 +232,19 @@ class Writer:
             self._undo()
             self._refuse_write(error)
         except BaseException:
-            self._undo()
+            # An interrupt while the disk is waited for: the lines are there, and others may have read them already.
+            if os.fstat(self._descriptor).st_size == size:
+                self._size = size
+            else:
+                self._undo()
             raise
         self._size = size
 
     def _undo(self) -> None:
         assert self._descriptor is not None
-        try:
+        # Should this fail too, the first error is the one to report: readers and `--resume` leave a torn end out.
+        with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, self._size)
-        except OSError:
-            pass  # the reader and `--resume` leave a torn end out; the first error is the one to report
 
     def _refuse_write(self, error: OSError) -> NoReturn:
         safe = f"{self._safe} comparison{' is' if self._safe == 1 else 's are'} safe"

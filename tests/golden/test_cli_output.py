@@ -131,7 +131,7 @@ def mask(text: str) -> str:
         line = re.sub(r"-\d{9,}\.(jsonl|pkl)", r"-<time>.\1", line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
         if "|" in line or "±" in line or re.search(r"\b(ok|unsupported|skipped)\b", line):
-            line = re.sub(r"[±<]?\d+(\.\d+)?(e[-+]?\d+)?( ?(us|ms|s|ns|x|%)\b|%)?(?![\w-])", "#", line)
+            line = re.sub(r"(?<![\w=-])±?\d+(\.\d+)?(e[-+]?\d+)?(%| ?(us|ms|ns|s|x)\b)?(?![\w)])", "#", line)
             line = re.sub(r" - |unsettled,? ?", " # ", line)
             line = re.sub(r"(\s*#)+", " #", line)
         line = re.sub(r"-{5,}", "-----", line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from w8a8_bench.cli.errors import EXIT_COMPLETE
+from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.formats import W8A8_FORMATS
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCKWISE, SCHEMES
@@ -13,7 +13,10 @@ from w8a8_bench.shapes.models import MODELS
 
 
 def run(args: argparse.Namespace) -> int:
-    print({"kernels": _kernels, "models": _models, "schemes": _schemes}[args.what]())
+    lists = {"kernels": _kernels, "models": _models, "schemes": _schemes}
+    if args.what not in lists:
+        raise UsageError(f"list {args.what!r}: expected one of {', '.join(lists)}")
+    print(lists[args.what]())
     return EXIT_COMPLETE
 
 

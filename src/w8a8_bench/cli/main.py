@@ -6,6 +6,7 @@ Only what `--help` and `list` need is imported here: a command's own file is imp
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -92,7 +93,7 @@ def _parser(prog: str) -> _Parser:
     add("quick_bench", "INT8 and FP8 over a few squares and one model layer: what `make bench` runs", sweep, [shared])
 
     listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
-    listing.add_argument("what", choices=("kernels", "models", "schemes"))
+    listing.add_argument("what", metavar="kernels|models|schemes")
     doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
     _add_device(doctor)
     return parser
@@ -163,7 +164,18 @@ def _arrange(argv: Sequence[str], parser: _Parser) -> list[str]:
         elif _completes(word, takes_many):
             while position < len(flags) and flags[position] not in commands and not flags[position].startswith("-"):
                 position += 1
-    return flags
+    if {"-h", "--help", "--version"} & set(flags):
+        return flags
+    raise UsageError(_no_command(flags, list(commands), parser.prog))
+
+
+def _no_command(words: Sequence[str], commands: list[str], prog: str) -> str:
+    """What to say where no word is a command: the one that is nearly one, or what there is."""
+    for word in words:
+        near = difflib.get_close_matches(word, commands, n=1, cutoff=0.7)
+        if near and not word.startswith("-"):
+            return f"command {word!r} is unknown: did you mean {near[0]}?"
+    return f"no command given: expected one of {', '.join(commands)}; see {prog} --help"
 
 
 def _dashed(word: str) -> str:
@@ -204,8 +216,6 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
     parser = _parser(prog)
     try:
         args = parser.parse_args(_arrange(words, parser))
-        if args.command is None:
-            raise UsageError(f"which command? one of {', '.join(_commands(parser))}; see {prog} --help")
         args.prog, args.words = prog, words
         run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run
         return run(args)

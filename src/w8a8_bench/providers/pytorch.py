@@ -27,11 +27,15 @@ BLOCKWISE_SINCE_CUDA = (12, 9)
 
 
 def int_mm(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-    """`out = a @ b` in int32, exactly: a int8 [m,k] row-major, b int8 [k,n], out int32 [m,n].
-
-    On a CPU `_int_mm` is wrong for a transposed `b` of one row (k = 1, n > 1); `bind` passes a fresh copy there.
-    """
+    """`out = a @ b` in int32, exactly: a int8 [m,k] row-major, b int8 [k,n] from `int_mm_weight`, out int32 [m,n]."""
     torch._int_mm(a, b, out=out)
+
+
+def int_mm_weight(b: torch.Tensor) -> torch.Tensor:
+    """b int8 [k,n] as `int_mm` takes it: a copy on a CPU at k = 1, where `_int_mm` is wrong for a transposed b."""
+    if b.device.type == "cpu" and b.shape[0] == 1:
+        return b.clone(memory_format=torch.contiguous_format)
+    return b
 
 
 def _nothing() -> None:
@@ -198,12 +202,10 @@ class IntMm(Bound):
     """
 
     def bind_prequantized(self, operands: Operands) -> Launch:
-        a, b, out = operands.a, operands.b, operands.out
+        a, b, out = operands.a, int_mm_weight(operands.b), operands.out
         scale_a, scale_b = _scales(operands)
         azp, azp_adj, bias = operands.azp, operands.azp_adj, operands.bias
         per_token = operands.problem.azp is Azp.TOKEN
-        if a.device.type == "cpu" and a.shape[1] == 1:
-            b = b.clone(memory_format=torch.contiguous_format)  # see `int_mm`
         acc = torch.empty(out.shape, dtype=torch.int32, device=out.device)
         scaled = torch.empty(out.shape, dtype=torch.float32, device=out.device)
 

@@ -27,7 +27,8 @@ def render(records: Sequence[Record], *, measure: str = "time_host") -> str:
 
     Columns: median and half width of its 95% interval of `measure`; where any record has them, the medians of
     quantization and GEMM alone; TFLOP/s; speed-up over the bf16 baseline of the same comparison, from the same blocks;
-    relative error of the check; status; reason and flags. `unsettled` stands beside the interval that missed its target.
+    relative error of the check; status; reason and flags. `unsettled` stands beside the interval that missed its
+    target.
     """
     parts = {f"{measure}_quant": "quant", f"{measure}_gemm": "gemm"}
     shown_parts = {part: title for part, title in parts.items() if any(part in record.samples for record in records)}
@@ -43,7 +44,7 @@ def render(records: Sequence[Record], *, measure: str = "time_host") -> str:
     lines = []
     for title, rows in groups:
         lines += [title, *(_line(row, header, widths) for row in (header, *rows)), ""]
-    if any(EMULATED in record.flags for record in records):
+    if any(EMULATED in record.flags and record.status is Status.OK for record in records):
         lines += [EMULATED_NOTE, ""]
     return "\n".join(lines[:-1])
 
@@ -92,8 +93,9 @@ def _interval(samples: Sequence[float] | None, flags: Sequence[str]) -> str:
 
 
 def _reason(record: Record) -> str:
-    flags = ", ".join(flag for flag in record.flags if flag != UNSETTLED)
-    return _one_line(": ".join(filter(None, [flags, record.reason])))
+    """Why a cell is not `ok`, or the flags of one that is; `_interval` shows `unsettled`."""
+    flags = [flag for flag in record.flags if flag != UNSETTLED] if record.status is Status.OK else []
+    return _one_line(": ".join(filter(None, [", ".join(flags), record.reason])))
 
 
 def _one_line(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Sources of shapes: each module returns a tuple of `LabelledShape`, or raises ValueError with one line for a person."""
+"""Sources of shapes: each module returns a tuple of `LabelledShape`, or raises ValueError with one clear line."""
 
 from __future__ import annotations
 
 MAX_SHAPES = 100_000
-"""Longest sweep. At a second a shape it takes a day; a longer one is a slip of the keyboard that would fill the memory."""
+"""Longest sweep. At a second a shape it takes a day; a longer one is a slip of the keyboard."""
 
 
 def check_steps(start: int, end: int, increment: int) -> None:
@@ -17,6 +17,6 @@ def check_steps(start: int, end: int, increment: int) -> None:
     count = (end - start) // increment + 1
     if count > MAX_SHAPES:
         raise ValueError(
-            f"--dim-start {start} to --dim-end {end} in steps of {increment} makes {count} shapes: at most {MAX_SHAPES}; "
-            "choose a larger --dim-increment"
+            f"--dim-start {start} to --dim-end {end} in steps of {increment} makes {count} shapes: "
+            f"at most {MAX_SHAPES}; choose a larger --dim-increment"
         )

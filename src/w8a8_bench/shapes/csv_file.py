@@ -16,7 +16,7 @@ from w8a8_bench.problem import GemmShape
 
 SIZES = ("m", "n", "k")
 MAX_BYTES = 16 * 2**20
-"""Largest file that is taken for a list of shapes; keeps a wrong path, a device for instance, from filling the memory."""
+"""Largest file that is taken for a list of shapes; keeps a wrong path, say a device, from filling the memory."""
 
 MAX_DIGITS = 18
 """Longest number: far beyond any size, and short enough to be shown in an error."""

@@ -77,6 +77,10 @@ class Worker:
                 pipe.close()
         self._errors.close()
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def hello(self) -> tuple[Device, dict[str, object]]:
         """The device and the environment, as the worker found them. Raises SweepRefused where it found none."""
         if self._hello is None:

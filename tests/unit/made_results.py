@@ -1,0 +1,68 @@
+"""Results that several tests share: a header, a record and an end, all of their fields filled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from w8a8_bench.kernel import Status
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import Activations, GemmShape
+from w8a8_bench.record import ComparisonEnd, Record, RunHeader
+
+SHAPE = GemmShape(m=16, n=4096, k=6144)
+LABELS = {"model": "meta-llama/Llama-3-8b", "layer": "qkv_proj", "tp": 2}
+
+HEADER = RunHeader(
+    command=("w8a8-bench", "--dtype", "int8", "square_bench"),
+    time="2026-11-01T12:00:00+00:00",
+    environment={"torch": "2.13.0", "torch_cuda": None},
+    device={"kind": "cpu", "torch": [2, 13]},
+    plan={"dtypes": ["int8"], "cells": "abc"},
+    settings={"seed": 0, "stop": {"target": 0.005}},
+    resumed=True,
+)
+
+
+def record(kernel: str, *seconds: float, comparison: int = 0, shape: GemmShape = SHAPE, **changes: object) -> Record:
+    """A record of `kernel` with one sample of `time_host` a block."""
+    name = KernelName.parse(kernel)
+    activations = changes.pop("activations", Activations.PREQUANTIZED)
+    made = Record(
+        comparison=comparison,
+        kernel=kernel,
+        provider=name.provider,
+        problem=name.problem(shape, name.format, name.default_scheme, activations),
+        labels={},
+        status=Status.OK,
+        reason="",
+        error={"relative": 1.66e-3, "worst": 0.5},
+        config={},
+        samples={"time_host": seconds} if seconds else {},
+        blocks=tuple(range(len(seconds))),
+        launches_per_sample={"time_host": 4} if seconds else {},
+        clock_mhz=None,
+        flags=(),
+    )
+    return replace(made, **changes)
+
+
+def end(records: Sequence[Record]) -> ComparisonEnd:
+    """The line that closes the comparison of `records`."""
+    first = records[0]
+    return replace(END, index=first.comparison, shape=first.problem.shape, labels=first.labels, cells=len(records))
+
+
+END = ComparisonEnd(
+    index=3, shape=SHAPE, labels=LABELS, seconds={"setup": 0.5, "check": 1.0, "timing": 2.25}, blocks=12, cells=2
+)
+RECORD = record(
+    "pytorch_i8_i8_bf16_scaled_mm",
+    1.25e-5,
+    1.5e-5,
+    comparison=3,
+    labels=LABELS,
+    config={"tile": [128, 64], "stages": 3},
+    clock_mhz=1980.0,
+    flags=("unsettled",),
+)

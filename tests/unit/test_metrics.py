@@ -1,0 +1,90 @@
+"""Operations, bytes, speed-ups and times as text, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from made_results import record
+
+from w8a8_bench import metrics
+from w8a8_bench.kernel import Status
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
+from w8a8_bench.stats import Ratio
+
+SHAPE = GemmShape(m=3, n=5, k=129)
+A, B, OUT = 3 * 129, 129 * 5, 2 * 3 * 5
+INT8 = "cutlass_i8_i8_bf16_scaled_mm"
+
+
+def problem(kernel: str, scheme: str | None = None, activations: str = "prequantized") -> Problem:
+    name = KernelName.parse(kernel)
+    scaling = Scaling.parse(scheme) if scheme else name.default_scheme
+    return name.problem(SHAPE, name.format, scaling, Activations(activations))
+
+
+def test_multiply_adds_count_as_two() -> None:
+    assert metrics.flops(problem(INT8)) == 2 * 3 * 5 * 129
+    assert metrics.tflops(problem(INT8), 1e-6) == pytest.approx(2 * 3 * 5 * 129 * 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (problem(metrics.BASELINE), 2 * A + 2 * B + OUT),
+        (problem(INT8), A + B + OUT + 4 + 4),
+        (problem(INT8, "channel-w-token-a"), A + B + OUT + 4 * 5 + 4 * 3),
+        (problem(INT8 + "_bias"), A + B + OUT + 8 + 2 * 5),
+        (problem(INT8 + "_azp"), A + B + OUT + 8 + 4 + 4 * 5),
+        (problem(INT8 + "_azp_pt_bias", "tensor-w-token-a"), A + B + OUT + 4 + 12 + 12 + 20 + 10),
+        (problem(INT8, "tensor-w-token-a", "dynamic"), 2 * A + B + OUT + 4),
+        (problem(INT8 + "_azp_pt", "tensor-w-token-a", "dynamic"), 2 * A + B + OUT + 4 + 20),
+        (problem(INT8 + "_azp", activations="static"), 2 * A + B + OUT + 4 + 4 + 4 + 20),
+        (problem("triton_fp8_fp8_fp16_scaled_mm_blockwise"), A + B + OUT + 4 * 3 * 2 + 4 * 2 * 1),
+    ],
+)
+def test_bytes_are_every_input_and_the_output_once(what: Problem, expected: int) -> None:
+    assert what.why_illegal() is None
+    assert metrics.bytes_moved(what) == expected
+
+
+def test_cast_twin_reads_operands_of_eight_bits() -> None:
+    name = KernelName.parse(metrics.BASELINE + "_cast")
+    assert metrics.bytes_moved(name.problem(SHAPE, KernelName.parse(INT8).format, None)) == A + B + OUT
+
+
+def test_baseline_is_a_kernel_that_names_can_read() -> None:
+    assert KernelName.parse(metrics.BASELINE).is_baseline
+
+
+def test_speedup_is_of_the_same_blocks_and_above_one_where_faster() -> None:
+    baseline = record(metrics.BASELINE, *(4.0 * drift for drift in range(1, 8)))
+    fast = record(INT8, *(2.0 * drift for drift in range(1, 8)))
+    assert metrics.speedup(fast, baseline) == Ratio(2.0, (2.0, 2.0))
+    assert metrics.speedup(baseline, baseline) == Ratio(1.0, (1.0, 1.0))
+
+
+def test_no_speedup_where_one_side_was_not_measured() -> None:
+    baseline, fast = record(metrics.BASELINE, 2.0), record(INT8, 1.0)
+    assert metrics.speedup(replace(fast, status=Status.INCORRECT), baseline) is None
+    assert metrics.speedup(fast, replace(baseline, status=Status.SKIPPED)) is None
+    assert metrics.speedup(fast, baseline, "time_cold_l2") is None
+    assert metrics.speedup(fast, replace(baseline, blocks=(9,))) is None
+
+
+def test_speedup_across_comparisons_is_refused() -> None:
+    with pytest.raises(ValueError, match="within one comparison"):
+        metrics.speedup(record(INT8, 1.0, comparison=1), record(metrics.BASELINE, 1.0, comparison=2))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (12.0, "12.00 s"), (1234.5, "1234 s"), (123456.0, "123500 s"), (1.0, "1.000 s"), (0.99996, "1.000 s"),
+        (0.0123456, "12.35 ms"), (999.96e-6, "1.000 ms"), (999.94e-6, "999.9 us"), (5.3e-6, "5.300 us"),
+        (123e-9, "123.0 ns"), (1e-9, "1.000 ns"), (5e-11, "0.05000 ns"), (0.0, "0.000 s"),
+    ],
+)  # fmt: skip
+def test_times_have_four_digits_and_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert metrics.format_time(seconds) == text

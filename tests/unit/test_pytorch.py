@@ -1,0 +1,85 @@
+"""PyTorch's kernels: exactness of the int32 product, and refusals, which need no GPU."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, GemmShape
+from w8a8_bench.providers import pytorch
+
+H200 = Device(
+    kind="cuda",
+    index=0,
+    name="NVIDIA H200",
+    torch=(2, 11),
+    memory_bytes=1 << 37,
+    available_bytes=1 << 37,
+    cuda=(13, 0),
+    capability=(9, 0),
+)
+A100 = replace(H200, name="NVIDIA A100", capability=(8, 0))
+CPU = Device(kind="cpu", index=0, name="CPU", torch=(2, 13), memory_bytes=1 << 34, available_bytes=1 << 34)
+
+
+def shapes(count: int) -> list[tuple[int, int, int]]:
+    draw = random.Random(8)
+    edges = [(1, 1, 1), (1, 7, 1), (5, 1, 1), (5, 7, 1), (1, 64, 33), (3, 5, 7), (17, 1, 64)]
+    return edges + [
+        (draw.randint(1, 70), draw.randint(1, 90), draw.choice([1, draw.randint(1, 300)]))
+        for _ in range(count - len(edges))
+    ]
+
+
+def test_int8_products_on_a_cpu_are_exact_before_scaling():
+    generator = torch.Generator().manual_seed(0)
+    for m, n, k in shapes(200):
+        a = torch.randint(-128, 128, (m, k), dtype=torch.int8, generator=generator)
+        b = torch.randint(-128, 128, (n, k), dtype=torch.int8, generator=generator).t()
+        out = torch.full((m, n), -1, dtype=torch.int32)
+        pytorch.int_mm(a, pytorch.int_mm_weight(b), out)
+        assert torch.equal(out.long(), a.long() @ b.long()), f"m={m} n={n} k={k}"
+
+
+def answer(name: str, shape: GemmShape, device: Device, scheme=PER_TENSOR) -> str:
+    """The reason of a refusal; empty for a yes."""
+    problem = KernelName.parse(name).problem(shape, Format.FP8, scheme)
+    return pytorch.kernel(name).supports(problem, device).reason
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "device", "scheme", "says"),
+    [
+        ("pytorch_i8_i8_bf16_scaled_mm", (16, 64, 64), H200, PER_TENSOR, "m=16"),
+        ("pytorch_i8_i8_bf16_scaled_mm", (17, 65, 64), H200, PER_TENSOR, "n=65"),
+        ("pytorch_i8_i8_bf16_scaled_mm", (17, 64, 65), H200, PER_TENSOR, "k=65"),
+        ("pytorch_i8_i8_bf16_scaled_mm", (17, 64, 64), H200, PER_TENSOR, ""),
+        ("pytorch_i8_i8_bf16_scaled_mm", (1, 65, 65), CPU, PER_TENSOR, ""),
+        ("pytorch_i8_i8_bf16_scaled_mm", (17, 64, 64), CPU, BLOCKWISE, "block-w-group-a"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm", (1, 64, 64), A100, PER_TENSOR, "8.0"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm", (1, 72, 64), H200, PER_TENSOR, "n=72"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm", (1, 64, 72), H200, PER_TENSOR, "k=72"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm", (1, 64, 64), H200, BLOCKWISE, "*_blockwise"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", (4, 64, 64), H200, BLOCKWISE, ""),
+        ("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", (6, 64, 64), H200, BLOCKWISE, "m=6"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", (4, 64, 64), CPU, BLOCKWISE, "CPU"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", (4, 64, 64), replace(H200, cuda=(12, 8)), BLOCKWISE, "12.9"),
+        ("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", (4, 64, 64), H200, PER_TENSOR, "tensor-w-tensor-a"),
+    ],
+)
+def test_limits_are_refused_with_the_value_in_the_reason(name, sizes, device, scheme, says):
+    m, n, k = sizes
+    reason = answer(name, GemmShape(m=m, n=n, k=k), device, scheme)
+    assert says in reason
+    assert bool(reason) is bool(says)
+
+
+def test_every_name_of_the_provider_is_made_and_parses():
+    for name in ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_bf16_bf16_bf16_matmul-no-scales_cast"):
+        assert answer(name, GemmShape(m=1, n=1, k=1), CPU) == ""

@@ -1,0 +1,163 @@
+"""One comparison: what becomes of kernels that refuse, raise, run out of memory or answer wrongly, and of good ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from w8a8_bench import environment
+from w8a8_bench.comparison import Cell, Comparison, LabelledShape
+from w8a8_bench.data import Data
+from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.kernel import Launches, Status, Support
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape
+from w8a8_bench.providers import registry
+from w8a8_bench.runner import run_comparison
+from w8a8_bench.settings import Settings, StopRule
+
+GOOD = "pytorch_i8_i8_bf16_scaled_mm"
+OTHER = "pytorch_i8_i8_bf16_scaled_mm_bias"
+SHAPE = GemmShape(m=17, n=48, k=40)
+CPU = environment.resolve_device("cpu")
+QUICK = Settings(stop=StopRule(min_blocks=2, max_blocks=2))
+
+
+def comparison(*names: str, shape: GemmShape = SHAPE) -> Comparison:
+    cells = [Cell(name, KernelName.parse(name).problem(shape, Format.INT8, PER_TENSOR)) for name in names]
+    return Comparison(0, LabelledShape(shape, {"layer": "x"}), tuple(cells))
+
+
+@dataclass
+class Planted:
+    """A good kernel with a fault: `spoil` gets the operands after each launch and how many there were."""
+
+    name: str
+    spoil: Callable[[object, int], None]
+
+    def supports(self, problem, device):
+        return registry.get(GOOD).supports(problem, device)
+
+    def prepare(self, problem, device):
+        inner, outer = registry.get(GOOD).prepare(problem, device), self
+
+        class Prepared:
+            @property
+            def config(self):
+                return {"tile": "16x16"}
+
+            def bind(self, operands):
+                good, calls = inner.bind(operands).total, [0]
+
+                def launch():
+                    good()
+                    calls[0] += 1
+                    outer.spoil(operands, calls[0])
+
+                return Launches(launch)
+
+        return Prepared()
+
+
+def run_with(spoil: Callable[[object, int], None], settings: Settings = QUICK):
+    """Records of a spoilt GOOD and an untouched OTHER."""
+    kernels = {GOOD: Planted(GOOD, spoil), OTHER: registry.get(OTHER)}
+    records, end = run_comparison(comparison(GOOD, OTHER), CPU, settings, kernels=kernels.__getitem__)
+    assert records[1].status is Status.OK, "one cell's fault spoilt its neighbour"
+    assert end.cells == 2
+    return records[0]
+
+
+def raise_(error: Exception):
+    raise error
+
+
+def test_a_good_kernel_is_ok_with_samples_of_every_block_and_its_error():
+    (record,), end = run_comparison(comparison(GOOD), CPU, QUICK)
+    assert (record.status, record.reason, record.blocks, end.blocks) == (Status.OK, "", (0, 1), 2)
+    assert len(record.samples["time_host"]) == 2
+    assert all(0 < seconds < 1 for seconds in record.samples["time_host"])
+    assert record.launches_per_sample["time_host"] >= 1
+    assert 1e-4 < record.error["relative"] < 3e-3
+    assert 0 < record.error["worst"] <= 1
+    assert record.labels == {"layer": "x"}
+
+
+def test_a_wrong_element_is_incorrect_and_not_timed():
+    record = run_with(lambda operands, calls: operands.out[0, 0].fill_(12345.0))
+    assert record.status is Status.INCORRECT
+    assert "row 0, column 0" in record.reason
+    assert record.samples == {}
+
+
+def test_an_unwritten_output_is_incorrect():
+    record = run_with(lambda operands, calls: operands.out.fill_(float("nan")))
+    assert record.status is Status.INCORRECT
+    assert "NaN" in record.reason
+    assert record.error is None, "infinity is no JSON"
+
+
+def test_a_kernel_that_goes_wrong_only_after_many_calls_is_found_after_timing():
+    record = run_with(lambda operands, calls: operands.out.zero_() if calls > 3 else None)
+    assert record.status is Status.INCORRECT
+    assert record.reason.startswith("after timing: ")
+    assert record.samples == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("no such thing\nand more"), Status.FAILED),
+        (torch.OutOfMemoryError("CUDA out of memory"), Status.OUT_OF_MEMORY),
+        (MemoryError("host"), Status.OUT_OF_MEMORY),
+    ],
+)
+@pytest.mark.parametrize("at_call", [1, 3])
+def test_what_a_kernel_raises_becomes_its_status(error, status, at_call):
+    record = run_with(lambda operands, calls: raise_(error) if calls == at_call else None)
+    assert record.status is status
+    assert str(error).splitlines()[0] in record.reason
+    assert "\n" not in record.reason
+
+
+def test_a_refusal_keeps_its_reason():
+    @dataclass
+    class Refuses:
+        name: str = GOOD
+
+        def supports(self, problem, device):
+            return Support.no("k=40 is not a multiple of 16")
+
+    (record,), _ = run_comparison(comparison(GOOD), CPU, QUICK, kernels=lambda name: Refuses())
+    assert (record.status, record.reason) == (Status.UNSUPPORTED, "k=40 is not a multiple of 16")
+
+
+def test_dynamic_activations_are_timed_whole_and_in_parts():
+    problem = KernelName.parse(GOOD).problem(SHAPE, Format.INT8, SCHEMES[3], Activations.DYNAMIC)
+    where = LabelledShape(SHAPE)
+    (record,), _ = run_comparison(Comparison(0, where, (Cell(GOOD, problem),)), CPU, QUICK)
+    assert record.status is Status.OK, record.reason
+    assert set(record.samples) == {"time_host", "time_host_quant", "time_host_gemm"}
+
+
+@pytest.mark.parametrize("data", list(Data))
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (17, 130, 257)], ids=str)
+def test_every_kernel_scheme_and_kind_of_activations_is_right_or_refused_on_a_cpu(shape, data):
+    m, n, k = shape
+    where = LabelledShape(GemmShape(m=m, n=n, k=k))
+    cells = []
+    for name in registry.PROVIDERS[0].kernels + registry.PROVIDERS[0].on_request:
+        parsed = KernelName.parse(name)
+        fmt = next(fmt for fmt in W8A8_FORMATS if parsed.serves(fmt))
+        schemes = (None,) if parsed.is_baseline else SCHEMES
+        problems = [parsed.problem(where.shape, fmt, s, a) for s in schemes for a in Activations]
+        cells += [Cell(name, p) for p in dict.fromkeys(problems) if p.why_illegal() is None]
+    once = Settings(data=data, stop=StopRule(min_blocks=1, max_blocks=1))
+    records, _ = run_comparison(Comparison(0, where, tuple(cells)), CPU, once)
+    for record in records:
+        assert record.status in (Status.OK, Status.UNSUPPORTED), f"{record.kernel} {record.problem} {record.reason}"
+        assert ("emulated" in record.flags) is (record.problem.format is Format.FP8)
+    assert sum(record.status is Status.OK for record in records) > 40

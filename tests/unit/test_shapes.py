@@ -1,0 +1,205 @@
+"""Shape sources: ends, splits and layers as promised, and one clear line for whatever can't be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from w8a8_bench.problem import GemmShape
+from w8a8_bench.shapes import csv_file
+from w8a8_bench.shapes.models import MODELS, model_shapes
+from w8a8_bench.shapes.range import range_
+from w8a8_bench.shapes.square import square
+
+# Worked out by hand from each model's config.json, apart from the code under test: (layer, k, n, split).
+LLAMA_8B = [
+    ("qkv_proj", 4096, 6144, "n"), ("o_proj", 4096, 4096, "k"),
+    ("gate_up_proj", 4096, 28672, "n"), ("down_proj", 14336, 4096, "k"),
+]  # fmt: skip
+LLAMA_70B = [
+    ("qkv_proj", 8192, 10240, "n"), ("o_proj", 8192, 8192, "k"),
+    ("gate_up_proj", 8192, 57344, "n"), ("down_proj", 28672, 8192, "k"),
+]  # fmt: skip
+EXPECTED = {
+    "mistralai/Mistral-7B-v0.1": LLAMA_8B,
+    "meta-llama/Llama-2-7b-hf": [
+        ("qkv_proj", 4096, 12288, "n"), ("o_proj", 4096, 4096, "k"),
+        ("gate_up_proj", 4096, 22016, "n"), ("down_proj", 11008, 4096, "k"),
+    ],
+    "meta-llama/Llama-2-13b-hf": [
+        ("qkv_proj", 5120, 15360, "n"), ("o_proj", 5120, 5120, "k"),
+        ("gate_up_proj", 5120, 27648, "n"), ("down_proj", 13824, 5120, "k"),
+    ],
+    "meta-llama/Llama-2-70b-hf": LLAMA_70B,
+    "meta-llama/Llama-3-8b": LLAMA_8B,
+    "meta-llama/Llama-3.1-8B-Instruct": LLAMA_8B,
+    "meta-llama/Llama-3.1-405b-hf": [
+        ("qkv_proj", 16384, 18432, "n"), ("o_proj", 16384, 16384, "k"),
+        ("gate_up_proj", 16384, 106496, "n"), ("down_proj", 53248, 16384, "k"),
+    ],
+    "meta-llama/Llama-3.3-70B-Instruct": LLAMA_70B,
+    "mistralai/Mistral-Large-Instruct-2407": [
+        ("qkv_proj", 12288, 14336, "n"), ("o_proj", 12288, 12288, "k"),
+        ("gate_up_proj", 12288, 57344, "n"), ("down_proj", 28672, 12288, "k"),
+    ],
+    "Qwen/Qwen2.5-7B-Instruct": [
+        ("qkv_proj", 3584, 4608, "n"), ("o_proj", 3584, 3584, "k"),
+        ("gate_up_proj", 3584, 37888, "n"), ("down_proj", 18944, 3584, "k"),
+    ],
+    "Qwen/Qwen2.5-32B-Instruct": [
+        ("qkv_proj", 5120, 7168, "n"), ("o_proj", 5120, 5120, "k"),
+        ("gate_up_proj", 5120, 55296, "n"), ("down_proj", 27648, 5120, "k"),
+    ],
+    "Qwen/Qwen2.5-72B-Instruct": [
+        ("qkv_proj", 8192, 10240, "n"), ("o_proj", 8192, 8192, "k"),
+        ("gate_up_proj", 8192, 59136, "n"), ("down_proj", 29568, 8192, "k"),
+    ],
+    "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct": [
+        ("q_proj", 2048, 3072, "n"), ("kv_a_proj_with_mqa", 2048, 576, None), ("kv_b_proj", 512, 4096, "n"),
+        ("o_proj", 2048, 2048, "k"), ("gate_up_proj", 2048, 21888, "n"), ("down_proj", 10944, 2048, "k"),
+        ("shared_experts.gate_up_proj", 2048, 5632, "n"), ("shared_experts.down_proj", 2816, 2048, "k"),
+        ("experts.gate_up_proj", 2048, 2816, "n"), ("experts.down_proj", 1408, 2048, "k"),
+    ],
+    "CohereLabs/c4ai-command-a-03-2025": [
+        ("qkv_proj", 12288, 14336, "n"), ("o_proj", 12288, 12288, "k"),
+        ("gate_up_proj", 12288, 73728, "n"), ("down_proj", 36864, 12288, "k"),
+    ],
+}  # fmt: skip
+
+
+def message(call, *args, **kwargs) -> str:
+    """The text of the ValueError that `call` raises: one line."""
+    with pytest.raises(ValueError) as caught:
+        call(*args, **kwargs)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_square_keeps_its_end() -> None:
+    assert [where.shape for where in square(128, 512, 128)] == [GemmShape(m=d, n=d, k=d) for d in (128, 256, 384, 512)]
+    assert [where.shape.m for where in square(128, 500, 128)] == [128, 256, 384]
+    assert len(square(7, 7, 1)) == 1
+
+
+def test_range_leaves_its_end_out_and_keeps_constants() -> None:
+    assert [w.shape for w in range_(16, 48, 16, n=7, k=5)] == [GemmShape(m=m, n=7, k=5) for m in (16, 32)]
+    assert [w.shape for w in range_(16, 17, 16)] == [GemmShape(m=16, n=16, k=16)]
+    assert [w.shape for w in range_(2, 3, 1, m=9)] == [GemmShape(m=9, n=2, k=2)]
+
+
+@pytest.mark.parametrize("steps", [square, range_])
+def test_steps_that_lead_nowhere_are_refused_with_the_flag_to_change(steps) -> None:
+    assert message(steps, 512, 128, 1) == "--dim-start 512 is greater than --dim-end 128"
+    assert message(steps, 8, 9, 0) == "--dim-increment 0: expected at least 1"
+    assert message(steps, 8, 9, -1) == "--dim-increment -1: expected at least 1"
+    assert message(steps, 0, 9, 1) == "--dim-start 0: expected at least 1"
+    assert "at most 2^31" in message(steps, 65536, 65537, 1)
+    assert "choose a larger --dim-increment" in message(steps, 1, 2**60, 1)
+
+
+def test_range_without_a_shape_or_with_a_constant_of_nothing_is_refused() -> None:
+    assert "raise --dim-end" in message(range_, 128, 128, 16)
+    for name in "mnk":
+        assert message(range_, 8, 9, 1, **{name: 0}) == f"--{name}-constant 0: expected at least 1"
+
+
+@pytest.mark.parametrize("model", EXPECTED)
+def test_every_row_of_the_model_table_is_what_its_configuration_says(model: str) -> None:
+    assert [(layer.name, layer.k, layer.n, layer.split) for layer in MODELS[model]] == EXPECTED[model]
+
+
+def test_model_table_holds_the_promised_models_in_order() -> None:
+    assert list(MODELS) == list(EXPECTED)
+
+
+def test_model_shapes_change_layer_first_then_batch_then_tp_then_model() -> None:
+    models = ("meta-llama/Llama-3-8b", "Qwen/Qwen2.5-7B-Instruct")
+    shapes = model_shapes(models, (1, 2), (1, 16))
+    labels = [(w.labels["model"], w.labels["tp"], w.shape.m, w.labels["layer"]) for w in shapes]
+    layers = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    assert labels == [(m, tp, b, layer) for m in models for tp in (1, 2) for b in (1, 16) for layer in layers]
+    split = {w.labels["layer"]: w.shape for w in shapes[8:12]}
+    assert split["qkv_proj"] == GemmShape(m=1, n=3072, k=4096)
+    assert split["down_proj"] == GemmShape(m=1, n=4096, k=7168)
+
+
+def test_replicated_layer_stays_whole_under_tp() -> None:
+    shapes = model_shapes(["deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct"], [16], [1])
+    sizes = {w.labels["layer"]: (w.shape.k, w.shape.n) for w in shapes}
+    assert sizes["kv_a_proj_with_mqa"] == (2048, 576)
+    assert sizes["kv_b_proj"] == (512, 256)
+
+
+def test_unknown_model_is_answered_with_near_names() -> None:
+    assert "did you mean meta-llama/Llama-2-7b-hf" in message(model_shapes, ["meta-llama/Llama-2-7b"], [1], [1])
+    assert "Qwen/Qwen2.5-72B-Instruct" in message(model_shapes, ["qwen2.5-72b"], [1], [1])
+    assert "expected one of mistralai/Mistral-7B-v0.1" in message(model_shapes, ["zzzz"], [1], [1])
+
+
+def test_tp_that_does_not_divide_is_refused_with_model_layer_and_size() -> None:
+    assert message(model_shapes, ["meta-llama/Llama-3-8b"], [1, 5], [1]) == (
+        "TP 5 does not divide n=6144 of qkv_proj in meta-llama/Llama-3-8b: choose a TP size that does"
+    )
+    assert "k=4096 of o_proj" in message(model_shapes, ["meta-llama/Llama-3-8b"], [3], [1])
+
+
+def test_sizes_below_one_and_empty_lists_are_refused() -> None:
+    model = ["meta-llama/Llama-3-8b"]
+    assert message(model_shapes, model, [0], [1]) == "TP size 0: expected at least 1"
+    assert message(model_shapes, model, [1], [-16]) == "batch size -16: expected at least 1"
+    for lists in (([], [1], [1]), (model, [], [1]), (model, [1], [])):
+        assert "expected at least one" in message(model_shapes, *lists)
+
+
+def csv_of(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "shapes.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_csv_columns_stand_in_any_order_and_others_become_labels(tmp_path) -> None:
+    text = '\ufefflayer, N ,m,k,note\nqkv_proj,6144, 16 ,4096,\n\n  \n"o, proj",1,2,3,x\r\n'
+    one, two = csv_file.read(csv_of(tmp_path, text))
+    assert (one.shape, one.labels) == (GemmShape(m=16, n=6144, k=4096), {"layer": "qkv_proj"})
+    assert (two.shape, two.labels) == (GemmShape(m=2, n=1, k=3), {"layer": "o, proj", "note": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("m,n,k\n", "has a header but no rows"),
+        ("m,n\n1,2\n", "line 1: the header has no column k"),
+        ("16,16,16\n", "line 1: the header has no column m and no column n and no column k"),
+        ("m,n,k,M\n1,2,3,4\n", "line 1: the header has the column 'm' twice"),
+        ("m,n,k,\n1,2,3,4\n", "line 1: column 4 of the header has no name"),
+        ("m,n,k\n1,2,3\n1,2\n", "line 3: 2 fields where the header has 3"),
+        ("m,n,k\n1,2,3,4\n", "line 2: 4 fields where the header has 3"),
+        ("m,n,k\n1,x,3\n", "line 2: n='x': expected a whole number"),
+        ("m,n,k\n1,1e3,3\n", "line 2: n='1e3': expected a whole number"),
+        ("m,n,k\n1,0x10,3\n", "line 2: n='0x10': expected a whole number"),
+        ("m,n,k\n1,1_0,3\n", "line 2: n='1_0': expected a whole number"),
+        ("m,n,k\n1,٣,3\n", "line 2: n='٣': expected a whole number"),
+        ("m,n,k\n1,,3\n", "line 2: n='': expected a whole number"),
+        ("m,n,k\n0,2,3\n", "line 2: m=0: expected at least 1"),
+        ("m,n,k\n-5,2,3\n", "line 2: m=-5: expected at least 1"),
+        (f"m,n,k\n{'9' * 6000},2,3\n", "line 2: m='" + "9" * 37 + "...': far too large"),
+        ("m,n,k\n65536,65536,1\n", "at most 2^31"),
+        ('m,n,k\n1,"2,3\n', "line 2: unexpected end of data"),
+        (b"m,n,k\n1,2,3\n1,\xff,3\n", "line 3: not UTF-8"),
+        (b"m,n,k\n1,\x00,3\n", "holds NUL bytes"),
+    ],
+)
+def test_a_bad_csv_is_one_line_with_path_place_and_reason(tmp_path, text, expected) -> None:
+    path = csv_of(tmp_path, text)
+    line = message(csv_file.read, path)
+    assert line.startswith(str(path))
+    assert expected in line
+
+
+def test_a_csv_that_is_no_file_is_one_line(tmp_path) -> None:
+    assert "No such file" in message(csv_file.read, tmp_path / "gone.csv")
+    assert "directory" in message(csv_file.read, tmp_path)
+    assert "larger than 16 MiB" in message(csv_file.read, Path("/dev/zero"))
