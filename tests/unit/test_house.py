@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import w8a8_bench
+from w8a8_bench import store
+from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.report import table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "w8a8_bench"
@@ -121,3 +124,19 @@ def test_constraints_pin_every_dependency_inside_its_range() -> None:
         wanted = requirements.Requirement(text)
         assert pins.get(wanted.name), f"{wanted.name} has no pin"
         assert all(version in wanted.specifier for version in pins[wanted.name]), text
+
+
+def test_the_table_of_the_readme_is_made_from_committed_records():
+    results = store.read(ROOT / "results/h200/range_fp8.jsonl.gz")
+    ok = [record for record in results.records if record.status is Status.OK and record.comparison in (0, 5)]
+    assert table.render(ok) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_committed_records_are_read_whole():
+    paths = [path for path in (ROOT / "results/h200").glob("*.jsonl.gz") if path.name != "fp8_accumulation.jsonl.gz"]
+    assert len(paths) >= 5
+    for path in paths:
+        results = store.read(path)
+        assert results.warnings == ()
+        assert len(results.ends) == results.headers[0].plan["comparisons"]
+        assert not [record for record in results.records if record.status in FAULTS]

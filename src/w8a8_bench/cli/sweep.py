@@ -160,7 +160,7 @@ def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
     device, environment = worker.hello()
     refuse_too_large(plan.comparisons, device)
     with store.Writer(files.records, resume=args.resume) as writer:
-        _refuse_another_plan(writer, plan)
+        _refuse_another_plan(writer, plan, device)
         writer.write_header(_header(args, plan, device, environment, resumed=bool(writer.headers)))
         session = _Session(args, plan, device, files, writer)
         session.introduce(environment)
@@ -171,10 +171,12 @@ def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
             return EXIT_INTERRUPTED
 
 
-def _refuse_another_plan(writer: store.Writer, plan: Plan) -> None:
+def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> None:
+    """A file that is gone on with must be of the same cells, data and device: its shapes are read side by side."""
     if not writer.headers:
         return
-    before, now = writer.headers[0].plan, plan.to_json()
+    first = writer.headers[0]
+    before, now = {**first.plan, "device": first.device.get("name")}, {**plan.to_json(), "device": device.name}
     for name, value in now.items():
         if before.get(name) != value:
             raise store.StoreError(
