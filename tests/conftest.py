@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports torch: each of pytest's processes has one core, and more threads than cores spin for nothing.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).resolve().parents[1]
 DOOR = ROOT / "benchmarks/cutlass_benchmarks/w8a8_benchmarks.py"
 
@@ -17,8 +20,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment with `src/` on the path, few threads and a terminal that is none."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    """The caller's environment with `src/` on the path."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
 
 @pytest.fixture

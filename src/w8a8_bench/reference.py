@@ -191,10 +191,8 @@ class Oracle:
         scales = _group_scales(operands)
         key = tuple(self._known.number(tensor) for tensor in (a, b, *scales))
         product = self._products.get(key)
-        if product is None:
-            product = self._products[key] = _Product(_multiply(a, b, scales, squares=False))
-        if with_magnitude and product.magnitude is None:
-            product.magnitude = _multiply(a, b, scales, squares=True).sqrt_()
+        if product is None or (with_magnitude and product.magnitude is None):
+            product = self._products[key] = _multiply(a, b, scales, with_magnitude=with_magnitude)
         self._products.move_to_end(key)
         while len(self._products) > 1 and sum(p.n_bytes for p in self._products.values()) > self._cache_bytes:
             self._products.popitem(last=False)
@@ -253,27 +251,29 @@ def _group_scales(operands: Operands) -> tuple[torch.Tensor, ...]:
     return operands.scale_a, operands.scale_b
 
 
-def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, squares: bool) -> torch.Tensor:
-    """A @ B in float64, exact for 8-bit integers; or A^2 @ B^2 in fp32, where even TF32 would do: no term is negative.
+def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, with_magnitude: bool) -> _Product:
+    """A @ B in float64, exact for 8-bit integers; and sqrt(A^2 @ B^2) in fp32, whose terms all add up.
 
-    In panels of A and B, since whole float64 copies are eight times the operands.
+    In panels of A and B, since whole float64 copies are eight times the operands. Each is converted once for both.
     """
     m, k = a.shape
     w = b.t()  # [n,k] row-major
-    dtype = torch.float32 if squares else torch.float64
-    result = torch.empty(m, w.shape[0], dtype=dtype, device=a.device)
+    value = torch.empty(m, w.shape[0], dtype=torch.float64, device=a.device)
+    squares = torch.empty(m, w.shape[0], dtype=torch.float32, device=a.device) if with_magnitude else None
     for rows in row_chunks(m, k, PANEL_CHUNK):
-        left = a[rows].to(dtype)
+        left = a[rows].double()
         if scales:
-            left *= scales[0][rows].to(dtype).repeat_interleave(BLOCK, dim=1)[:, :k]
+            left *= scales[0][rows].double().repeat_interleave(BLOCK, dim=1)[:, :k]
         for columns in row_chunks(w.shape[0], k, PANEL_CHUNK, multiple=BLOCK):
-            right = w[columns].to(dtype)
+            right = w[columns].double()
             if scales:
-                blocks = scales[1].t()[columns.start // BLOCK : -(-columns.stop // BLOCK)].to(dtype)
+                blocks = scales[1].t()[columns.start // BLOCK : -(-columns.stop // BLOCK)].double()
                 grown = blocks.repeat_interleave(BLOCK, dim=0)[: right.shape[0]]
                 right *= grown.repeat_interleave(BLOCK, dim=1)[:, :k]
-            result[rows, columns] = (left.square() if squares else left) @ (right.square() if squares else right).t()
-    return result
+            value[rows, columns] = left @ right.t()
+            if squares is not None:
+                squares[rows, columns] = left.float().square_() @ right.float().square_().t()
+    return _Product(value, None if squares is None else squares.sqrt_())
 
 
 def poison(out: torch.Tensor) -> None:

@@ -57,6 +57,23 @@ class _CellRun:
         return self.status is Status.OK
 
 
+@dataclass(frozen=True)
+class _Budget:
+    """Wall time of a comparison. Its first half is for the checks, so that what was checked has time to be timed."""
+
+    started: float
+    seconds: float | None
+
+    def deadline(self, share: float) -> float | None:
+        return None if self.seconds is None else self.started + share * self.seconds
+
+    def skip_if_spent(self, run: _CellRun, share: float, what: str) -> None:
+        deadline = self.deadline(share)
+        if deadline is not None and time.perf_counter() > deadline:
+            part = "the budget" if share == 1 else "half the budget"
+            run.stop(Status.SKIPPED, f"{part} of {self.seconds:g} s was spent before this cell was {what}")
+
+
 def run_comparison(
     comparison: Comparison,
     device: Device,
@@ -67,11 +84,11 @@ def run_comparison(
 ) -> tuple[list[Record], ComparisonEnd]:
     """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status."""
     started = time.perf_counter()
-    deadline = None if settings.budget_s is None else started + settings.budget_s
+    budget = _Budget(started, settings.budget_s)
     runs = [_CellRun(cell) for cell in comparison.cells]
     timer, oracle = HostTimer(device), Oracle()
 
-    _check_all(runs, comparison.shape, kernels, oracle, device, timer, deadline, settings, progress)
+    _check_all(runs, comparison.shape, kernels, oracle, device, timer, budget, settings, progress)
     oracle.clear()
     checked = time.perf_counter()
 
@@ -79,10 +96,13 @@ def run_comparison(
     for run in runs:
         if run.alive:
             progress("prepare", run.cell.text, 0.5)
-            _guarded(run, device, partial(_bind, run, timed, timer, deadline, settings))
+            if any(other.launches for other in runs):  # at least one is timed, however long the checks took
+                budget.skip_if_spent(run, 1.0, "timed")
+            if run.alive:
+                _guarded(run, device, partial(_bind, run, timed, timer))
     bound = time.perf_counter()
 
-    blocks = _time(runs, timer, device, settings, deadline, progress)
+    blocks = _time(runs, timer, device, settings, budget.deadline(1.0), progress)
     timed_at = time.perf_counter()
 
     for run in runs:
@@ -106,7 +126,7 @@ def _check_all(
     oracle: Oracle,
     device: Device,
     timer: HostTimer,
-    deadline: float | None,
+    budget: _Budget,
     settings: Settings,
     progress: Progress,
 ) -> None:
@@ -114,30 +134,19 @@ def _check_all(
     own = OperandFactory(shape, device.torch_name, data=Data.NORMAL.value, seed=settings.seed + CHECK_SEED_OFFSET)
     for position, run in enumerate(runs):
         progress("check", run.cell.text, 0.5 * position / len(runs))
-        if not _refused(run, device, kernels, deadline, settings):
+        if not _refused(run, device, kernels, budget):
             _guarded(run, device, partial(_prepare_and_check, run, own, oracle, device, timer))
 
 
-def _refused(
-    run: _CellRun,
-    device: Device,
-    kernels: Callable[[str], Kernel],
-    deadline: float | None,
-    settings: Settings,
-) -> bool:
-    """Whether the cell ends before anything ran: its kernel refuses, or the budget is spent."""
+def _refused(run: _CellRun, device: Device, kernels: Callable[[str], Kernel], budget: _Budget) -> bool:
+    """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
     run.kernel = kernels(run.cell.kernel)
     support = run.kernel.supports(run.cell.problem, device)
     if not support:
         run.stop(Status.UNSUPPORTED, support.reason)
     else:
-        _skip_if_late(run, deadline, settings, "checked")
+        budget.skip_if_spent(run, 0.5, "checked")
     return not run.alive
-
-
-def _skip_if_late(run: _CellRun, deadline: float | None, settings: Settings, what: str) -> None:
-    if deadline is not None and time.perf_counter() > deadline:
-        run.stop(Status.SKIPPED, f"the budget of {settings.budget_s:g} s was spent before this cell was {what}")
 
 
 def _guarded(run: _CellRun, device: Device, step: Callable[[], None]) -> None:
@@ -197,11 +206,8 @@ def _is_fast(run: _CellRun) -> bool:
     return name.variant == "fast_accum" or (name.provider in ("cutlass", "vllm") and not name.is_blockwise)
 
 
-def _bind(run: _CellRun, timed: OperandFactory, timer: HostTimer, deadline: float | None, settings: Settings) -> None:
+def _bind(run: _CellRun, timed: OperandFactory, timer: HostTimer) -> None:
     """Bind the kernel to the timed operands and find how many launches make a sample."""
-    _skip_if_late(run, deadline, settings, "timed")
-    if not run.alive:
-        return
     assert run.prepared is not None
     run.operands = timed.make(run.cell.problem)
     run.launches = run.prepared.bind(run.operands)
@@ -253,8 +259,6 @@ def _time(
             continue
         for index, run in alive.items():
             run.samples = result.samples[index]
-            if not run.samples:
-                _skip_if_late(run, 0.0, settings, "timed")
         return result.blocks
 
 

@@ -232,3 +232,54 @@ def test_no_worker_outlives_a_killed_parent(tmp_path):
         time.sleep(0.05)
     alive = [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
     assert not [child for child in alive if "w8a8_bench" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def test_a_wrong_kernel_is_left_out_of_the_tables_and_ends_with_exit_code_3(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'w8a8_bench.sweep.worker' in sys.orig_argv:\n"
+        "    import torch\n"
+        "    right = torch._int_mm\n"
+        "    def wrong(a, b, *, out):\n"
+        "        right(a, b, out=out)\n"
+        "        out[-1, -1] += 1000000\n"
+        "    torch._int_mm = wrong\n"
+    )
+    env = environment()
+    env["PYTHONPATH"] += f":{tmp_path}"
+    result = subprocess.run(
+        [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out=r.jsonl"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 3, result.stderr
+    assert [cell[3] for cell in cells(tmp_path / "r.jsonl")] == ["ok", "incorrect"] * 2
+    assert "incorrect: pytorch_i8_i8_bf16_scaled_mm at m=16 n=16 k=16" in result.stderr
+    assert [one.task_spec.description for one in pickle.loads((tmp_path / "r.pkl").read_bytes())] == [KERNELS[0]] * 2
+
+
+def test_a_file_that_can_grow_no_more_ends_the_sweep_and_resuming_finishes_it(cli, tmp_path):
+    words = ("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl")
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
+        "from w8a8_bench.cli.main import main\n"
+        f"sys.exit(main({list(words)!r}))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 3
+    assert "Traceback" not in result.stderr
+    assert "--resume" in result.stderr
+    assert len(cells(tmp_path / "r.jsonl")) < 4
+    assert cli(*words, "--resume").returncode == 0
+    assert len(cells(tmp_path / "r.jsonl")) == 4
+
+
+def test_interrupting_before_the_first_measurement_leaves_no_traceback(tmp_path):
+    process = start(tmp_path, *TWENTY)
+    time.sleep(0.4)  # while Python and torch load; where the sweep has begun already, the answer is the same
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in stderr

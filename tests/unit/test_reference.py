@@ -152,9 +152,9 @@ def count_products(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     calls: list[bool] = []
     original = reference._multiply
 
-    def counted(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, squares: bool) -> torch.Tensor:
-        calls.append(squares)
-        return original(a, b, scales, squares=squares)
+    def counted(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, with_magnitude: bool) -> object:
+        calls.append(with_magnitude)
+        return original(a, b, scales, with_magnitude=with_magnitude)
 
     monkeypatch.setattr(reference, "_multiply", counted)
     return calls

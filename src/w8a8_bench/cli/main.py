@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import w8a8_bench
-from w8a8_bench.cli.errors import EXIT_BAD_INPUT, UsageError
+from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS
 from w8a8_bench.problem import Activations
@@ -38,7 +38,8 @@ some kernels only:
 Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
 Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
 where --out says.
-Exit codes: 0 complete, 2 bad input and nothing run, 3 complete but a kernel is broken, 130 interrupted.
+Exit codes: 0 complete; 2 bad input, nothing run; 3 a kernel is broken, or the sweep could not be finished (full disk,
+lost device); 130 interrupted.
 """
 
 BATCH_SIZES = (1, 16, 32, 64, 128, 256, 512)
@@ -222,6 +223,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
     except UsageError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted before anything was measured", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): that is no fault, and Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

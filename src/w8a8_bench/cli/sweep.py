@@ -167,8 +167,11 @@ def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
         try:
             return session.go(worker)
         except KeyboardInterrupt:
-            session.interrupted()
+            session.broken_off("interrupted")
             return EXIT_INTERRUPTED
+        except (SweepRefused, WorkerLost, store.StoreError) as error:
+            session.broken_off(str(error))
+            return EXIT_FAULTS
 
 
 def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> None:
@@ -246,16 +249,19 @@ class _Session:
         print(f"records: {self._files.records}\npickle:  {self._files.pickle}", flush=True)
         return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
 
-    def interrupted(self) -> None:
+    def broken_off(self, why: str) -> None:
         """Keep what there is, and say how to go on."""
-        self._write_pickle()
         words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
         command = shlex.join([self._args.prog, *words])
         done, total = len(self._done), len(self._plan.comparisons)
         print(
-            f"interrupted: {done} of {total} shapes are in {self._files.records}; go on with: {command}",
+            f"{why}: {done} of {total} shapes are in {self._files.records}; go on with: {command}",
             file=sys.stderr,
         )
+        try:
+            self._write_pickle()
+        except store.StoreError as error:
+            print(error, file=sys.stderr)
 
     def _print_comparison(self, result: Finished) -> None:
         from w8a8_bench import compat

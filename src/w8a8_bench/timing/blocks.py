@@ -15,7 +15,7 @@ from w8a8_bench.settings import StopRule
 
 @dataclass
 class BlockSamples:
-    """Samples by cell, one list a measure; a block that the budget cut short leaves none behind, except the first."""
+    """Samples by cell, one list a measure, each with a sample of every block."""
 
     samples: dict[int, dict[str, list[float]]] = field(default_factory=dict)
     blocks: int = 0
@@ -32,8 +32,8 @@ def run_blocks(
 ) -> BlockSamples:
     """Time `cells` (each call returns one sample of every measure) until `rule` or `deadline` (perf_counter) ends it.
 
-    The first block may be cut short: the cells that it did not reach have no samples. A later block that would outlast
-    the deadline, judged by the longest so far, is not begun.
+    The first block is always run, so that whatever was made ready has a sample. A later block that would outlast the
+    deadline, judged by the longest so far, is not begun.
     """
     taken = BlockSamples({index: {} for index in cells})
     order, shuffle = list(cells), random.Random(seed).shuffle
@@ -44,8 +44,6 @@ def run_blocks(
             break
         shuffle(order)
         for index in order:
-            if deadline is not None and not taken.blocks and time.perf_counter() > deadline:
-                break
             for measure, seconds in cells[index]().items():
                 taken.samples[index].setdefault(measure, []).append(seconds)
         longest = max(longest, time.perf_counter() - start)
