@@ -1,7 +1,11 @@
 """The original's script: the same command line and functions, from the package in `src/`, installed or not."""
 
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line answers it: no traceback out of an import
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 

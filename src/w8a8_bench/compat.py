@@ -71,6 +71,8 @@ def _bench(
     expected = getattr(torch, fmt.torch_name)
     if dtype != expected:
         raise ValueError(f"dtype {dtype}: bench_{fmt.value} takes {expected}")
+    if isinstance(bench_kernels, str):
+        raise ValueError(f"bench_kernels {bench_kernels!r}: expected a list of names, or None for all")
     kernels = registry.select(bench_kernels, (fmt,))
     (comparison,) = make_plan([LabelledShape(shape)], kernels, (fmt,))
     device = environment.resolve_device(environment.AUTO)

@@ -24,7 +24,9 @@ def resolve_device(wanted: str) -> Device:
     import torch
 
     kind, _, index_text = wanted.partition(":")
-    if kind not in (AUTO, "cpu", "cuda") or (index_text and (kind != "cuda" or not index_text.isdigit())):
+    if kind not in (AUTO, "cpu", "cuda") or (
+        index_text and (kind != "cuda" or not (index_text.isascii() and index_text.isdecimal()))
+    ):
         raise DeviceError(f"device {wanted!r}: expected auto, cpu, cuda or cuda:<index>")
     if kind == AUTO:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,7 +43,7 @@ def resolve_device(wanted: str) -> Device:
         )
     if not torch.cuda.is_available():
         why = "torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU or no usable driver"
-        raise DeviceError(f"device {wanted!r}: {why}; use --device cpu, or see `w8a8-bench doctor`")
+        raise DeviceError(f"device {wanted!r}: {why}; use --device cpu, or see what `doctor` says")
     index, count = int(index_text or 0), torch.cuda.device_count()
     if index >= count:
         raise DeviceError(f"device {wanted!r}: this machine has {count} GPU{'s' if count > 1 else ''}, numbered from 0")

@@ -118,6 +118,8 @@ class Writer:
         self._header_written = False
         if not os.path.lexists(self.path):
             self._check_directory()
+        elif not self.path.is_file():
+            raise StoreError(f"{self.path} is no regular file: name another")
         elif not resume:
             raise StoreError(f"{self.path} exists: add --resume to go on with it, or name another")
         else:

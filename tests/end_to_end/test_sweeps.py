@@ -276,10 +276,86 @@ def test_a_file_that_can_grow_no_more_ends_the_sweep_and_resuming_finishes_it(cl
     assert len(cells(tmp_path / "r.jsonl")) == 4
 
 
-def test_interrupting_before_the_first_measurement_leaves_no_traceback(tmp_path):
+@pytest.mark.parametrize("delay", [0.15, 0.4, 1.0, 1.5, 2.5])
+def test_interrupting_before_the_first_measurement_leaves_no_traceback(tmp_path, delay):
     process = start(tmp_path, *TWENTY)
-    time.sleep(0.4)  # while Python and torch load; where the sweep has begun already, the answer is the same
+    time.sleep(delay)  # while Python and torch load; where the sweep has begun already, the answer is the same
     process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode in (130, -signal.SIGINT)  # the latter before a handler stands, which a shell shows as 130
+    assert "Traceback" not in stderr
+
+
+def swap_index(text: str) -> str:
+    return text.replace('"comparison": 0', '"comparison": 77').replace('"index": 0', '"index": 77')
+
+
+def write_twice(text: str) -> str:
+    header, *first = text.splitlines(keepends=True)[:4]
+    return header + "".join(first) * 2
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [swap_index, write_twice, lambda text: text.replace('"m": 16', '"m": 17')],
+    ids=["another index", "twice", "another m"],
+)
+def test_records_that_the_sweep_did_not_write_are_not_gone_on_with(cli, tmp_path, edit):
+    words = ("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl")
+    assert cli(*words).returncode == 0
+    path = tmp_path / "r.jsonl"
+    path.write_text(edit(path.read_text()))
+    before = path.read_bytes()
+    result = cli(*words, "--resume")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_pickle_of_somebody_else_is_not_overwritten(cli, tmp_path):
+    (tmp_path / "r.pkl").write_text("precious")
+    result = cli("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl", "--resume")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert (tmp_path / "r.pkl").read_text() == "precious"
+
+
+def shell(tmp_path: Path, command: str) -> subprocess.CompletedProcess:
+    line = f"{sys.executable} -m w8a8_bench {command}"
+    return subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_full_standard_output_is_one_line_and_keeps_the_records(tmp_path):
+    sweep = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
+    for command, lines_expected in ((f"{sweep} > /dev/full", None), ("list kernels > /dev/full", 1)):
+        result = shell(tmp_path, command)
+        assert result.returncode == 3, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "Exception ignored" not in result.stderr
+        assert lines_expected in (None, len(result.stderr.splitlines()))
+    assert "No space left" in result.stderr
+    assert (tmp_path / "r.jsonl").exists()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_closed_standard_stream_does_not_stop_a_sweep(tmp_path, closed):
+    sweep = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl {closed}"
+    assert shell(tmp_path, sweep).returncode == 0
+    assert len(cells(tmp_path / "r.jsonl")) == 2
+    assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == 2
+
+
+def test_a_reader_that_leaves_early_is_no_fault(tmp_path):
+    result = shell(tmp_path, "list models | head -1")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_second_interrupt_does_not_disturb_the_first(tmp_path):
+    process = start(tmp_path, *TWENTY)
+    wait_for_comparisons(tmp_path / "r.jsonl", 1)
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert "Traceback" not in stderr
+    assert "--resume" in stderr

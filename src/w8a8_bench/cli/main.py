@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import w8a8_bench
-from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from w8a8_bench.cli import interrupt
+from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS
 from w8a8_bench.problem import Activations
@@ -161,7 +162,7 @@ def _arrange(argv: Sequence[str], parser: _Parser) -> list[str]:
             return [word, *flags[:position], *flags[position + 1 :]]
         position += 1
         if _completes(word, takes_one):
-            position += 1
+            position += position < len(flags) and flags[position] not in commands
         elif _completes(word, takes_many):
             while position < len(flags) and flags[position] not in commands and not flags[position].startswith("-"):
                 position += 1
@@ -176,6 +177,8 @@ def _no_command(words: Sequence[str], commands: list[str], prog: str) -> str:
         near = difflib.get_close_matches(word, commands, n=1, cutoff=0.7)
         if near and not word.startswith("-"):
             return f"command {word!r} is unknown: did you mean {near[0]}?"
+    if words and not words[0].startswith("-"):
+        return f"command {words[0]!r} is unknown: expected one of {', '.join(commands)}"
     return f"no command given: expected one of {', '.join(commands)}; see {prog} --help"
 
 
@@ -213,13 +216,17 @@ def _completes(word: str, options: set[str]) -> bool:
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
     """Run the command line and return the exit code."""
+    _open_what_is_closed()
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(prog)
     try:
+        interrupt.install()
         args = parser.parse_args(_arrange(words, parser))
         args.prog, args.words = prog, words
         run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -227,6 +234,25 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         print(f"{prog}: interrupted before anything was measured", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`): that is no fault, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _drop_output()  # its reader is gone (`| head`), which is no fault
+        return EXIT_COMPLETE
+    except OSError as error:
+        print(f"{prog}: error: standard output can't be written: {error.strerror}", file=sys.stderr)
+        _drop_output()
+        return EXIT_FAULTS
+
+
+def _open_what_is_closed() -> None:
+    """Give a standard stream that the caller closed (`2>&-`) a place to go, so that printing to it is no error."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w"))
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffer go nowhere, so that Python does not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import shlex
-import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
 
 from w8a8_bench import store
+from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.comparison import Comparison, LabelledShape
@@ -22,7 +23,7 @@ from w8a8_bench.data import Data
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.problem import Activations, GemmShape, Scaling
+from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
 from w8a8_bench.providers import registry
 from w8a8_bench.record import Record, RunHeader
 from w8a8_bench.report.table import render
@@ -66,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     if importlib.util.find_spec("torch") is None:
         raise UsageError(NO_TORCH)
-    if args.resume and not args.out:
+    if args.out == "":
+        raise UsageError("--out '': expected the name of a file that ends in .jsonl")
+    if args.resume and args.out is None:
         raise UsageError("--resume needs --out FILE: the records to go on with")
-    signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         with Worker(args.device) as worker:
             return _measure(args, plan, worker)
@@ -76,14 +78,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
 
 
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def _plan(args: argparse.Namespace) -> Plan:
     """Check every argument that needs no device; raises ValueError with one line for the first that is wrong."""
     formats = _formats(args)
-    if args.budget < 0:
+    if not 0 <= args.budget < math.inf:
         raise ValueError(f"--budget {args.budget:g}: expected seconds, or 0 for no limit")
     schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
     activations = [Activations.parse(name) for name in args.activations]
@@ -137,12 +135,12 @@ class _Files:
 
 def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
     """Where the results go. Raises StoreError where they can't, before anything is measured."""
-    if args.out:
+    if args.out is not None:
         records = Path(args.out)
-        pickle = records.with_suffix(".pkl")
-        if records.suffix != ".jsonl":
+        if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
             raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl")
-        if pickle.exists() and not args.resume:
+        pickle = records.with_suffix(".pkl")
+        if pickle.is_dir() or (pickle.exists() and not records.exists()):
             raise store.StoreError(f"{pickle} exists: the pickle would go there; name another --out")
         return _Files(records, pickle)
     stamp = int(time.time())
@@ -155,9 +153,13 @@ def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
 
 
 def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
+    warnings.filterwarnings(
+        "ignore", message="Failed to initialize NumPy"
+    )  # torch without numpy: nothing here needs it
     compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
     files = _files(args, plan, compat.dtype_text(plan.formats))
     device, environment = worker.hello()
+    interrupt.check()
     refuse_too_large(plan.comparisons, device)
     with store.Writer(files.records, resume=args.resume) as writer:
         _refuse_another_plan(writer, plan, device)
@@ -169,7 +171,9 @@ def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
         except KeyboardInterrupt:
             session.broken_off("interrupted")
             return EXIT_INTERRUPTED
-        except (SweepRefused, WorkerLost, store.StoreError) as error:
+        except BrokenPipeError:
+            raise  # whoever read the tables has gone, and wants no more of them
+        except (SweepRefused, WorkerLost, store.StoreError, OSError) as error:
             session.broken_off(str(error))
             return EXIT_FAULTS
 
@@ -184,6 +188,15 @@ def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> No
         if before.get(name) != value:
             raise store.StoreError(
                 f"{writer.path} belongs to another sweep: its {name} is {before.get(name)!r} and here it is {value!r}"
+            )
+    cells: dict[int, list[tuple[str, Problem]]] = {}
+    for record in writer.records:
+        cells.setdefault(record.comparison, []).append((record.kernel, record.problem))
+    planned = {c.index: [(cell.kernel, cell.problem) for cell in c.cells] for c in plan.comparisons}
+    for index in writer.done:
+        if writer.done.count(index) > 1 or cells.get(index) != planned.get(index):
+            raise store.StoreError(
+                f"{writer.path} holds records of comparison {index} that this sweep did not write: name another --out"
             )
 
 
@@ -241,6 +254,7 @@ class _Session:
                 with progress.paused():
                     self._print_comparison(result)
                 progress.finished()
+                interrupt.check()
 
             run_sweep(worker, left, self._plan.settings, progress=progress.update, finished=finished)
         self._records.sort(key=lambda record: record.comparison)
@@ -252,7 +266,8 @@ class _Session:
     def broken_off(self, why: str) -> None:
         """Keep what there is, and say how to go on."""
         words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
-        command = shlex.join([self._args.prog, *words])
+        start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
+        command = shlex.join([*start, *words])
         done, total = len(self._done), len(self._plan.comparisons)
         print(
             f"{why}: {done} of {total} shapes are in {self._files.records}; go on with: {command}",
@@ -281,7 +296,8 @@ class _Session:
             print(f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}", file=sys.stderr)
         skipped = sum(record.status is Status.SKIPPED for record in self._records)
         if skipped:
-            print(f"{skipped} cells were skipped: --budget {self._args.budget:g} s a shape was spent", file=sys.stderr)
+            cells = "1 cell was" if skipped == 1 else f"{skipped} cells were"
+            print(f"{cells} skipped: --budget {self._args.budget:g} s a shape was spent", file=sys.stderr)
 
     def _groups(self, dtypes: str) -> dict[str, list[Record]]:
         """The final tables, titled as the original's: one a model and TP size, or one of everything."""

@@ -117,6 +117,6 @@ def select(requested: Sequence[str] | None, formats: Sequence[Format]) -> tuple[
                 f"kernel {name!r} takes {other} operands, and this run is over {dtypes}: use --dtype {other}"
             )
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or difflib.get_close_matches(name, everything)
-        hint = f"the nearest are {', '.join(near)}" if near else "see `w8a8-bench list kernels`"
+        hint = f"the nearest are {', '.join(near)}" if near else "`list kernels` names them all"
         raise ValueError(f"kernel {name!r} is unknown: {hint}")
     return tuple(dict.fromkeys(requested))
