@@ -119,7 +119,8 @@ class Writer:
         if not os.path.lexists(self.path):
             self._check_directory()
         elif not self.path.is_file():
-            raise StoreError(f"{self.path} is no regular file: name another")
+            what = "a directory" if self.path.is_dir() else "no regular file"
+            raise StoreError(f"{self.path} is {what}: name another")
         elif not resume:
             raise StoreError(f"{self.path} exists: add --resume to go on with it, or name another")
         else:
