@@ -45,11 +45,6 @@ class Format(str, Enum):
             return 2.0**-11
         raise ValueError(f"format {self.value!r} is no output format: expected bf16 or fp16")
 
-    @property
-    def short(self) -> str:
-        """The token used in kernel names: `i8`, `fp8`, `bf16`, `fp16`."""
-        return "i8" if self is Format.INT8 else self.value
-
 
 W8A8_FORMATS = (Format.INT8, Format.FP8)
 OUT_FORMATS = (Format.BF16, Format.FP16)

@@ -21,7 +21,7 @@ from w8a8_bench.operands import Operands
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.record import ComparisonEnd, Record
-from w8a8_bench.reference import Oracle, Verdict, check
+from w8a8_bench.reference import Oracle, Verdict, check, poison
 from w8a8_bench.settings import Settings
 from w8a8_bench.timing.blocks import run_blocks
 from w8a8_bench.timing.host import TIME_HOST, HostTimer
@@ -183,7 +183,7 @@ def _prepare_and_check(run: _CellRun, own: OperandFactory, oracle: Oracle, devic
 def _check_again(run: _CellRun, oracle: Oracle, timer: HostTimer) -> None:
     """Judge one more launch on the operands that were timed: what was measured must still compute the answer."""
     assert run.launches is not None and run.operands is not None
-    run.operands.out.fill_(float("nan"))
+    poison(run.operands.out)
     run.launches.total()
     timer.synchronize()
     _judge(run, check(run.operands, oracle, fast_accum=_is_fast(run)), when="after timing: ")

@@ -85,12 +85,10 @@ def _plan(args: argparse.Namespace) -> Plan:
         raise ValueError(f"--budget {args.budget:g}: expected seconds, or 0 for no limit")
     schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
     activations = [Activations.parse(name) for name in args.activations]
-    data_names = [data.value for data in Data]
-    if args.data not in data_names:
-        raise ValueError(f"--data {args.data!r}: expected one of {', '.join(data_names)}")
+    data = Data.parse(args.data)
     kernels = registry.select(args.kernels, formats)
     comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
-    settings = Settings(seed=args.seed, data=Data(args.data), budget_s=args.budget or None)
+    settings = Settings(seed=args.seed, data=data, budget_s=args.budget or None)
     return Plan(args.command, formats, comparisons, settings)
 
 
