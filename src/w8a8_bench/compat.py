@@ -18,6 +18,7 @@ from w8a8_bench import environment
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
+from w8a8_bench.measures import TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, choose, headline
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
@@ -25,10 +26,18 @@ from w8a8_bench.record import Record
 from w8a8_bench.runner import run_comparison
 from w8a8_bench.settings import Settings
 from w8a8_bench.sweep.plan import make_plan
-from w8a8_bench.timing.host import TIME_HOST
 
 if TYPE_CHECKING:
     from w8a8_bench.device import Device
+
+ENV = {
+    TIME_COLD: "graph, cold L2",
+    TIME_HOT: "graph, hot L2",
+    TIME_EVENT: "events, cold L2",
+    TIME_HOST: "host",
+    TIME_KERNEL: "profiler, cold L2",
+}
+"""The timer as a task's `env`, by which `Compare` keeps times of different kinds apart."""
 
 
 def bench_int8(
@@ -76,7 +85,8 @@ def _bench(
     kernels = registry.select(bench_kernels, (fmt,))
     (comparison,) = make_plan([LabelledShape(shape)], kernels, (fmt,))
     device = environment.resolve_device(environment.AUTO)
-    records, _ = run_comparison(comparison, device, Settings())
+    timer, measures = choose(None, None, cuda=device.is_cuda)
+    records, _ = run_comparison(comparison, device, Settings(timer=timer, measures=measures))
     for record in records:
         if record.status is not Status.OK:
             print(f"{record.kernel} is left out: {record.status.value}: {record.reason}", file=sys.stderr)
@@ -85,7 +95,9 @@ def _bench(
 
 def measurement(record: Record, label: str, sub_label: str, device: Device | None = None) -> Measurement:
     """The original's form of an `ok` record. Built of torch's own types, so that a pickle of it needs torch alone."""
-    launches = record.launches_per_sample[TIME_HOST]
+    measure = headline(record.samples)
+    assert measure is not None, "an ok record has samples"
+    launches = record.launches_per_sample[measure]
     text = KernelName.parse(record.kernel).text_for(record.problem)
     spec = TaskSpec(
         stmt="launch()",
@@ -93,10 +105,10 @@ def measurement(record: Record, label: str, sub_label: str, device: Device | Non
         label=label,
         sub_label=sub_label,
         description=text,
-        env="host",
+        env=ENV.get(measure, measure),
         num_threads=torch.get_num_threads(),
     )
-    raw_times = [seconds * launches for seconds in record.samples[TIME_HOST]]
+    raw_times = [seconds * launches for seconds in record.samples[measure]]
     return Measurement(number_per_run=launches, raw_times=raw_times, task_spec=spec)
 
 

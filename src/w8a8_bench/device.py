@@ -11,6 +11,8 @@ class Device:
     """One CPU or GPU. Memory and cache in bytes; `capability` is CUDA's compute capability, None on a CPU.
 
     `torch` is the version of the torch that drives it and `cuda` that of its CUDA runtime, both as (major, minor).
+    `max_sm_clock_mhz` and `memory_bandwidth` (nominal, bytes a second) are NVML's, None where it does not say. Of a MIG
+    slice they and `pci_bus_id` are the whole GPU's.
     """
 
     kind: str
@@ -24,6 +26,9 @@ class Device:
     sm_count: int | None = None
     l2_bytes: int | None = None
     uuid: str | None = None
+    pci_bus_id: str | None = None
+    max_sm_clock_mhz: float | None = None
+    memory_bandwidth: float | None = None
 
     @property
     def is_cuda(self) -> bool:

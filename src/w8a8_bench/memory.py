@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.metrics import bytes_moved
 from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Problem, WeightScale, ceil_div
 
 QUANTIZE_CHUNK = 2**24
@@ -25,6 +26,26 @@ PRODUCT_CACHE_BYTES = 8 * 2**30
 
 GUARD_ELEMENTS = 4096
 """Least number of poisoned elements on either side of a guarded output."""
+
+
+L2_TIMES = 5
+"""A rotation of operand sets is so many times the L2. Replacement there is not strictly least-recently-used: at 3 times
+about 6% of a rotation still hits."""
+
+MIN_SETS, MAX_SETS = 2, 1024
+
+
+def rotation_sets(set_bytes: int, l2_bytes: int) -> tuple[int, bool]:
+    """How many operand sets a rotation has, and whether they are too small to fill the L2 often enough."""
+    wanted = ceil_div(L2_TIMES * l2_bytes, set_bytes)
+    sets = min(max(wanted, MIN_SETS), MAX_SETS)
+    return sets, sets < wanted
+
+
+def rotation_bytes(problems: Iterable[Problem], l2_bytes: int) -> int:
+    """Device bytes of the rotations for the cells of one comparison, an upper estimate: few cells share none."""
+    distinct = {(a_variant(p), b_variant(p), p.out, p.activations): bytes_moved(p) for p in problems}
+    return L2_TIMES * l2_bytes + sum(rotation_sets(size, l2_bytes)[0] * size for size in distinct.values())
 
 
 def row_chunks(rows: int, columns: int, elements: int, *, multiple: int = 1) -> Iterator[slice]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from w8a8_bench.kernel import Status
+from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
-from w8a8_bench.record import Record
+from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.stats import Ratio, paired_ratio
 
 BASELINE = "pytorch_bf16_bf16_bf16_matmul-no-scales"
@@ -65,7 +68,7 @@ def tflops(problem: Problem, seconds: float) -> float:
     return flops(problem) / seconds / 1e12
 
 
-def speedup(record: Record, baseline: Record, measure: str = "time_host") -> Ratio | None:
+def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
     """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
 
     None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
@@ -78,7 +81,28 @@ def speedup(record: Record, baseline: Record, measure: str = "time_host") -> Rat
         return None
     if measure not in record.samples or measure not in baseline.samples:
         return None
-    return paired_ratio(baseline.samples[measure], baseline.blocks, record.samples[measure], record.blocks)
+    return paired_ratio(
+        baseline.samples[measure],
+        baseline.blocks[measure],
+        record.samples[measure],
+        record.blocks[measure],
+        process_of_block=record.processes,
+    )
+
+
+def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Ratio | None:
+    """The duplicate's time over that of the kernel that it duplicates: identical code, so that what differs is noise.
+
+    None where nothing was duplicated, or the cell itself has no time.
+    """
+    taken, cell = end.duplicate_samples(measure), end.duplicate.get("cell")
+    named = (r for r in records if KernelName.parse(r.kernel).text_for(r.problem) == cell)
+    original = next(named, None)
+    if taken is None or original is None or original.status is not Status.OK or measure not in original.samples:
+        return None
+    return paired_ratio(
+        *taken, original.samples[measure], original.blocks[measure], process_of_block=original.processes
+    )
 
 
 def _where(record: Record) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
 
-SCHEMA = 1
-"""Raised when a field changes its meaning or goes. Readers take every version up to this one."""
+SCHEMA = 2
+"""Raised when a field changes its meaning or goes. Readers take every version up to this one.
+
+2: `blocks` and `clock_mhz` of a record are by measure (in 1, one list of blocks for all measures and no clock).
+"""
 
 Labels = Mapping[str, str | int]
 Json = dict[str, object]
@@ -83,9 +86,12 @@ class Record:
                          tolerance) of the check; None where the kernel gave no answer to check
     config               what the kernel chose: tile, cluster, split, ...
     samples              measure to seconds per launch, one a block
-    blocks               numbers of the blocks that the samples were taken in, parallel to every measure's samples
+    blocks               measure to the numbers of the blocks that its samples were taken in, parallel to them
+    processes            the process that each block number belongs to; empty where one process took all
     launches_per_sample  measure to how many launches a sample is the mean of
-    clock_mhz            SM clock while the samples were taken; None where it was not measured
+    clock_mhz            measure to the SM clock during each sample, parallel to them; only where it was measured
+    rotation             `sets` of operands that the launches went through, `bytes` of one, and whether the L2 was
+                         `scrubbed` before each replay; empty where the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     """
 
@@ -98,13 +104,20 @@ class Record:
     reason: str
     error: Mapping[str, float] | None
     config: Mapping[str, object]
-    samples: Mapping[str, tuple[float, ...]]
-    blocks: tuple[int, ...]
-    launches_per_sample: Mapping[str, int]
-    clock_mhz: float | None
-    flags: tuple[str, ...]
+    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    processes: tuple[int, ...] = ()
+    launches_per_sample: Mapping[str, int] = field(default_factory=dict)
+    clock_mhz: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rotation: Mapping[str, int] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
     KIND = "cell"
+
+    def groups(self, measure: str) -> tuple[int, ...]:
+        """The process that took each sample of `measure`."""
+        blocks = self.blocks[measure]
+        return tuple(self.processes[block] for block in blocks) if self.processes else (0,) * len(blocks)
 
     def to_json(self) -> Json:
         return {
@@ -119,22 +132,25 @@ class Record:
             "error": None if self.error is None else _plain_object(self.error),
             "config": _plain_object(self.config),
             "samples": {measure: list(seconds) for measure, seconds in self.samples.items()},
-            "blocks": list(self.blocks),
+            "blocks": {measure: list(numbers) for measure, numbers in self.blocks.items()},
+            "processes": list(self.processes),
             "launches_per_sample": dict(self.launches_per_sample),
-            "clock_mhz": self.clock_mhz,
+            "clock_mhz": {measure: list(clocks) for measure, clocks in self.clock_mhz.items()},
+            "rotation": dict(self.rotation),
             "flags": list(self.flags),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Record:
         """Raises ValueError, naming the field, where one is missing or wrong."""
-        blocks = tuple(_each(data, "blocks", int))
         samples = {measure: _samples(measure, value) for measure, value in _object(data, "samples").items()}
-        for measure, seconds in samples.items():
-            if len(seconds) != len(blocks):
-                raise ValueError(f"samples.{measure}: {len(seconds)} samples of {len(blocks)} blocks")
+        blocks = _blocks(data, samples)
+        processes = tuple(_each(data, "processes", int)) if "processes" in data else ()
+        highest = max((number for numbers in blocks.values() for number in numbers), default=-1)
+        if processes and highest >= len(processes):
+            raise ValueError(f"processes: {len(processes)} entries and a block number {highest}")
         launches = _object(data, "launches_per_sample")
-        clock = _field(data, "clock_mhz", int, float, type(None))
+        rotation = _object(data, "rotation") if "rotation" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
             kernel=_kernel(data),
@@ -147,15 +163,25 @@ class Record:
             config=_object(data, "config"),
             samples=samples,
             blocks=blocks,
+            processes=processes,
             launches_per_sample={measure: _whole(launches, measure, "launches_per_sample.") for measure in launches},
-            clock_mhz=None if clock is None else float(clock),
+            clock_mhz=_clocks(data, samples),
+            rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonEnd:
-    """Closes a comparison: the `cells` records before it are all of them. `seconds` is wall time by phase."""
+    """Closes a comparison: the `cells` records before it are all of them.
+
+    seconds       wall time by phase
+    duplicate     the baseline's second set of samples, taken like those of any cell: `kernel`, `cell` (its text, with
+                  scheme), `samples`, `blocks`. Its ratio to the baseline's own is the noise floor. Empty where nothing
+                  was timed
+    machine       the state of the GPU around the blocks, and what there was to say of it: see `environment.watch`
+    memory_bytes  peak of device memory; None on a CPU
+    """
 
     index: int
     shape: GemmShape
@@ -163,8 +189,18 @@ class ComparisonEnd:
     seconds: Mapping[str, float]
     blocks: int
     cells: int
+    duplicate: Mapping[str, object] = field(default_factory=dict)
+    machine: Mapping[str, object] = field(default_factory=dict)
+    memory_bytes: int | None = None
 
     KIND = "comparison"
+
+    def duplicate_samples(self, measure: str) -> tuple[tuple[float, ...], tuple[int, ...]] | None:
+        """Samples and block numbers of the baseline's duplicate; None where it has none of `measure`."""
+        samples, blocks = self.duplicate.get("samples"), self.duplicate.get("blocks")
+        if not isinstance(samples, Mapping) or not isinstance(blocks, Mapping) or measure not in samples:
+            return None
+        return tuple(samples[measure]), tuple(blocks[measure])
 
     def to_json(self) -> Json:
         return {
@@ -175,6 +211,9 @@ class ComparisonEnd:
             "seconds": dict(self.seconds),
             "blocks": self.blocks,
             "cells": self.cells,
+            "duplicate": _plain_object(self.duplicate),
+            "machine": _plain_object(self.machine),
+            "memory_bytes": self.memory_bytes,
         }
 
     @classmethod
@@ -188,6 +227,9 @@ class ComparisonEnd:
             seconds={phase: float(_field(seconds, phase, int, float, within="seconds.")) for phase in seconds},
             blocks=_whole(data, "blocks"),
             cells=_whole(data, "cells"),
+            duplicate=_duplicate(data),
+            machine=_object(data, "machine") if "machine" in data else {},
+            memory_bytes=_field(data, "memory_bytes", int, type(None)) if "memory_bytes" in data else None,
         )
 
 
@@ -252,19 +294,57 @@ def _object(data: Mapping[str, object], name: str) -> Json:
     return _field(data, name, dict)
 
 
-def _each(data: Mapping[str, object], name: str, kind: type[T]) -> list[T]:
-    items: list[object] = _field(data, name, list)
-    return [_typed(item, f"{name}[{index}]", kind) for index, item in enumerate(items)]
+def _each(data: Mapping[str, object], name: str, kind: type[T], within: str = "") -> list[T]:
+    items: list[object] = _field(data, name, list, within=within)
+    return [_typed(item, f"{within}{name}[{index}]", kind) for index, item in enumerate(items)]
 
 
-def _samples(measure: str, value: object) -> tuple[float, ...]:
-    where = f"samples.{measure}"
+def _samples(measure: str, value: object, name: str = "samples") -> tuple[float, ...]:
+    where = f"{name}.{measure}"
     taken: list[object] = _typed(value, where, list)
     seconds = tuple(float(_typed(item, f"{where}[{index}]", int, float)) for index, item in enumerate(taken))
     for index, sample in enumerate(seconds):
         if sample <= 0:
-            raise ValueError(f"{where}[{index}] {sample!r}: expected seconds above zero")
+            unit = "seconds" if name == "samples" else "MHz"
+            raise ValueError(f"{where}[{index}] {sample!r}: expected {unit} above zero")
     return seconds
+
+
+def _blocks(data: Mapping[str, object], samples: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[int, ...]]:
+    """Block numbers by measure. Schema 1 has one list, which goes for every measure."""
+    if isinstance(data.get("blocks"), list):
+        numbers = tuple(_each(data, "blocks", int))
+        blocks = dict.fromkeys(samples, numbers)
+    else:
+        by_measure = _object(data, "blocks")
+        blocks = {measure: tuple(_each(by_measure, measure, int, "blocks.")) for measure in by_measure}
+    if any(number < 0 for numbers in blocks.values() for number in numbers):
+        raise ValueError("blocks: expected numbers of at least 0")
+    for measure, seconds in samples.items():
+        if len(seconds) != len(blocks.get(measure, ())):
+            raise ValueError(f"samples.{measure}: {len(seconds)} samples of {len(blocks.get(measure, ()))} blocks")
+    return blocks
+
+
+def _clocks(data: Mapping[str, object], samples: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """SM clocks by measure. Schema 1 has null, or one number that no version ever wrote."""
+    value = _field(data, "clock_mhz", dict, int, float, type(None))
+    if not isinstance(value, dict):
+        return {}
+    clocks = {measure: _samples(measure, numbers, "clock_mhz") for measure, numbers in value.items()}
+    for measure, numbers in clocks.items():
+        if len(numbers) != len(samples.get(measure, ())):
+            raise ValueError(f"clock_mhz.{measure}: {len(numbers)} clocks of {len(samples.get(measure, ()))} samples")
+    return clocks
+
+
+def _duplicate(data: Mapping[str, object]) -> dict[str, object]:
+    duplicate = _object(data, "duplicate") if "duplicate" in data else {}
+    if not duplicate:
+        return {}
+    samples = {measure: _samples(measure, value) for measure, value in _object(duplicate, "samples").items()}
+    names = {name: _text(duplicate, name) for name in ("kernel", "cell")}
+    return {**names, "samples": samples, "blocks": _blocks(duplicate, samples)}
 
 
 def _kernel(data: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,24 +11,31 @@ from functools import partial
 
 import torch
 
+from w8a8_bench import metrics, peaks, stats
 from w8a8_bench.comparison import Cell, Comparison
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
+from w8a8_bench.environment.telemetry import Snapshot
+from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.kernel import Kernel, Launch, Launches, Prepared, Status
+from w8a8_bench.kernel import Kernel, Prepared, Status
 from w8a8_bench.make_operands import OperandFactory
+from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
-from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.reference import Oracle, Verdict, check, poison
 from w8a8_bench.settings import Settings
-from w8a8_bench.timing.blocks import run_blocks
-from w8a8_bench.timing.host import TIME_HOST, HostTimer
+from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
+from w8a8_bench.timing.choose import make_method
+from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable
+from w8a8_bench.timing.rotation import NotCold
 
 CHECK_SEED_OFFSET = 0x5EED
 """The check's operands come from another seed than the timed ones, and always from normal data."""
+
+DUPLICATE = -1
+"""Among the cells that are timed: the baseline once more."""
 
 Progress = Callable[[str, str, float], None]
 """Told what is going on: phase (`prepare`, `check`, `time`), cell or block, and how much of the comparison is done."""
@@ -40,17 +48,16 @@ class _CellRun:
     cell: Cell
     kernel: Kernel | None = None
     prepared: Prepared | None = None
-    operands: Operands | None = None
-    launches: Launches | None = None
+    timed: Timed | None = None
     status: Status = Status.OK
     reason: str = ""
     verdict: Verdict | None = None
     config: dict[str, object] = field(default_factory=dict)
-    launches_per_sample: dict[str, int] = field(default_factory=dict)
-    samples: Mapping[str, list[float]] = field(default_factory=dict)
+    samples: Mapping[str, list[Sample]] = field(default_factory=dict)
+    looks: list[Snapshot | None] = field(default_factory=list)
 
     def stop(self, status: Status, reason: str) -> None:
-        self.status, self.reason, self.launches = status, reason, None
+        self.status, self.reason = status, reason
 
     @property
     def alive(self) -> bool:
@@ -83,110 +90,295 @@ def run_comparison(
     kernels: Callable[[str], Kernel] = registry.get,
 ) -> tuple[list[Record], ComparisonEnd]:
     """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status."""
-    started = time.perf_counter()
-    budget = _Budget(started, settings.budget_s)
-    runs = [_CellRun(cell) for cell in comparison.cells]
-    timer, oracle = HostTimer(device), Oracle()
-
-    _check_all(runs, comparison.shape, kernels, oracle, device, timer, budget, settings, progress)
-    oracle.clear()
-    checked = time.perf_counter()
-
-    timed = OperandFactory(comparison.shape, device.torch_name, data=settings.data.value, seed=settings.seed)
-    for run in runs:
-        if run.alive:
-            progress("prepare", run.cell.text, 0.5)
-            if any(other.launches for other in runs):  # at least one is timed, however long the checks took
-                budget.skip_if_spent(run, 1.0, "timed")
-            if run.alive:
-                _guarded(run, device, partial(_bind, run, timed, timer))
-    bound = time.perf_counter()
-
-    blocks = _time(runs, timer, device, settings, budget.deadline(1.0), progress)
-    timed_at = time.perf_counter()
-
-    for run in runs:
-        if run.alive:
-            progress("check", run.cell.text, 1.0)
-            _guarded(run, device, partial(_check_again, run, oracle, timer))
-    ended = time.perf_counter()
-
-    shape, labels = comparison.shape, dict(comparison.where.labels)
-    records = [_record(run, comparison.index, labels, device, settings) for run in runs]
-    seconds = {"setup": bound - checked, "check": checked - started + ended - timed_at, "timing": timed_at - bound}
-    return records, ComparisonEnd(
-        index=comparison.index, shape=shape, labels=labels, seconds=seconds, blocks=blocks, cells=len(records)
-    )
-
-
-def _check_all(
-    runs: list[_CellRun],
-    shape: GemmShape,
-    kernels: Callable[[str], Kernel],
-    oracle: Oracle,
-    device: Device,
-    timer: HostTimer,
-    budget: _Budget,
-    settings: Settings,
-    progress: Progress,
-) -> None:
-    """Prepare every cell and check it on operands of the check's own, which are let go of at the end."""
-    own = OperandFactory(shape, device.torch_name, data=Data.NORMAL.value, seed=settings.seed + CHECK_SEED_OFFSET)
-    for position, run in enumerate(runs):
-        progress("check", run.cell.text, 0.5 * position / len(runs))
-        if not _refused(run, device, kernels, budget):
-            _guarded(run, device, partial(_prepare_and_check, run, own, oracle, device, timer))
-
-
-def _refused(run: _CellRun, device: Device, kernels: Callable[[str], Kernel], budget: _Budget) -> bool:
-    """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
-    run.kernel = kernels(run.cell.kernel)
-    support = run.kernel.supports(run.cell.problem, device)
-    if not support:
-        run.stop(Status.UNSUPPORTED, support.reason)
-    else:
-        budget.skip_if_spent(run, 0.5, "checked")
-    return not run.alive
-
-
-def _guarded(run: _CellRun, device: Device, step: Callable[[], None]) -> None:
-    """Run one step of a cell; whatever it raises becomes the cell's status. Nothing is hidden: the text is kept."""
+    run = _ComparisonRun(comparison, device, settings, progress, kernels)
     try:
-        step()
-        if device.is_cuda:
-            torch.cuda.synchronize(device.index)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        run.stop(Status.OUT_OF_MEMORY, _one_line(error))
-    except Exception as error:
-        text = _one_line(error)
-        status = Status.OUT_OF_MEMORY if "not enough memory" in text else Status.FAILED
-        run.stop(status, text)
+        return run.go()
+    finally:
+        run.let_go()
+
+
+class _ComparisonRun:
+    """The order of things in one comparison, and what its steps share."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        device: Device,
+        settings: Settings,
+        progress: Progress,
+        kernels: Callable[[str], Kernel],
+    ) -> None:
+        self._comparison, self._device, self._settings = comparison, device, settings
+        self._progress, self._kernels = progress, kernels
+        self._runs = [_CellRun(cell) for cell in comparison.cells]
+        self._duplicated: _CellRun | None = None
+        self._duplicate: Timed | None = None
+        self._oracle = Oracle()
+
+    def go(self) -> tuple[list[Record], ComparisonEnd]:
+        if self._device.is_cuda:
+            torch.cuda.reset_peak_memory_stats(self._device.index)
+        marks = {"start": time.perf_counter()}
+        self._budget = _Budget(marks["start"], self._settings.budget_s)
+        self._check_all()
+        self._oracle.clear()
+        marks["check"] = time.perf_counter()
+        self._bind_all()
+        marks["setup"] = time.perf_counter()
+        with Watch(self._device, workers=self._settings.workers) as watch:
+            taken = self._time(watch)
+        marks["timing"] = time.perf_counter()
+        for run in self._alive():
+            self._progress("check", run.cell.text, 1.0)
+            self._guarded(run, partial(self._check_again, run))
+            self._refuse_implausible(run)
+        ended = time.perf_counter()
+        seconds = {
+            "check": marks["check"] - marks["start"] + ended - marks["timing"],
+            "setup": marks["setup"] - marks["check"],
+            "timing": marks["timing"] - marks["setup"],
+        }
+        records = [self._record(run) for run in self._runs]
+        return records, ComparisonEnd(
+            index=self._comparison.index,
+            shape=self._comparison.shape,
+            labels=dict(self._comparison.where.labels),
+            seconds=seconds,
+            blocks=taken.blocks,
+            cells=len(records),
+            duplicate=self._duplicate_samples(taken),
+            machine={**watch.to_json(), "voided_blocks": taken.voided, "settling_rounds": taken.settling},
+            memory_bytes=torch.cuda.max_memory_reserved(self._device.index) if self._device.is_cuda else None,
+        )
+
+    def let_go(self) -> None:
+        """Give device memory back, so that a comparison finds none of another's."""
+        self._oracle.clear()
+        self._runs, self._duplicate, self._duplicated = [], None, None
+        if self._device.is_cuda:
+            torch.cuda.empty_cache()
+
+    def _alive(self) -> list[_CellRun]:
+        return [run for run in self._runs if run.alive]
+
+    def _check_all(self) -> None:
+        """Prepare every cell and check it on operands of the check's own, which are let go of at the end."""
+        own = self._factory(Data.NORMAL, self._settings.seed + CHECK_SEED_OFFSET)
+        for position, run in enumerate(self._runs):
+            self._progress("check", run.cell.text, 0.5 * position / len(self._runs))
+            if not self._refused(run):
+                self._guarded(run, partial(self._prepare_and_check, run, own))
+
+    def _factory(self, data: Data, seed: int) -> OperandFactory:
+        return OperandFactory(self._comparison.shape, self._device.torch_name, data=data.value, seed=seed)
+
+    def _refused(self, run: _CellRun) -> bool:
+        """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
+        run.kernel = self._kernels(run.cell.kernel)
+        support = run.kernel.supports(run.cell.problem, self._device)
+        if not support:
+            run.stop(Status.UNSUPPORTED, support.reason)
+        else:
+            self._budget.skip_if_spent(run, 0.5, "checked")
+        return not run.alive
+
+    def _guarded(self, run: _CellRun, step: Callable[[], None]) -> None:
+        """Run one step of a cell; whatever it raises becomes the cell's status. Nothing is hidden: the text is kept."""
+        try:
+            step()
+            self._synchronize()
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            run.stop(Status.OUT_OF_MEMORY, _one_line(error))
+        except Uncapturable as error:
+            run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
+        except NotCold as error:
+            run.stop(Status.UNSUPPORTED, str(error))
+        except Exception as error:
+            text = _one_line(error)
+            status = Status.OUT_OF_MEMORY if "not enough memory" in text else Status.FAILED
+            run.stop(status, text)
+
+    def _synchronize(self) -> None:
+        if self._device.is_cuda:
+            torch.cuda.synchronize(self._device.index)
+
+    def _prepare_and_check(self, run: _CellRun, own: OperandFactory) -> None:
+        """Prepare the kernel and judge its answer on the check's own operands, in a guarded output."""
+        assert run.kernel is not None
+        run.prepared = run.kernel.prepare(run.cell.problem, self._device)
+        run.config = dict(run.prepared.config)
+        operands = own.make(run.cell.problem, guarded=True)
+        run.prepared.bind(operands).total()
+        self._synchronize()
+        _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
+
+    def _check_again(self, run: _CellRun) -> None:
+        """Judge what was timed, run once more, on one of its operand sets: it must still compute the answer."""
+        assert run.timed is not None
+        one = random.Random(f"{self._settings.seed} {run.cell.text}").choice(run.timed.sets)
+        poison(one.out)
+        self._synchronize()
+        run.timed.rerun()
+        _judge(run, check(one, self._oracle, fast_accum=_is_fast(run)), when="after timing: ")
+
+    def _refuse_implausible(self, run: _CellRun) -> None:
+        """A time that the device can't reach is no result, whatever else was right."""
+        samples = run.samples.get(self._settings.headline, ())
+        if run.alive and samples:
+            clocks = [sample.clock_mhz for sample in samples if sample.clock_mhz is not None]
+            reason = peaks.why_implausible(
+                run.cell.problem,
+                stats.median([sample.seconds for sample in samples]),
+                self._device,
+                clock_mhz=stats.median(clocks) if clocks else None,
+                cold=self._settings.headline in COLD_MEASURES,
+            )
+            if reason:
+                run.stop(Status.IMPLAUSIBLE, reason)
+
+    def _bind_all(self) -> None:
+        """Bind every cell that is left to the timed operands, and the baseline a second time."""
+        if not self._alive():
+            return
+        timed = self._factory(self._settings.data, self._settings.seed)
+        method: Method | None = None
+
+        def bind(run: _CellRun, bound: Callable[[Timed], None]) -> None:
+            nonlocal method
+            assert run.prepared is not None
+            if method is None:
+                method = make_method(self._device, self._settings)
+            bound(method.ready(run.prepared.bind, timed.make(run.cell.problem), like=run.timed))
+
+        for run in self._alive():
+            self._progress("prepare", run.cell.text, 0.5)
+            if any(other.timed for other in self._runs):  # at least one is timed, however long the checks took
+                self._budget.skip_if_spent(run, 1.0, "timed")
+            if run.alive:
+                self._guarded(run, partial(bind, run, partial(setattr, run, "timed")))
+        if self._alive():
+            baselines = [run for run in self._alive() if run.cell.kernel == metrics.BASELINE]
+            self._duplicated = (baselines or self._alive())[0]
+            copy = _CellRun(self._duplicated.cell, prepared=self._duplicated.prepared, timed=self._duplicated.timed)
+            self._guarded(copy, partial(bind, copy, partial(setattr, self, "_duplicate")))
+
+    def _time(self, watch: Watch) -> BlockSamples:
+        """Time all cells that are left. A cell that raises is out, and the blocks begin anew without it."""
+        settings = self._settings
+        while True:
+            timed = {index: run.timed for index, run in enumerate(self._runs) if run.alive and run.timed}
+            by_index = {index: self._runs[index] for index in timed}
+            if self._duplicated and self._duplicated.alive and self._duplicate:
+                timed[DUPLICATE], by_index[DUPLICATE] = self._duplicate, self._duplicated
+            broken: list[_CellRun] = []
+            cells: Cells = {
+                index: partial(self._one, by_index[index], what, watch, broken) for index, what in timed.items()
+            }
+            deadline = self._budget.deadline(1.0)
+            rounds = settle(cells, settings.headline, deadline) if self._device.is_cuda and cells else 0
+            watch.begin()
+            for run in by_index.values():
+                run.looks.clear()
+            taken = run_blocks(
+                cells,
+                rule=settings.stop,
+                headline=settings.headline,
+                deadline=deadline,
+                seed=settings.seed + 1_000_003 * settings.process,
+                after_block=lambda block: self._progress(
+                    "time", f"block {block}", 0.5 + 0.5 * block / settings.stop.max_blocks
+                ),
+                void=watch.end_block,
+            )
+            taken.settling = rounds
+            if broken:
+                continue
+            for index, run in by_index.items():
+                if index != DUPLICATE:
+                    run.samples = taken.samples[index]
+                    if not run.samples:
+                        run.stop(Status.SKIPPED, watch.why_void())
+            return taken
+
+    def _one(self, run: _CellRun, timed: Timed, watch: Watch, broken: list[_CellRun]) -> dict[str, Sample]:
+        """One sample of every measure of a cell; none once it is broken."""
+        taken: dict[str, Sample] = {}
+
+        def sample() -> None:
+            for measure, sampler in timed.samplers.items():
+                started = time.perf_counter()
+                taken[measure] = sampler.sample()
+                run.looks.append(watch.look())
+                self._rest(time.perf_counter() - started)
+
+        if run.alive:
+            self._guarded(run, sample)
+            if not run.alive:
+                broken.append(run)
+        return taken if run.alive else {}
+
+    def _rest(self, worked: float) -> None:
+        """Leave a GPU idle, so that it works for the share `duty` of the time.
+
+        GEMMs that keep the tensor cores busy without rest run into the power cap, whose regulator then moves the clock
+        by 5% from one replay to the next. Rested as long as they work, the same replays repeat to 0.2% (H200).
+        """
+        if self._device.is_cuda and self._settings.duty < 1:
+            time.sleep(worked * (1 / self._settings.duty - 1))
+
+    def _duplicate_samples(self, taken: BlockSamples) -> dict[str, object]:
+        if self._duplicated is None or not taken.samples.get(DUPLICATE):
+            return {}
+        samples = {m: [sample.seconds for sample in values] for m, values in taken.samples[DUPLICATE].items()}
+        return {
+            "kernel": self._duplicated.cell.kernel,
+            "cell": self._duplicated.cell.text,
+            "samples": samples,
+            "blocks": {measure: list(range(len(values))) for measure, values in samples.items()},
+        }
+
+    def _record(self, run: _CellRun) -> Record:
+        kept = run.samples if run.status in (Status.OK, Status.IMPLAUSIBLE) else {}
+        samples = {measure: tuple(sample.seconds for sample in values) for measure, values in kept.items()}
+        clocks = {
+            measure: tuple(sample.clock_mhz for sample in values if sample.clock_mhz is not None)
+            for measure, values in kept.items()
+        }
+        timed = run.timed if kept else None
+        return Record(
+            comparison=self._comparison.index,
+            kernel=run.cell.kernel,
+            provider=KernelName.parse(run.cell.kernel).provider,
+            problem=run.cell.problem,
+            labels=dict(self._comparison.where.labels),
+            status=run.status,
+            reason=run.reason,
+            error=_error(run.verdict),
+            config=run.config,
+            samples=samples,
+            blocks={measure: tuple(range(len(values))) for measure, values in samples.items()},
+            launches_per_sample={m: sampler.launches for m, sampler in timed.samplers.items()} if timed else {},
+            clock_mhz={measure: values for measure, values in clocks.items() if len(values) == len(samples[measure])},
+            rotation=dict(timed.rotation) if timed else {},
+            flags=tuple(self._flags(run)),
+        )
+
+    def _flags(self, run: _CellRun) -> list[str]:
+        flags = []
+        if run.cell.problem.format is Format.FP8 and not self._device.is_cuda:
+            flags.append("emulated")
+        seconds = [sample.seconds for sample in run.samples.get(self._settings.headline, ())]
+        if run.alive and seconds and not self._settings.stop.settled(seconds):
+            flags.append("unsettled")
+        capped = ["power_cap" in (look.throttle or ()) for look in run.looks if look]
+        if run.alive and capped and sum(capped) > len(capped) / 2:
+            flags.append("power_capped")
+        return flags
 
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _prepare_and_check(run: _CellRun, own: OperandFactory, oracle: Oracle, device: Device, timer: HostTimer) -> None:
-    """Prepare the kernel and judge its answer on the check's own operands, in a guarded output."""
-    assert run.kernel is not None
-    run.prepared = run.kernel.prepare(run.cell.problem, device)
-    run.config = dict(run.prepared.config)
-    operands = own.make(run.cell.problem, guarded=True)
-    launches = run.prepared.bind(operands)
-    launches.total()
-    timer.synchronize()
-    _judge(run, check(operands, oracle, fast_accum=_is_fast(run)))
-
-
-def _check_again(run: _CellRun, oracle: Oracle, timer: HostTimer) -> None:
-    """Judge one more launch on the operands that were timed: what was measured must still compute the answer."""
-    assert run.launches is not None and run.operands is not None
-    poison(run.operands.out)
-    run.launches.total()
-    timer.synchronize()
-    _judge(run, check(run.operands, oracle, fast_accum=_is_fast(run)), when="after timing: ")
 
 
 def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:
@@ -204,87 +396,6 @@ def _is_fast(run: _CellRun) -> bool:
     """
     name = KernelName.parse(run.cell.kernel)
     return name.variant == "fast_accum" or (name.provider in ("cutlass", "vllm") and not name.is_blockwise)
-
-
-def _bind(run: _CellRun, timed: OperandFactory, timer: HostTimer) -> None:
-    """Bind the kernel to the timed operands and find how many launches make a sample."""
-    assert run.prepared is not None
-    run.operands = timed.make(run.cell.problem)
-    run.launches = run.prepared.bind(run.operands)
-    for measure, launch in _measures(run.launches).items():
-        run.launches_per_sample[measure] = timer.calibrate(launch)
-
-
-def _measures(launches: Launches) -> dict[str, Launch]:
-    parts = {TIME_HOST: launches.total, f"{TIME_HOST}_quant": launches.quant, f"{TIME_HOST}_gemm": launches.gemm}
-    return {measure: launch for measure, launch in parts.items() if launch is not None}
-
-
-def _time(
-    runs: list[_CellRun],
-    timer: HostTimer,
-    device: Device,
-    settings: Settings,
-    deadline: float | None,
-    progress: Progress,
-) -> int:
-    """Time all cells that are left. A cell that raises is out, and the blocks begin anew without it."""
-    while True:
-        alive = {index: run for index, run in enumerate(runs) if run.alive}
-        broken: list[_CellRun] = []
-
-        def one(run: _CellRun, broken: list[_CellRun] = broken) -> dict[str, float]:
-            taken: dict[str, float] = {}
-
-            def sample() -> None:
-                assert run.launches is not None
-                for measure, launch in _measures(run.launches).items():
-                    taken[measure] = timer.sample(launch, run.launches_per_sample[measure])
-
-            if run.alive:
-                _guarded(run, device, sample)
-                if not run.alive:
-                    broken.append(run)
-            return taken if run.alive else {}
-
-        result = run_blocks(
-            {index: partial(one, run) for index, run in alive.items()},
-            rule=settings.stop,
-            headline=TIME_HOST,
-            deadline=deadline,
-            seed=settings.seed,
-            after_block=lambda block: progress("time", f"block {block}", 0.5 + 0.5 * block / settings.stop.max_blocks),
-        )
-        if broken:
-            continue
-        for index, run in alive.items():
-            run.samples = result.samples[index]
-        return result.blocks
-
-
-def _record(run: _CellRun, index: int, labels: Mapping[str, str | int], device: Device, settings: Settings) -> Record:
-    flags = []
-    if run.cell.problem.format is Format.FP8 and not device.is_cuda:
-        flags.append("emulated")
-    if run.alive and not settings.stop.settled(run.samples[TIME_HOST]):
-        flags.append("unsettled")
-    samples = {measure: tuple(values) for measure, values in run.samples.items()} if run.alive else {}
-    return Record(
-        comparison=index,
-        kernel=run.cell.kernel,
-        provider=KernelName.parse(run.cell.kernel).provider,
-        problem=run.cell.problem,
-        labels=dict(labels),
-        status=run.status,
-        reason=run.reason,
-        error=_error(run.verdict),
-        config=run.config,
-        samples=samples,
-        blocks=tuple(range(max((len(values) for values in samples.values()), default=0))),
-        launches_per_sample=run.launches_per_sample if run.alive else {},
-        clock_mhz=None,
-        flags=tuple(flags),
-    )
 
 
 def _error(verdict: Verdict | None) -> dict[str, float] | None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 
 from w8a8_bench.data import Data
+from w8a8_bench.measures import TIME_HOST, TIME_KERNEL, Timer, headline
 from w8a8_bench.stats import half_width
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a comparison ends: every cell's 95% interval is within `target` (half width over median), or time is up."""
+    """When a comparison ends: every cell's 95% interval is within `target` (half width over median), or time is up.
+
+    Asked after every block from `min_blocks` on: `stats.interval` allows for that.
+    """
 
     min_blocks: int = 12
     max_blocks: int = 40
@@ -23,25 +28,93 @@ class StopRule:
 
 
 @dataclass(frozen=True)
+class Rigor:
+    """How exact a comparison is to be: `stop` ends each of its `processes`, which are fresh ones."""
+
+    stop: StopRule
+    processes: int = 1
+
+
+RIGORS: Mapping[str, Rigor] = MappingProxyType(
+    {
+        "quick": Rigor(StopRule(min_blocks=6, max_blocks=12, target=0.01)),
+        "standard": Rigor(StopRule(min_blocks=12, max_blocks=40, target=0.005)),
+        "publish": Rigor(StopRule(min_blocks=30, max_blocks=200, target=0.0025), processes=5),
+    }
+)
+"""Changing a rule asks for `stats.NOMINAL` to be checked: tests/unit/test_stopping.py."""
+
+DEFAULT_RIGOR = "standard"
+
+
+DEFAULT_DUTY = 0.5
+
+
+@dataclass(frozen=True)
 class Settings:
-    """`budget_s` is wall time for the whole of one comparison, checks included; None for no limit."""
+    """What is timed, and how well.
+
+    budget_s   wall time for the whole of one comparison in one process, checks included; None for no limit
+    measures   what is sampled, by the names of `measures`
+    duty       share of the time that a GPU works while it is timed: 0.5 rests as long as it worked, 1 never rests
+    processes  fresh processes that measure each comparison; with more than one they are the random effect
+    process    which of them this is: each shuffles its blocks in an order of its own
+    workers    how many processes of this run are on the device, so that others can be told from them
+    """
 
     seed: int = 0
     data: Data = Data.NORMAL
     budget_s: float | None = None
     stop: StopRule = field(default_factory=StopRule)
+    timer: Timer = Timer.HOST
+    measures: tuple[str, ...] = (TIME_HOST,)
+    duty: float = DEFAULT_DUTY
+    processes: int = 1
+    process: int = 0
+    workers: int = 1
+
+    @property
+    def headline(self) -> str:
+        """The measure that decides when a comparison ends."""
+        name = headline(self.measures)
+        assert name is not None, "settings name at least one measure"
+        return name
+
+    def passes(self) -> tuple[Settings, ...]:
+        """One for each process that the measures need: the profiler slows what is timed after it."""
+        if TIME_KERNEL not in self.measures or len(self.measures) == 1:
+            return (self,)
+        rest = tuple(measure for measure in self.measures if measure != TIME_KERNEL)
+        return replace(self, measures=rest), replace(self, measures=(TIME_KERNEL,))
 
     def to_json(self) -> dict[str, object]:
-        return {"seed": self.seed, "data": self.data.value, "budget_s": self.budget_s, "stop": asdict(self.stop)}
+        return {
+            "seed": self.seed,
+            "data": self.data.value,
+            "budget_s": self.budget_s,
+            "stop": asdict(self.stop),
+            "timer": self.timer.value,
+            "measures": list(self.measures),
+            "duty": self.duty,
+            "processes": self.processes,
+            "process": self.process,
+            "workers": self.workers,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Settings:
-        stop, budget = data["stop"], data["budget_s"]
-        if not isinstance(stop, Mapping):
-            raise ValueError(f"stop {stop!r}: expected an object")
+        stop, budget, measures = data["stop"], data["budget_s"], data["measures"]
+        if not isinstance(stop, Mapping) or not isinstance(measures, list):
+            raise ValueError(f"settings {data!r}: expected stop as an object and measures as a list")
         return cls(
             seed=int(str(data["seed"])),
             data=Data(str(data["data"])),
             budget_s=None if budget is None else float(str(budget)),
             stop=StopRule(**stop),
+            timer=Timer(str(data["timer"])),
+            measures=tuple(str(measure) for measure in measures),
+            duty=float(str(data["duty"])),
+            processes=int(str(data["processes"])),
+            process=int(str(data["process"])),
+            workers=int(str(data["workers"])),
         )

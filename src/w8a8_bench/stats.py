@@ -1,12 +1,9 @@
-"""Medians, their confidence intervals and paired ratios, exact and free of assumptions on the distribution.
-
-Intervals hold for a number of samples fixed in advance. Sampling that stops once an interval is narrow enough covers a
-little less often than the interval says; nothing here corrects for that.
-"""
+"""Medians, their confidence intervals and paired ratios: what is shown, and what decides when sampling ends."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +13,15 @@ Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
 
+# Sampling that ends once an interval is narrow enough favours samples that look narrower than they are: a nominal 95%
+# then covers as little as 92%. Simulated with nominal 95 to 96.6% over five distributions, noise of 0.2 to 1.5% and the
+# rules of `settings.RIGORS`, this one covers 93.8 to 96.8% where sampling ends, be it one cell's end or that of twelve.
+NOMINAL = 0.962
+
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of ratios, and its 95% interval; None where there are too few of them for one."""
+    """`estimate` of ratios, the median of one process, and its `interval`; None where there are too few for one."""
 
     median: float
     interval: Interval | None
@@ -33,57 +35,185 @@ def median(samples: Sequence[float]) -> float:
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
+def estimate(samples: Sequence[float], groups: Sequence[int] | None = None) -> float:
+    """What `interval` is of: the median of one process, the mean of the processes' medians of several.
+
+    Their mean and not their median: it is what Student's interval is of, and of five near-normal values it is half
+    again as efficient. `groups` as for `interval`. Raises ValueError for no samples.
+    """
+    if len(medians := _medians(samples, groups)) > 1:
+        return math.fsum(medians) / len(medians)
+    return median(samples)
+
+
 def median_interval(samples: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """Interval that holds the population's median with at least `confidence`, by order statistics.
+    """Interval that holds the population's median with very nearly `confidence`, by interpolated order statistics.
 
     The number of samples below the median is binomial with p = 1/2 whatever the distribution, so the r-th smallest and
-    the r-th largest enclose it but for twice the tail P(Binomial(n, 1/2) < r): Conover, Practical Nonparametric
-    Statistics, 3rd edition, section 3.2. None where even the extremes don't reach `confidence`: below 6 samples at 95%.
-    Sequential stopping is not corrected for.
+    the r-th largest enclose it but for twice the tail P(Binomial(n, 1/2) < r). Between the two r that bracket
+    `confidence`, ends are interpolated as Hettmansperger and Sheather do (Statistics & Probability Letters 4, 1986; for
+    any quantile, Nyblom, the same journal 14, 1992). None where even the extremes don't reach `confidence`: below 6
+    samples at 95%. Holds for a number of samples fixed in advance; `interval` holds where sampling ended too.
     """
-    rank = _rank(len(samples), confidence)
-    if rank is None:
+    place = _place(len(samples), confidence)
+    if place is None:
         return None
+    rank, inward = place
     ordered = sorted(samples)
-    return ordered[rank - 1], ordered[-rank]
+    ends = rank - 1, rank, len(ordered) - rank - 1, len(ordered) - rank
+    low, low_next, high_next, high = (_unrounded(ordered, index) for index in ends)
+    return low + inward * (low_next - low), high + inward * (high_next - high)
 
 
-def half_width(samples: Sequence[float]) -> float | None:
-    """Half the width of the median's 95% interval, over the median; None where there is no interval."""
-    interval, middle = median_interval(samples), median(samples) if samples else 0.0
-    if interval is None or middle == 0.0:
+def interval(samples: Sequence[float], groups: Sequence[int] | None = None) -> Interval | None:
+    """The 95% interval of `estimate`: the one that is shown, and the one that ends sampling.
+
+    `groups` is the process of each sample. From one process (or None): `median_interval` at `NOMINAL`, so that it
+    covers about as often as it says at whichever block sampling ended. The samples don't tell how they ended, so a
+    narrower interval for display would cover too seldom. From several: samples of a process share its addresses, clocks
+    and compilation and aren't independent, so Student's interval of the processes' medians, whose number was fixed in
+    advance; two processes are enough for one, but a wide one. None where a single process has fewer than 6 samples.
+    Raises ValueError where `groups` and samples differ in number.
+    """
+    medians = _medians(samples, groups)
+    if len(medians) < 2:
+        return median_interval(samples, NOMINAL)
+    degrees = len(medians) - 1
+    middle = math.fsum(medians) / len(medians)
+    variance = math.fsum((value - middle) ** 2 for value in medians) / degrees
+    reach = t_quantile((1 + CONFIDENCE) / 2, degrees) * math.sqrt(variance / len(medians))
+    return middle - reach, middle + reach
+
+
+def half_width(samples: Sequence[float], groups: Sequence[int] | None = None) -> float | None:
+    """Half the width of `interval`, over `estimate`; None where there is no interval."""
+    if not samples:
         return None
-    low, high = interval
+    ends, middle = interval(samples, groups), estimate(samples, groups)
+    if ends is None or middle == 0.0:
+        return None
+    low, high = ends
     return (high - low) / 2 / abs(middle)
 
 
 def paired_ratio(
-    a_samples: Sequence[float], a_blocks: Sequence[int], b_samples: Sequence[float], b_blocks: Sequence[int]
+    a_samples: Sequence[float],
+    a_blocks: Sequence[int],
+    b_samples: Sequence[float],
+    b_blocks: Sequence[int],
+    process_of_block: Sequence[int] = (),
 ) -> Ratio | None:
     """Ratio a / b, from pairs of samples taken in the same block, where drift and heat fell on both alike.
 
-    The median of the pairs' ratios and its interval by order statistics, as `median_interval` gives it. None where no
-    block holds both. Raises ValueError where samples and blocks differ in number, a block comes twice, or a sample of b
-    is not above zero.
+    The `estimate` of the pairs' ratios and its `interval`. Entry i of `process_of_block` is the process of block i;
+    empty where all are of one. None where no block holds both. Raises ValueError where samples and blocks differ in
+    number, a block comes twice or is of no process, or a sample of b is not above zero.
     """
     a, b = _by_block(a_samples, a_blocks), _by_block(b_samples, b_blocks)
     if any(sample <= 0 for sample in b.values()):
         raise ValueError("a sample to divide by is not above zero")
-    ratios = [sample / b[block] for block, sample in a.items() if block in b]
-    return Ratio(median(ratios), median_interval(ratios)) if ratios else None
+    ratios = {block: sample / b[block] for block, sample in a.items() if block in b}
+    if not ratios:
+        return None
+    if process_of_block and not all(0 <= block < len(process_of_block) for block in ratios):
+        raise ValueError(f"blocks {sorted(ratios)}: expected each below {len(process_of_block)}, which have a process")
+    groups = [process_of_block[block] for block in ratios] if process_of_block else None
+    values = list(ratios.values())
+    return Ratio(estimate(values, groups), interval(values, groups))
+
+
+def differs(ratios: Sequence[float], *, margin: float = 0.001, confidence: float = 0.99) -> int:
+    """1 where the median of ratios is above 1 by more than `margin` with `confidence`, -1 where below, else 0.
+
+    By `median_interval`, for pairs of one process; 0 also where they are too few for one: below 8 at 99%.
+    """
+    ends = median_interval(ratios, confidence)
+    if ends is None:
+        return 0
+    low, high = ends
+    return int(low > 1 + margin) - int(high < 1 - margin)
+
+
+@functools.lru_cache(maxsize=256)
+def t_quantile(probability: float, degrees: int) -> float:
+    """Value that Student's t of `degrees` of freedom stays below with `probability`, between 1/2 and 1.
+
+    Bisection of the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun, Handbook of Mathematical Functions, in
+    the angle atan(t / sqrt(degrees)).
+    """
+    if not 0.5 <= probability < 1 or degrees < 1:
+        raise ValueError(f"probability {probability}, {degrees} degrees of freedom: expected [0.5, 1) and 1 or more")
+    within = 2 * probability - 1
+    low, high = 0.0, math.pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        if _t_within(middle, degrees) < within:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _t_within(angle: float, degrees: int) -> float:
+    """P(|T| < sqrt(degrees) tan(angle))."""
+    odd = degrees % 2
+    cosine = math.cos(angle)
+    term, total = (cosine if odd else 1.0), 0.0
+    for power in range(odd, degrees - 1, 2):
+        total += term
+        term *= cosine**2 * (power + 1) / (power + 2)
+    total *= math.sin(angle)
+    return (angle + total) * 2 / math.pi if odd else total
+
+
+def _medians(samples: Sequence[float], groups: Sequence[int] | None) -> list[float]:
+    """Of each process; none where there are no groups."""
+    if groups is None:
+        return []
+    if len(groups) != len(samples):
+        raise ValueError(f"{len(samples)} samples of {len(groups)} groups: expected a group a sample")
+    by_group: dict[int, list[float]] = {}
+    for sample, group in zip(samples, groups, strict=True):
+        by_group.setdefault(group, []).append(sample)
+    return [median(members) for members in by_group.values()]
+
+
+def _unrounded(ordered: Sequence[float], index: int) -> float:
+    """The order statistic as it was before a clock rounded it: ties spread evenly over the tick around them.
+
+    Without it an interval's ends sit on ticks, and one that is two ticks wide covers as little as 88%. The tick is the
+    smallest distance of unequal samples. A sample without a tie stays as it is.
+    """
+    value = ordered[index]
+    first, after = index, index + 1
+    while first > 0 and ordered[first - 1] == value:
+        first -= 1
+    while after < len(ordered) and ordered[after] == value:
+        after += 1
+    ties = after - first
+    if ties == 1:
+        return value
+    tick = min((b - a for a, b in itertools.pairwise(ordered) if b > a), default=0.0)
+    return value + tick * ((index - first + 0.5) / ties - 0.5)
 
 
 @functools.lru_cache(maxsize=1024)
-def _rank(n: int, confidence: float) -> int | None:
-    """Largest r with P(Binomial(n, 1/2) < r) <= (1 - confidence) / 2, in whole numbers; None where it is below 1."""
+def _place(n: int, confidence: float) -> tuple[int, float] | None:
+    """Where an end of the interval lies: the r-th sample, and the share of the way to the next one inward.
+
+    r is the largest with P(Binomial(n, 1/2) < r) <= (1 - confidence) / 2, in whole numbers; None where it is below 1.
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence}: expected a value between 0 and 1")
     allowed = Fraction(1 - confidence) / 2 * 2**n
-    rank, below = 0, 1  # `below` is 2^n P(Binomial(n, 1/2) < rank + 1)
-    while below <= allowed:
+    rank, below, ways = 0, 0, 1  # `below` is 2^n P(Binomial(n, 1/2) < rank), `ways` that of exactly rank
+    while below + ways <= allowed:
+        below += ways
+        ways = ways * (n - rank) // (rank + 1)
         rank += 1
-        below += math.comb(n, rank)
-    return rank or None
+    if not rank:
+        return None
+    share = (allowed - below) / ways
+    return rank, float((n - rank) * share / (rank + (n - 2 * rank) * share))
 
 
 def _by_block(samples: Sequence[float], blocks: Sequence[int]) -> dict[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DOOR, ROOT, environment
+
+from w8a8_bench import store
 
 CPU = ("--device", "cpu")
 SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
@@ -200,6 +203,68 @@ def test_a_spent_budget_is_recorded_as_skipped(cli, tmp_path):
     statuses = {line["status"] for line in lines(tmp_path / "r.jsonl") if line["kind"] == "cell"}
     assert "skipped" in statuses
     assert all(line["reason"] for line in lines(tmp_path / "r.jsonl") if line.get("status") == "skipped")
+
+
+ONE = ("square_bench", "--dim-start", "32", "--dim-end", "32", "--dim-increment", "1", "--kernels", *KERNELS)
+
+
+def timed(path: Path) -> list[dict]:
+    found = [line for line in lines(path) if line["kind"] == "cell"]
+    assert [line["status"] for line in found] == ["ok"] * len(KERNELS)
+    return found
+
+
+def test_quick_rigor_takes_no_more_blocks_than_it_says(cli, tmp_path):
+    result = cli("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--out", "r.jsonl")
+    assert result.returncode == 0, result.stderr
+    for line in timed(tmp_path / "r.jsonl"):
+        assert 6 <= len(line["samples"]["time_host"]) <= 12
+        assert line["blocks"]["time_host"] == list(range(len(line["samples"]["time_host"])))
+    header, *_, end = lines(tmp_path / "r.jsonl")
+    assert header["schema"] == 2
+    assert header["settings"]["stop"]["max_blocks"] == 12
+    assert end["duplicate"]["kernel"] == KERNELS[0]
+    assert len(end["duplicate"]["samples"]["time_host"]) == end["blocks"] <= 12
+    assert "noise floor: " in result.stdout
+    assert "took " in result.stdout and "% not timing)" in result.stdout
+
+
+def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli, tmp_path):
+    words = ("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--processes", "2", "--out", "r.jsonl")
+    result = cli(*words)
+    assert result.returncode == 0, result.stderr
+    records = store.read(tmp_path / "r.jsonl")
+    assert records.warnings == ()
+    for record in records.records:
+        taken, process = record.samples["time_host"], record.groups("time_host")
+        assert len(taken) == len(process)
+        assert set(process) == {0, 1}
+        assert all(6 <= process.count(one) <= 12 for one in (0, 1))
+        assert len(set(record.blocks["time_host"])) == len(taken)
+    (end,) = records.ends
+    assert end.blocks == len(records.records[0].samples["time_host"])
+    assert len(end.machine["processes"]) == 2
+    rows = [line for line in result.stdout.splitlines() if line.startswith(KERNELS) and " ok" in line]
+    assert len(rows) == 2
+    assert all(re.search(r" ±\d+\.\d\d%", row) for row in rows), "no interval"
+    noise = next(line for line in result.stdout.splitlines() if line.startswith("noise floor: "))
+    assert re.search(r"x \(-?[\d.]+ to [\d.]+\), ", noise)
+    resumed = cli(*words, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [(("--processes", "3"), "processes"), (("--duty", "0.25"), "duty")],
+)
+def test_resuming_with_another_way_of_timing_is_refused(cli, tmp_path, option, says):
+    words = ("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--out", "r.jsonl")
+    assert cli(*words).returncode == 0
+    before = (tmp_path / "r.jsonl").read_bytes()
+    result = cli(*words, *option, "--resume")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert says in result.stderr
+    assert (tmp_path / "r.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("words", [("--help",), ("list", "kernels"), ("list", "models"), ("list", "schemes")])

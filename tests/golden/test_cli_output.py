@@ -52,6 +52,8 @@ RUNS = {
 }
 
 ERRORS = {
+    "doctor_timing_on_a_cpu": ("doctor", "--timing", "--device", "cpu"),
+    "doctor_out_without_timing": ("doctor", "--out", "x.jsonl"),
     "no_command": (),
     "no_dtype": SQUARE,
     "unknown_command": ("--dtype", "int8", "cube_bench"),
@@ -121,6 +123,16 @@ ERRORS = {
     "word_that_is_no_command": ("foo",),
     "resume_without_out": ("--dtype", "int8", *CPU, *SQUARE, "--resume"),
     "csv_missing": ("--dtype", "int8", "csv_bench", "--csv", "nowhere.csv"),
+    "timer_graph_on_cpu": ("--dtype", "int8", *CPU, *SQUARE, "--timer", "graph"),
+    "timer_event_on_cpu": ("--dtype", "int8", *CPU, *SQUARE, "--timer", "event"),
+    "measure_hot_on_cpu": ("--dtype", "int8", *CPU, *SQUARE, "--measure", "hot"),
+    "measure_kernel_on_cpu": ("--dtype", "int8", *CPU, *SQUARE, "--measure", "kernel"),
+    "measure_nonsense": ("--dtype", "int8", *CPU, *SQUARE, "--measure", "nonsense"),
+    "processes_zero": ("--dtype", "int8", *SQUARE, "--processes", "0"),
+    "processes_no_number": ("--dtype", "int8", *SQUARE, "--processes", "two"),
+    "duty_zero": ("--dtype", "int8", *SQUARE, "--duty", "0"),
+    "duty_over_one": ("--dtype", "int8", *SQUARE, "--duty", "1.5"),
+    "duty_nan": ("--dtype", "int8", *SQUARE, "--duty", "nan"),
     "budget_negative": ("--dtype", "int8", *SQUARE, "--budget", "-1"),
     "list_nothing": ("list",),
     "list_unknown": ("list", "kernel"),
@@ -134,6 +146,8 @@ def mask(text: str) -> str:
         if re.search(r", torch \S+, .*data \w+, seed", line):
             line = "<device>, " + line[line.index("data ") :]
         line = re.sub(r"-\d{9,}\.(jsonl|pkl)", r"-<time>.\1", line)
+        line = re.sub(r"itself [\d.]+x( \([\d.]+ to [\d.]+\))?, \d+ blocks$", "itself <noise>, <count> blocks", line)
+        line = re.sub(r"^took [\d.]+ s: .*", lambda took: re.sub(r"-?\d+(\.\d+)?", "#", took[0]), line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
         if "|" in line or "±" in line or re.search(r"\b(ok|unsupported|skipped)\b", line):
             line = re.sub(r"(?<![\w=-])±?\d+(\.\d+)?(e[-+]?\d+)?(%| ?(us|ms|ns|s|x)\b)?(?![\w)])", "#", line)
@@ -168,3 +182,12 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(cli, tmp_path, na
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert list(tmp_path.iterdir()) == []
     assert_golden(f"error_{name}", result.stderr)
+
+
+@pytest.mark.parametrize("option", [("--timer", "sundial"), ("--rigor", "perfect")])
+def test_an_unknown_choice_is_one_line_with_the_choices(cli, tmp_path, option):
+    result = cli("--dtype", "int8", *SQUARE, *option)  # argparse words it, and not alike in every Python
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert option[1] in result.stderr
+    assert {"--timer": "graph", "--rigor": "standard"}[option[0]] in result.stderr
+    assert list(tmp_path.iterdir()) == []

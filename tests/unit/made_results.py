@@ -25,7 +25,7 @@ HEADER = RunHeader(
 
 
 def record(kernel: str, *seconds: float, comparison: int = 0, shape: GemmShape = SHAPE, **changes: object) -> Record:
-    """A record of `kernel` with one sample of `time_host` a block."""
+    """A record of `kernel` with one sample of `time_host` a block; samples in `changes` get blocks likewise."""
     name = KernelName.parse(kernel)
     activations = changes.pop("activations", Activations.PREQUANTIZED)
     made = Record(
@@ -39,12 +39,13 @@ def record(kernel: str, *seconds: float, comparison: int = 0, shape: GemmShape =
         error={"relative": 1.66e-3, "worst": 0.5},
         config={},
         samples={"time_host": seconds} if seconds else {},
-        blocks=tuple(range(len(seconds))),
         launches_per_sample={"time_host": 4} if seconds else {},
-        clock_mhz=None,
         flags=(),
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    if "blocks" in changes:
+        return made
+    return replace(made, blocks={measure: tuple(range(len(taken))) for measure, taken in made.samples.items()})
 
 
 def end(records: Sequence[Record]) -> ComparisonEnd:
@@ -54,7 +55,20 @@ def end(records: Sequence[Record]) -> ComparisonEnd:
 
 
 END = ComparisonEnd(
-    index=3, shape=SHAPE, labels=LABELS, seconds={"setup": 0.5, "check": 1.0, "timing": 2.25}, blocks=12, cells=2
+    index=3,
+    shape=SHAPE,
+    labels=LABELS,
+    seconds={"setup": 0.5, "check": 1.0, "timing": 2.25},
+    blocks=12,
+    cells=2,
+    duplicate={
+        "cell": "pytorch_i8_i8_bf16_scaled_mm",
+        "kernel": "pytorch_i8_i8_bf16_scaled_mm",
+        "samples": {"time_host": (1.25e-5, 1.5e-5)},
+        "blocks": {"time_host": (0, 1)},
+    },
+    machine={"telemetry": "NVML", "blocks": [], "other_processes": None, "voided_blocks": 1},
+    memory_bytes=1 << 30,
 )
 RECORD = record(
     "pytorch_i8_i8_bf16_scaled_mm",
@@ -63,6 +77,8 @@ RECORD = record(
     comparison=3,
     labels=LABELS,
     config={"tile": [128, 64], "stages": 3},
-    clock_mhz=1980.0,
+    processes=(0, 1),
+    clock_mhz={"time_host": (1980.0, 1965.0)},
+    rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
 )

@@ -12,7 +12,7 @@ from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.settings import Settings, StopRule
-from w8a8_bench.sweep.drive import SweepRefused, Worker, refuse_too_large, run_sweep
+from w8a8_bench.sweep.drive import SweepRefused, Team, Worker, refuse_too_large, run_sweep
 from w8a8_bench.sweep.plan import make_plan
 
 KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
@@ -25,14 +25,14 @@ def plan(*sizes: int):
 
 def test_a_lost_worker_is_a_status_with_its_reason_and_the_sweep_goes_on():
     finished = []
-    with Worker("cpu") as worker:
-        worker.hello()
+    with Team("cpu") as team:
+        team.first.hello()
 
         def progress(comparison, phase, what, done):
             if comparison.index == 0 and what == KERNELS[1]:
-                os.kill(worker.process_id, signal.SIGKILL)
+                os.kill(team.first.process_id, signal.SIGKILL)
 
-        run_sweep(worker, plan(16, 32), QUICK, progress=progress, finished=finished.append)
+        run_sweep(team, plan(16, 32), QUICK, progress=progress, finished=finished.append)
     first, second = finished
     assert [record.status for record in first.records] == [Status.SKIPPED, Status.CRASHED]
     assert "SIGKILL" in first.records[1].reason
@@ -49,4 +49,4 @@ def test_what_does_not_fit_is_refused_with_both_sizes():
         device, environment = worker.hello()
     assert environment["torch"]
     with pytest.raises(SweepRefused, match=r"needs about .* GiB and .* GiB free"):
-        refuse_too_large(plan(46000), device)
+        refuse_too_large(plan(46000), device, QUICK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_results import record
+from made_results import END, record
 
 from w8a8_bench import metrics
 from w8a8_bench.kernel import Status
@@ -61,21 +61,61 @@ def test_baseline_is_a_kernel_that_names_can_read() -> None:
 def test_speedup_is_of_the_same_blocks_and_above_one_where_faster() -> None:
     baseline = record(metrics.BASELINE, *(4.0 * drift for drift in range(1, 8)))
     fast = record(INT8, *(2.0 * drift for drift in range(1, 8)))
-    assert metrics.speedup(fast, baseline) == Ratio(2.0, (2.0, 2.0))
-    assert metrics.speedup(baseline, baseline) == Ratio(1.0, (1.0, 1.0))
+    assert metrics.speedup(fast, baseline, "time_host") == Ratio(2.0, (2.0, 2.0))
+    assert metrics.speedup(baseline, baseline, "time_host") == Ratio(1.0, (1.0, 1.0))
 
 
 def test_no_speedup_where_one_side_was_not_measured() -> None:
     baseline, fast = record(metrics.BASELINE, 2.0), record(INT8, 1.0)
-    assert metrics.speedup(replace(fast, status=Status.INCORRECT), baseline) is None
-    assert metrics.speedup(fast, replace(baseline, status=Status.SKIPPED)) is None
+    assert metrics.speedup(replace(fast, status=Status.INCORRECT), baseline, "time_host") is None
+    assert metrics.speedup(fast, replace(baseline, status=Status.SKIPPED), "time_host") is None
     assert metrics.speedup(fast, baseline, "time_cold_l2") is None
-    assert metrics.speedup(fast, replace(baseline, blocks=(9,))) is None
+    assert metrics.speedup(fast, replace(baseline, blocks={"time_host": (9,)}), "time_host") is None
 
 
 def test_speedup_across_comparisons_is_refused() -> None:
     with pytest.raises(ValueError, match="within one comparison"):
-        metrics.speedup(record(INT8, 1.0, comparison=1), record(metrics.BASELINE, 1.0, comparison=2))
+        metrics.speedup(record(INT8, 1.0, comparison=1), record(metrics.BASELINE, 1.0, comparison=2), "time_host")
+
+
+def test_speedup_of_several_processes_is_the_mean_of_their_medians() -> None:
+    processes = (0, 0, 1, 1)
+    baseline = record(metrics.BASELINE, 4.0, 4.0, 6.0, 6.0, processes=processes)
+    fast = record(INT8, 2.0, 2.0, 2.0, 2.0, processes=processes)
+    ratio = metrics.speedup(fast, baseline, "time_host")
+    assert ratio is not None and ratio.median == 2.5
+    assert ratio.interval is not None and ratio.interval[0] < 2.0, "two processes that differ leave a wide interval"
+
+
+def duplicate(kernel: str, seconds: tuple[float, ...], blocks: tuple[int, ...]):
+    return replace(
+        END,
+        duplicate={
+            "kernel": kernel,
+            "cell": kernel,
+            "samples": {"time_host": seconds},
+            "blocks": {"time_host": blocks},
+        },
+    )
+
+
+def test_noise_floor_is_the_duplicate_over_its_original_block_by_block() -> None:
+    other, original = record(INT8, *[9.0] * 7), record(metrics.BASELINE, *map(float, range(1, 8)))
+    end = duplicate(metrics.BASELINE, tuple(1.01 * block for block in range(1, 8)), tuple(range(7)))
+    floor = metrics.noise_floor(end, [other, original], "time_host")
+    assert floor is not None
+    assert floor.median == pytest.approx(1.01)
+    assert floor.interval == pytest.approx((1.01, 1.01))
+
+
+def test_noise_floor_is_none_where_nothing_can_be_compared() -> None:
+    original, end = record(metrics.BASELINE, 1.0, 2.0), duplicate(metrics.BASELINE, (1.0, 2.0), (0, 1))
+    assert metrics.noise_floor(end, [original], "time_host") is not None
+    assert metrics.noise_floor(end, [record(INT8, 1.0, 2.0)], "time_host") is None
+    assert metrics.noise_floor(end, [replace(original, status=Status.INCORRECT)], "time_host") is None
+    assert metrics.noise_floor(end, [original], "time_hot_l2") is None
+    assert metrics.noise_floor(replace(end, duplicate={}), [original], "time_host") is None
+    assert metrics.noise_floor(duplicate(metrics.BASELINE, (1.0,), (5,)), [original], "time_host") is None
 
 
 @pytest.mark.parametrize(

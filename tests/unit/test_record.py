@@ -11,6 +11,12 @@ from made_results import END, HEADER, RECORD
 
 from w8a8_bench.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
+SINCE_SCHEMA_2 = {
+    "cell": {"processes": (), "rotation": {}},
+    "comparison": {"duplicate": {}, "machine": {}, "memory_bytes": None},
+}
+"""Fields that a file of schema 1 lacks, and what they are then."""
+
 
 def through_json(item):
     return type(item).from_json(json.loads(json.dumps(item.to_json(), allow_nan=False)))
@@ -23,7 +29,9 @@ def test_nothing_is_lost_on_the_way_through_json(item) -> None:
 
 
 def test_a_cell_without_an_answer_keeps_its_reason() -> None:
-    bare = replace(RECORD, error=None, samples={}, blocks=(), launches_per_sample={}, flags=(), reason="k=72: no")
+    bare = replace(
+        RECORD, error=None, samples={}, blocks={}, launches_per_sample={}, clock_mhz={}, flags=(), reason="k=72: no"
+    )
     assert through_json(bare) == bare
 
 
@@ -46,8 +54,11 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
             continue
         lacking = item.to_json()
         del lacking[name]
-        with pytest.raises(ValueError, match=f"^{name} is missing"):
-            type(item).from_json(lacking)
+        if name in SINCE_SCHEMA_2.get(item.KIND, {}):
+            assert getattr(type(item).from_json(lacking), name) == SINCE_SCHEMA_2[item.KIND][name]
+        else:
+            with pytest.raises(ValueError, match=f"^{name} is missing"):
+                type(item).from_json(lacking)
         wrong = "text" if isinstance(value, dict) else {}
         with pytest.raises(ValueError, match=f"^{name} "):
             type(item).from_json({**item.to_json(), name: wrong})
@@ -59,6 +70,16 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"comparison": True}, "comparison True: expected a whole number"),
         ({"comparison": -1}, "comparison -1: expected at least 0"),
         ({"samples": {"time_host": [1.0]}}, "samples.time_host: 1 samples of 2 blocks"),
+        ({"samples": {"time_hot_l2": [1.0]}}, "samples.time_hot_l2: 1 samples of 0 blocks"),
+        ({"blocks": {"time_host": [0, 1, 2]}}, "samples.time_host: 2 samples of 3 blocks"),
+        ({"blocks": {"time_host": [0, "1"]}}, "blocks.time_host[1] '1': expected a whole number"),
+        ({"blocks": {"time_host": [0, 2]}}, "processes: 2 entries and a block number 2"),
+        ({"processes": [0, "1"]}, "processes[1] '1': expected a whole number"),
+        ({"clock_mhz": {"time_host": [1980.0]}}, "clock_mhz.time_host: 1 clocks of 2 samples"),
+        ({"clock_mhz": {"time_hot_l2": [1980.0]}}, "clock_mhz.time_hot_l2: 1 clocks of 0 samples"),
+        ({"clock_mhz": {"time_host": [1980.0, 0]}}, "clock_mhz.time_host[1] 0.0: expected MHz above zero"),
+        ({"rotation": {"sets": 1.5}}, "rotation.sets 1.5: expected a whole number"),
+        ({"rotation": {"sets": -1}}, "rotation.sets -1: expected at least 0"),
         ({"samples": {"time_host": [1.0, "2"]}}, "samples.time_host[1] '2': expected a whole number or a number"),
         ({"samples": {"time_host": [1.0, 0.0]}}, "samples.time_host[1] 0.0: expected seconds above zero"),
         ({"samples": {"time_host": [1.0, math.inf]}}, "samples.time_host[1] inf"),
@@ -85,13 +106,71 @@ def test_fields_of_later_versions_are_passed_over() -> None:
 
 
 def test_a_newer_schema_says_to_upgrade_before_anything_else() -> None:
-    with pytest.raises(ValueError, match=r"^schema 9 is newer than this version reads \(1\): upgrade w8a8-bench$"):
+    with pytest.raises(ValueError, match=r"^schema 9 is newer than this version reads \(2\): upgrade w8a8-bench$"):
         RunHeader.from_json({"kind": "run", "schema": 9})
     with pytest.raises(ValueError, match="schema 0"):
         RunHeader.from_json({**HEADER.to_json(), "schema": 0})
-    assert HEADER.schema == SCHEMA == 1
+    assert HEADER.schema == SCHEMA == 2
 
 
 def test_a_size_of_an_ended_comparison_is_checked() -> None:
     with pytest.raises(ValueError, match=r"shape\.k is missing"):
         ComparisonEnd.from_json({**END.to_json(), "shape": {"m": 1, "n": 1}})
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"duplicate": {"samples": {}, "blocks": {}}}, "kernel is missing"),
+        ({"duplicate": {**END.duplicate, "blocks": {"time_host": [0]}}}, "samples.time_host: 2 samples of 1 blocks"),
+        ({"duplicate": {**END.duplicate, "samples": {"time_host": [0.0, 1.0]}}}, "samples.time_host[0] 0.0"),
+        ({"memory_bytes": 1.5}, "memory_bytes 1.5: expected a whole number or null"),
+        ({"machine": None}, "machine None: expected an object"),
+    ],
+)
+def test_a_wrong_value_at_the_end_of_a_comparison_is_shown(change, expected) -> None:
+    with pytest.raises(ValueError) as caught:
+        ComparisonEnd.from_json(json.loads(json.dumps({**END.to_json(), **change})))
+    assert str(caught.value).startswith(expected)
+
+
+def test_the_duplicates_samples_come_with_their_blocks() -> None:
+    assert through_json(END).duplicate_samples("time_host") == ((1.25e-5, 1.5e-5), (0, 1))
+    assert END.duplicate_samples("time_hot_l2") is None
+    assert replace(END, duplicate={}).duplicate_samples("time_host") is None
+
+
+def test_each_sample_is_of_the_process_that_its_block_belongs_to() -> None:
+    measures = {"time_host": (1.0, 2.0, 3.0), "time_hot_l2": (4.0,)}
+    blocks = {"time_host": (0, 2, 3), "time_hot_l2": (3,)}
+    several = replace(RECORD, samples=measures, blocks=blocks, processes=(0, 0, 1, 1), clock_mhz={})
+    assert through_json(several).groups("time_host") == (0, 1, 1)
+    assert through_json(several).groups("time_hot_l2") == (1,)
+    assert replace(several, processes=()).groups("time_host") == (0, 0, 0)
+
+
+def schema_1(**changes: object) -> dict[str, object]:
+    """A cell as version 0.1 wrote it: one list of blocks for all measures, and no clock."""
+    data = RECORD.to_json()
+    del data["processes"], data["rotation"]
+    samples = {"time_host": [1.25e-5, 1.5e-5], "time_host_quant": [1e-6, 2e-6]}
+    return {**data, "samples": samples, "blocks": [0, 1], "clock_mhz": None, **changes}
+
+
+def test_a_cell_of_schema_1_reads_with_its_blocks_for_every_measure() -> None:
+    old = Record.from_json(schema_1())
+    assert old.samples == {"time_host": (1.25e-5, 1.5e-5), "time_host_quant": (1e-6, 2e-6)}
+    assert old.blocks == {"time_host": (0, 1), "time_host_quant": (0, 1)}
+    assert (old.clock_mhz, old.processes, old.rotation) == ({}, (), {})
+    assert through_json(old) == old, "it is written as schema 2"
+    assert Record.from_json(schema_1(samples={}, blocks=[])).blocks == {}
+    with pytest.raises(ValueError, match=r"^samples\.time_host: 2 samples of 3 blocks"):
+        Record.from_json(schema_1(blocks=[0, 1, 2]))
+    with pytest.raises(ValueError, match=r"^blocks\[1\] '1'"):
+        Record.from_json(schema_1(blocks=[0, "1"]))
+
+
+def test_an_end_of_schema_1_reads_without_what_it_lacks() -> None:
+    data = {name: END.to_json()[name] for name in ("kind", "index", "shape", "labels", "seconds", "blocks", "cells")}
+    assert ComparisonEnd.from_json(data) == replace(END, duplicate={}, machine={}, memory_bytes=None)
+    assert RunHeader.from_json({**HEADER.to_json(), "schema": 1}).schema == 1

@@ -16,6 +16,7 @@ from made_results import HEADER, end, record
 from w8a8_bench import store
 from w8a8_bench.store import StoreError, Writer
 
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 
 
@@ -332,7 +333,7 @@ class Bomb:
         (b'{"kind": "cell"}\n', "no run header"),
         (
             b'{"kind": "run", "schema": 9}\n',
-            "line 1: schema 9 is newer than this version reads (1): upgrade w8a8-bench",
+            "line 1: schema 9 is newer than this version reads (2): upgrade w8a8-bench",
         ),
         (b'{"kind": "run", "schema": 1}\n', "line 1: command is missing"),
         (pickle.dumps(Bomb()), "a pickle is never loaded"),
@@ -351,3 +352,37 @@ def test_a_missing_or_empty_file_has_nothing_to_read(path) -> None:
     assert "is empty" in line(store.read, path)
     write(path, 0, resume=True)
     assert len(store.read(path).ends) == 1
+
+
+SCHEMA_1 = (
+    '{"kind": "run", "schema": 1, "command": ["w8a8-bench"], "time": "2026-11-23T02:29:50+00:00", "environment": {}, '
+    '"device": {"kind": "cuda"}, "plan": {"comparisons": 1}, "settings": {"seed": 0}, "resumed": false}\n'
+    '{"kind": "cell", "comparison": 0, "kernel": "pytorch_bf16_bf16_bf16_matmul-no-scales", "provider": "pytorch", '
+    '"problem": {"m": 128, "n": 128, "k": 128, "format": "bf16", "out": "bf16", "scheme": null, "azp": "none", '
+    '"bias": false, "activations": "prequantized"}, "labels": {}, "status": "ok", "reason": "", "error": null, '
+    '"config": {}, "samples": {"time_host": [1.8e-05, 1.7e-05], "time_host_quant": [1e-06, 2e-06]}, "blocks": [0, 1], '
+    '"launches_per_sample": {"time_host": 4}, "clock_mhz": null, "flags": []}\n'
+    '{"kind": "comparison", "index": 0, "shape": {"m": 128, "n": 128, "k": 128}, "labels": {}, '
+    '"seconds": {"setup": 0.5}, "blocks": 2, "cells": 1}\n'
+)
+
+
+def test_a_file_of_schema_1_is_read_as_it_was_meant_and_gone_on_with(path) -> None:
+    path.write_text(SCHEMA_1)
+    results = store.read(path)
+    (old,), (closed,) = results.records, results.ends
+    assert results.headers[0].schema == 1
+    assert old.samples == {"time_host": (1.8e-5, 1.7e-5), "time_host_quant": (1e-6, 2e-6)}
+    assert old.blocks == {"time_host": (0, 1), "time_host_quant": (0, 1)}
+    assert (closed.blocks, closed.duplicate, closed.machine, closed.memory_bytes) == (2, {}, {}, None)
+    write(path, 1, resume=True)
+    assert [one.schema for one in store.read(path).headers] == [1, 2]
+    assert store.read(path).records[0] == old
+
+
+def test_committed_results_of_schema_1_keep_every_sample() -> None:
+    results = store.read(ROOT / "results/h200/square_fp8.jsonl.gz")
+    timed = [one for one in results.records if one.samples]
+    assert timed
+    for one in timed:
+        assert all(len(one.blocks[measure]) == len(seconds) for measure, seconds in one.samples.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from made_results import LABELS, record
+from made_results import LABELS, end, record
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.metrics import BASELINE
@@ -32,11 +32,11 @@ def row(text: str, kernel: str) -> list[str]:
 
 def test_table_reads_as_promised() -> None:
     assert render([BASE, FAST, REFUSED]) == (
-        "m=16 n=64 k=32\n"
-        "kernel                                     median  ±95%   TFLOP/s  vs bf16    error  status       reason\n"
-        "pytorch_bf16_bf16_bf16_matmul-no-scales  4.000 us  ±0.0%  0.01638    1.00x  1.7e-03  ok\n"
-        "pytorch_i8_i8_bf16_scaled_mm             2.000 us  ±5.0%  0.03277    2.00x  1.7e-03  ok\n"
-        "pytorch_fp8_fp8_bf16_scaled_mm                  -  -            -        -        -  unsupported  needs sm_89"
+        "m=16 n=64 k=32  time_host\n"
+        "kernel                                     median  ±95%    TFLOP/s  vs bf16    error  status       reason\n"
+        "pytorch_bf16_bf16_bf16_matmul-no-scales  4.000 us  ±0.00%  0.01638    1.00x  1.7e-03  ok\n"
+        "pytorch_i8_i8_bf16_scaled_mm             2.000 us  ±4.51%  0.03277    2.00x  1.7e-03  ok\n"
+        "pytorch_fp8_fp8_bf16_scaled_mm                  -  -             -        -        -  unsupported  needs sm_89"
     )
 
 
@@ -62,8 +62,8 @@ def test_shapes_and_labels_part_the_groups_in_order() -> None:
         line for line in render([one, two, replace(BASE, comparison=1, labels=LABELS)]).splitlines() if "m=" in line
     ]
     assert titles == [
-        "m=16 n=64 k=32  (meta-llama/Llama-3-8b, qkv_proj, TP2)",
-        "m=16 n=64 k=32  (meta-llama/Llama-3-8b, o_proj, TP2)  note=x",
+        "m=16 n=64 k=32  (meta-llama/Llama-3-8b, qkv_proj, TP2)  time_host",
+        "m=16 n=64 k=32  (meta-llama/Llama-3-8b, o_proj, TP2)  note=x  time_host",
     ]
 
 
@@ -76,7 +76,7 @@ def test_parts_of_dynamic_activations_have_columns_of_their_own() -> None:
     dynamic = made(INT8, 3e-6, samples=parts, activations=Activations.DYNAMIC)
     text = render([dynamic, BASE])
     assert row(text, f"{INT8}[dynamic]")[:7] == ["3.000", "us", "-", "1.000", "us", "2.000", "us"]
-    assert row(text, BASELINE)[:5] == ["4.000", "us", "±0.0%", "-", "-"]
+    assert row(text, BASELINE)[:5] == ["4.000", "us", "±0.00%", "-", "-"]
     assert "quant" not in render([BASE])
 
 
@@ -89,13 +89,101 @@ def test_emulated_fp8_is_never_shown_without_saying_so() -> None:
 
 
 def test_an_unsettled_cell_says_so_beside_its_interval() -> None:
-    assert "±5.0% unsettled" in render([replace(FAST, flags=("unsettled",))])
+    assert "±4.51% unsettled" in render([replace(FAST, flags=("unsettled",))])
 
 
-def test_the_measure_that_is_asked_for_is_shown() -> None:
-    both = replace(FAST, samples={**FAST.samples, "time_cold_l2": (7e-6,) * 6})
-    assert row(render([both], measure="time_cold_l2"), INT8)[0] == "7.000"
-    assert row(render([FAST], measure="time_cold_l2"), INT8)[0] == "-"
+COLD = made(
+    INT8,
+    samples={
+        "time_cold_l2": (7e-6,) * 6,
+        "time_hot_l2": (5e-6,) * 6,
+        "time_kernel": (6e-6,) * 6,
+        "host_launch": (3e-6,) * 6,
+    },
+    clock_mhz={"time_cold_l2": (1980.0, 1965.0, 1950.0, 1935.0, 1935.0, 1935.0)},
+)
+
+
+def header(text: str) -> list[str]:
+    return next(line for line in text.splitlines() if line.startswith("kernel")).split()
+
+
+def test_the_headline_is_the_first_measure_that_any_record_has() -> None:
+    text = render([FAST, COLD])
+    assert text.splitlines()[0] == "m=16 n=64 k=32  time_cold_l2"
+    assert "-" in text.splitlines()[2].split()[1], "FAST was not measured cold"
+    host = render([made(INT8, samples={**FAST.samples, "host_launch": (3e-6,) * 6})])
+    assert host.splitlines()[0] == "m=16 n=64 k=32  time_host"
+
+
+def test_further_measures_and_the_clock_have_columns_of_their_own() -> None:
+    text = render([COLD, REFUSED])
+    assert " ".join(header(text)) == "kernel median ±95% hot kernel enqueue MHz TFLOP/s vs bf16 error status reason"
+    assert row(text, INT8)[:10] == ["7.000", "us", "±0.00%", "5.000", "us", "6.000", "us", "3.000", "us", "1942"]
+    assert row(text, FP8)[:7] == ["-"] * 7
+    assert "MHz" not in header(render([replace(COLD, clock_mhz={})]))
+    assert "hot" not in header(render([FAST]))
+
+
+def test_a_cell_that_is_not_ok_shows_no_time_in_any_column() -> None:
+    text = render([COLD, replace(COLD, kernel=FP8, status=Status.IMPLAUSIBLE, reason="too fast")])
+    assert row(text, FP8)[:7] == ["-"] * 7
+
+
+def test_speedups_are_of_the_headline() -> None:
+    base = made(BASELINE, samples={"time_cold_l2": (14e-6,) * 6, "time_hot_l2": (5e-6,) * 6})
+    assert "2.00x" in row(render([base, COLD]), INT8)
+
+
+def test_several_processes_show_the_mean_of_their_medians() -> None:
+    two = made(INT8, 1e-6, 1e-6, 3e-6, 3e-6, processes=(0, 0, 1, 1))
+    assert row(render([two]), INT8)[:3] == ["2.000", "us", "±635.31%"]  # Student: 12.706 * sqrt(2) / sqrt(2) / 2
+
+
+def ended(**changes):
+    return replace(end([BASE, FAST]), duplicate={}, machine={}, **changes)
+
+
+def duplicated(*seconds: float, kernel: str = BASELINE):
+    blocks = tuple(range(len(seconds)))
+    return {"kernel": kernel, "cell": kernel, "samples": {"time_host": seconds}, "blocks": {"time_host": blocks}}
+
+
+def test_the_noise_floor_stands_below_its_own_comparison() -> None:
+    close = ended(blocks=6)
+    close = replace(close, duplicate=duplicated(*[4.04e-6] * 6))
+    other = replace(BASE, comparison=1, labels={"note": "second"})
+    lines = render([BASE, FAST, other], [close, replace(close, index=1, duplicate={})]).splitlines()
+    said = [number for number, line in enumerate(lines) if "noise floor" in line]
+    assert said == [4]
+    assert lines[4] == f"noise floor: {BASELINE} against itself 1.0100x (1.0100 to 1.0100), 6 blocks"
+
+
+def test_too_few_blocks_leave_a_noise_floor_without_an_interval() -> None:
+    text = render([BASE], [replace(ended(blocks=2), duplicate=duplicated(4e-6, 4e-6))])
+    assert f"noise floor: {BASELINE} against itself 1.0000x, 2 blocks" in text.splitlines()
+
+
+def test_void_blocks_and_other_processes_are_warned_of() -> None:
+    quiet = render([BASE], [replace(ended(), machine={"voided_blocks": 0, "other_processes": 0})])
+    assert quiet == render([BASE])
+    unknown = render([BASE], [replace(ended(), machine={"voided_blocks": 0, "other_processes": None})])
+    assert unknown == render([BASE])
+    lines = render([BASE], [replace(ended(), machine={"voided_blocks": 3, "other_processes": 2})]).splitlines()
+    assert lines[-2] == "3 blocks were void (thermal or hardware slowdown) and taken again"
+    assert lines[-1] == "warning: 2 other processes were on this GPU; their work is in the times"
+
+
+def test_what_stands_in_a_foreign_file_can_not_break_a_note() -> None:
+    kernel = f"{BASELINE}\x1b[31m\nspoof"
+    original = replace(BASE, kernel=BASELINE)
+    text = render([original], [replace(ended(), duplicate=duplicated(4e-6, kernel=kernel), machine={})])
+    assert "\x1b" not in text
+    assert "\nspoof" not in text
+
+
+def test_ends_of_schema_1_add_nothing() -> None:
+    assert render([BASE, FAST], [ended()]) == render([BASE, FAST])
 
 
 def test_a_long_reason_is_kept_whole_and_can_not_break_the_line() -> None:

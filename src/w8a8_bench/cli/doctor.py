@@ -1,15 +1,25 @@
-"""`doctor`: this machine's device and versions, and for every kernel whether it runs here or why not."""
+"""`doctor`: this machine's device and versions, and for every kernel whether it runs here or why not.
+
+`doctor --timing` tests the instrument instead: is a known time measured as it is, and identical code as identical?
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
 
-from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
+from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
+from w8a8_bench.record import RunHeader
+from w8a8_bench.settings import DEFAULT_DUTY
 from w8a8_bench.sweep.drive import SweepRefused, Worker, WorkerLost
 
 SHAPE = GemmShape(m=128, n=4096, k=4096)
@@ -17,11 +27,25 @@ SHAPE = GemmShape(m=128, n=4096, k=4096)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.out is not None and not args.timing:
+        raise UsageError("--out goes with --timing")
     try:
         with Worker(args.device) as worker:
             device, environment = worker.hello()
+            if args.timing:
+                _refuse_to_test(args, device)
+            _print_device(device, environment)
+            if args.timing:
+                return _test_timing(args, worker, device, environment)
     except (SweepRefused, WorkerLost) as error:
         raise UsageError(str(error)) from None
+    print(f"\nkernels, asked about {SHAPE} in their default scheme:")
+    for text in registry.names(tuple(Format), on_request=True):
+        print(f"  {text:<48} {_answer(text, device)}")
+    return EXIT_COMPLETE
+
+
+def _print_device(device: Device, environment: dict[str, object]) -> None:
     print(f"{'device':<14} {device.name} ({device.torch_name}), {device.available_bytes / 2**30:.1f} GiB free")
     if device.capability:
         major, minor = device.capability
@@ -30,10 +54,6 @@ def run(args: argparse.Namespace) -> int:
         )
     for name, value in environment.items():
         print(f"{name:<14} {value}")
-    print(f"\nkernels, asked about {SHAPE} in their default scheme:")
-    for text in registry.names(tuple(Format), on_request=True):
-        print(f"  {text:<48} {_answer(text, device)}")
-    return EXIT_COMPLETE
 
 
 def _answer(text: str, device: Device) -> str:
@@ -45,3 +65,59 @@ def _answer(text: str, device: Device) -> str:
     if name.format is Format.FP8 and not device.is_cuda:
         return "yes, emulated: this CPU has no FP8 arithmetic"
     return "yes"
+
+
+def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
+    """Raise UsageError where the self-test can't run, or has nowhere to leave its verdicts."""
+    if not device.is_cuda:
+        raise UsageError(f"--timing needs a GPU: it tests the timing of CUDA graphs, and this is a {device.torch_name}")
+    if args.out is not None and Path(args.out).exists():
+        raise UsageError(f"--out {args.out} exists: name another file")
+
+
+def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, environment: dict[str, object]) -> int:
+    lines = [_header(args, device, environment).to_json()]
+    path = None if args.out is None else Path(args.out)
+    verdicts = []
+    for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
+        verdicts.append(verdict)
+        lines.append(verdict)
+    if sys.stderr.isatty():
+        print(end="\r\x1b[K", file=sys.stderr)
+    print("\n" + _table(verdicts))
+    if path is not None:
+        try:
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            print(f"{path} can't be written: {error.strerror}", file=sys.stderr)
+            return EXIT_FAULTS
+        print(f"verdicts: {path}")
+    return EXIT_COMPLETE if all(verdict["passed"] for verdict in verdicts) else EXIT_FAULTS
+
+
+def _header(args: argparse.Namespace, device: Device, environment: dict[str, object]) -> RunHeader:
+    return RunHeader(
+        command=(args.prog, *args.words),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment,
+        device=device.to_json(),
+        plan={"command": "doctor --timing"},
+        settings={"duty": DEFAULT_DUTY, "seed": args.seed},
+    )
+
+
+def _progress(what: str, done: float) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{done:4.0%}  {what}", end="", file=sys.stderr, flush=True)
+
+
+def _table(verdicts: Sequence[dict[str, object]]) -> str:
+    """A line a verdict: what was tested, whether it holds, the figure and what was asked."""
+    rows = [("test", "verdict", "figure", "expected")]
+    for verdict in verdicts:
+        passed = "pass" if verdict["passed"] else "FAIL"
+        rows.append((str(verdict["name"]), passed, str(verdict["figure"]), str(verdict["expected"])))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -18,7 +18,9 @@ from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS
+from w8a8_bench.measures import REQUESTS, Timer
 from w8a8_bench.problem import Activations
+from w8a8_bench.settings import DEFAULT_DUTY, DEFAULT_RIGOR, RIGORS
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 
@@ -98,6 +100,9 @@ def _parser(prog: str) -> _Parser:
     listing.add_argument("what", metavar="kernels|models|schemes")
     doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
     _add_device(doctor)
+    doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
+    doctor.add_argument("--out", metavar="FILE.jsonl", help="with --timing: keep the verdicts and the environment")
+    doctor.add_argument("--seed", type=int, default=0, help="of the order of timing (default: 0)")
     return parser
 
 
@@ -122,13 +127,37 @@ def _sweep_options() -> _Parser:
     shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
     shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
     shared.add_argument("--seed", type=int, default=0, help="of the operands and of the order of timing (default: 0)")
-    shared.add_argument("--timer", choices=("host",), default="host", help="host: the host's clock, caches warm")
+    shared.add_argument(
+        "--timer",
+        choices=[timer.value for timer in Timer],
+        help="graph: replayed CUDA graphs (default on a GPU); event: CUDA events; host: the host's clock (on a CPU)",
+    )
+    shared.add_argument(
+        "--measure",
+        nargs="+",
+        metavar="WHAT",
+        help=f"times to take: {', '.join(REQUESTS)} (default: cold; with --timer host its own)",
+    )
+    shared.add_argument(
+        "--rigor",
+        choices=tuple(RIGORS),
+        default=DEFAULT_RIGOR,
+        help=f"how well to know the medians (default: {DEFAULT_RIGOR})",
+    )
+    shared.add_argument("--processes", type=int, metavar="P", help="repeat in P fresh processes (default: the rigor's)")
+    shared.add_argument(
+        "--duty",
+        type=float,
+        default=DEFAULT_DUTY,
+        metavar="SHARE",
+        help=f"share of the time that a GPU works; 1 runs it into its power cap (default: {DEFAULT_DUTY:g})",
+    )
     shared.add_argument(
         "--budget",
         type=float,
         default=DEFAULT_BUDGET_S,
         metavar="SECONDS",
-        help=f"wall time for one shape, after which what is left is skipped; 0: none (default: {DEFAULT_BUDGET_S:g})",
+        help=f"wall time for one shape in a process; what is left is skipped; 0: none (default: {DEFAULT_BUDGET_S:g})",
     )
     return shared
 

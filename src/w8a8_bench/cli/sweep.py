@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,15 +23,16 @@ from w8a8_bench.data import Data
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
 from w8a8_bench.providers import registry
-from w8a8_bench.record import Record, RunHeader
+from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.report.table import render
-from w8a8_bench.settings import Settings
+from w8a8_bench.settings import RIGORS, Settings
 from w8a8_bench.shapes import csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
-from w8a8_bench.sweep.drive import Finished, SweepRefused, Worker, WorkerLost, refuse_too_large, run_sweep
+from w8a8_bench.sweep.drive import Finished, SweepRefused, Team, WorkerLost, refuse_too_large, run_sweep
 from w8a8_bench.sweep.plan import digest, make_plan
 from w8a8_bench.sweep.worker import NO_TORCH
 
@@ -47,6 +48,7 @@ class Plan:
     formats: tuple[Format, ...]
     comparisons: tuple[Comparison, ...]
     settings: Settings
+    rigor: str
 
     def to_json(self) -> dict[str, object]:
         """What a results file must have in common with this run, so that `--resume` may go on with it."""
@@ -57,6 +59,10 @@ class Plan:
             "cells": digest(self.comparisons),
             "seed": self.settings.seed,
             "data": self.settings.data.value,
+            "measures": list(self.settings.measures),
+            "rigor": self.rigor,
+            "processes": self.settings.processes,
+            "duty": self.settings.duty,
         }
 
 
@@ -72,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out FILE: the records to go on with")
     try:
-        with Worker(args.device) as worker:
-            return _measure(args, plan, worker)
+        with Team(args.device) as team:
+            return _measure(args, plan, team)
     except (SweepRefused, WorkerLost, store.StoreError) as error:
         raise UsageError(str(error)) from None
 
@@ -88,8 +94,20 @@ def _plan(args: argparse.Namespace) -> Plan:
     data = Data.parse(args.data)
     kernels = registry.select(args.kernels, formats)
     comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
-    settings = Settings(seed=args.seed, data=data, budget_s=args.budget or None)
-    return Plan(args.command, formats, comparisons, settings)
+    rigor = RIGORS[args.rigor]
+    if args.processes is not None and args.processes < 1:
+        raise ValueError(f"--processes {args.processes}: expected at least 1")
+    if not 0.01 <= args.duty <= 1:
+        raise ValueError(f"--duty {args.duty:g}: expected a share of the time, 0.01 to 1")
+    settings = Settings(
+        seed=args.seed,
+        data=data,
+        budget_s=args.budget or None,
+        stop=rigor.stop,
+        duty=args.duty,
+        processes=args.processes or rigor.processes,
+    )
+    return Plan(args.command, formats, comparisons, settings, args.rigor)
 
 
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
@@ -150,22 +168,23 @@ def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
         stamp += 1
 
 
-def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
+def _measure(args: argparse.Namespace, plan: Plan, team: Team) -> int:
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
     compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
     files = _files(args, plan, compat.dtype_text(plan.formats))
-    device, environment = worker.hello()
+    device, environment = team.first.hello()
     interrupt.check()
-    refuse_too_large(plan.comparisons, device)
+    plan = _with_measures(args, plan, device)
+    refuse_too_large(plan.comparisons, device, plan.settings)
     with store.Writer(files.records, resume=args.resume) as writer:
         _refuse_another_plan(writer, plan, device)
         writer.write_header(_header(args, plan, device, environment, resumed=bool(writer.headers)))
         session = _Session(args, plan, device, files, writer)
         session.introduce(environment)
         try:
-            return session.go(worker)
+            return session.go(team)
         except KeyboardInterrupt:
             session.broken_off("interrupted")
             return EXIT_INTERRUPTED
@@ -174,6 +193,15 @@ def _measure(args: argparse.Namespace, plan: Plan, worker: Worker) -> int:
         except (SweepRefused, WorkerLost, store.StoreError, OSError) as error:
             session.broken_off(str(error))
             return EXIT_FAULTS
+
+
+def _with_measures(args: argparse.Namespace, plan: Plan, device: Device) -> Plan:
+    """The plan with the timer and the measures for this device. Raises UsageError where it lacks one asked for."""
+    try:
+        timer, measures = choose(Timer(args.timer) if args.timer else None, args.measure, cuda=device.is_cuda)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return replace(plan, settings=replace(plan.settings, timer=timer, measures=measures))
 
 
 def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> None:
@@ -207,7 +235,7 @@ def _header(
         environment=environment,
         device=device.to_json(),
         plan=plan.to_json(),
-        settings={**plan.settings.to_json(), "timer": args.timer},
+        settings=plan.settings.to_json(),
         resumed=resumed,
     )
 
@@ -225,14 +253,20 @@ class _Session:
     ) -> None:
         self._args, self._plan, self._device, self._files, self._writer = args, plan, device, files, writer
         self._records: list[Record] = list(writer.records)
+        self._ends: list[ComparisonEnd] = []
         self._done: set[int] = set(writer.done)
+        self._started = time.perf_counter()
 
     def introduce(self, environment: dict[str, object]) -> None:
         plan, device = self._plan, self._device
         facts = [f"{device.name} ({device.torch_name})", f"torch {environment['torch']}"]
         if "driver" in environment:
             facts.append(f"driver {environment['driver']}")
-        facts += [f"data {plan.settings.data.value}", f"seed {plan.settings.seed}", f"timer {self._args.timer}"]
+        facts += [
+            f"data {plan.settings.data.value}",
+            f"seed {plan.settings.seed}",
+            f"timer {plan.settings.timer.value}",
+        ]
         print(", ".join(facts), flush=True)
         if plan.command == "model_bench":
             print("Benchmarking models:")
@@ -241,23 +275,25 @@ class _Session:
         if self._done:
             print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
 
-    def go(self, worker: Worker) -> int:
+    def go(self, team: Team) -> int:
         left = [c for c in self._plan.comparisons if c.index not in self._done]
         with Progress(total=len(self._plan.comparisons), done=len(self._done)) as progress:
 
             def finished(result: Finished) -> None:
                 self._writer.append(result.records, result.end)
                 self._records.extend(result.records)
+                self._ends.append(result.end)
                 self._done.add(result.comparison.index)
                 with progress.paused():
                     self._print_comparison(result)
                 progress.finished()
                 interrupt.check()
 
-            run_sweep(worker, left, self._plan.settings, progress=progress.update, finished=finished)
+            run_sweep(team, left, self._plan.settings, progress=progress.update, finished=finished)
         self._records.sort(key=lambda record: record.comparison)
         self._print_all()
         self._write_pickle()
+        self._print_costs()
         print(f"records: {self._files.records}\npickle:  {self._files.pickle}", flush=True)
         return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
 
@@ -280,7 +316,7 @@ class _Session:
         from w8a8_bench import compat
 
         print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
-        print(render(result.records), flush=True)
+        print(render(result.records, [result.end]), flush=True)
 
     def _print_all(self) -> None:
         from w8a8_bench import compat
@@ -292,10 +328,23 @@ class _Session:
         broken = [record for record in self._records if record.status in FAULTS]
         for record in broken:
             print(f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}", file=sys.stderr)
-        skipped = sum(record.status is Status.SKIPPED for record in self._records)
+        skipped = sum(record.status is Status.SKIPPED and "budget" in record.reason for record in self._records)
         if skipped:
             cells = "1 cell was" if skipped == 1 else f"{skipped} cells were"
             print(f"{cells} skipped: --budget {self._args.budget:g} s a shape was spent", file=sys.stderr)
+
+    def _print_costs(self) -> None:
+        """Where the time of this sweep went, and the most device memory that it held."""
+        if not self._ends:
+            return
+        whole = time.perf_counter() - self._started
+        phases = {name: sum(end.seconds.get(name, 0.0) for end in self._ends) for name in ("timing", "check", "setup")}
+        other = whole - sum(phases.values())
+        parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
+        share = 100 * (1 - phases["timing"] / whole)
+        memory = max((end.memory_bytes or 0 for end in self._ends), default=0)
+        held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
+        print(f"took {whole:.1f} s: {', '.join(parts)} ({share:.0f}% not timing){held}")
 
     def _groups(self, dtypes: str) -> dict[str, list[Record]]:
         """The final tables, titled as the original's: one a model and TP size, or one of everything."""

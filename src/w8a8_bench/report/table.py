@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from w8a8_bench import metrics, stats
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.kernel import Status
+from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
 from w8a8_bench.names import KernelName
-from w8a8_bench.record import Record
+from w8a8_bench.record import ComparisonEnd, Record
 
 EMULATED = "emulated"
 UNSETTLED = "unsettled"
@@ -19,31 +20,43 @@ TITLE_LABELS = ("model", "layer", "tp")
 
 NOTHING = "-"
 GAP = "  "
+FURTHER = {TIME_HOT: "hot", TIME_EVENT: "event", TIME_HOST: "host", TIME_KERNEL: "kernel", HOST_LAUNCH: "enqueue"}
+"""Titles of measures that stand beside the headline."""
 LEFT_ALIGNED = ("kernel", "±95%", "status", "reason")
 
 
-def render(records: Sequence[Record], *, measure: str = "time_host") -> str:
+def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = ()) -> str:
     """A table of `records`, grouped by shape and labels in the order of their first record.
 
-    Columns: median and half width of its 95% interval of `measure`; where any record has them, the medians of
-    quantization and GEMM alone; TFLOP/s; speed-up over the bf16 baseline of the same comparison, from the same blocks;
-    relative error of the check; status; reason and flags. `unsettled` stands beside the interval that missed its
-    target.
+    Columns: median of the headline measure, which stands beside the shape, and half width of its 95% interval; medians
+    of other measures and of quantization and GEMM alone, where any record has them; SM clock where it was read;
+    TFLOP/s; speed-up over the bf16 baseline of the same comparison, from the same blocks; relative error of the check;
+    status; reason and flags. `unsettled` stands beside the interval that missed its target. Below, from `ends`: the
+    noise floor, and what was wrong with the machine.
     """
-    parts = {f"{measure}_quant": "quant", f"{measure}_gemm": "gemm"}
-    shown_parts = {part: title for part, title in parts.items() if any(part in record.samples for record in records)}
-    header = ("kernel", "median", "±95%", *shown_parts.values(), "TFLOP/s", "vs bf16", "error", "status", "reason")
+    measure = headline(name for record in records for name in record.samples) or TIME_HOST
+    titles = {part(measure, "quant"): "quant", part(measure, "gemm"): "gemm", **FURTHER}
+    shown = {name: titles[name] for name in titles if name != measure and any(name in r.samples for r in records)}
+    clock = any(measure in record.clock_mhz for record in records)
+    header = ("kernel", "median", "±95%", *shown.values(), *(["MHz"] if clock else []), "TFLOP/s", "vs bf16", "error")
+    header += ("status", "reason")
+    by_index = {end.index: end for end in ends}
+    grouped = _groups(records)
     groups = [
-        (title, [_row(record, _baseline(group), measure, tuple(shown_parts)) for record in group])
-        for title, group in _groups(records)
+        (
+            _headed(title, group, measure),
+            [_row(record, _baseline(group), measure, tuple(shown), clock=clock) for record in group],
+        )
+        for title, group in grouped
     ]
+    notes = [_notes(by_index.get(group[0].comparison), group, measure) for _, group in grouped]
     # One width a column over all groups, so that the eye can go down the page.
     widths = [
         max(map(len, column)) for column in zip(header, *(row for _, rows in groups for row in rows), strict=True)
     ]
     lines = []
-    for title, rows in groups:
-        lines += [title, *(_line(row, header, widths) for row in (header, *rows)), ""]
+    for (title, rows), below in zip(groups, notes, strict=True):
+        lines += [title, *(_line(row, header, widths) for row in (header, *rows)), *below, ""]
     if any(EMULATED in record.flags and record.status is Status.OK for record in records):
         lines += [EMULATED_NOTE, ""]
     return "\n".join(lines[:-1])
@@ -66,15 +79,45 @@ def _baseline(group: Iterable[Record]) -> Record | None:
     return next((record for record in group if record.kernel == metrics.BASELINE), None)
 
 
-def _row(record: Record, baseline: Record | None, measure: str, parts: Iterable[str]) -> tuple[str, ...]:
+def _headed(title: str, group: Iterable[Record], measure: str) -> str:
+    """The title of a group, and the measure that its medians are of."""
+    return f"{title}{GAP}{measure}" if any(measure in record.samples for record in group) else title
+
+
+def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> list[str]:
+    """Lines below a group: how well identical code compares as identical, and what disturbed the blocks."""
+    if end is None:
+        return []
+    lines = []
+    floor = metrics.noise_floor(end, group, measure)
+    if floor:
+        within = f" ({floor.interval[0]:.4f} to {floor.interval[1]:.4f})" if floor.interval else ""
+        kernel = _one_line(str(end.duplicate["cell"]))
+        lines.append(f"noise floor: {kernel} against itself {floor.median:.4f}x{within}, {end.blocks} blocks")
+    machine = end.machine
+    if machine.get("voided_blocks"):
+        lines.append(f"{machine['voided_blocks']} blocks were void (thermal or hardware slowdown) and taken again")
+    if machine.get("other_processes"):
+        lines.append(
+            f"warning: {machine['other_processes']} other processes were on this GPU; their work is in the times"
+        )
+    return [_one_line(line) for line in lines]
+
+
+def _row(
+    record: Record, baseline: Record | None, measure: str, further: Iterable[str], *, clock: bool
+) -> tuple[str, ...]:
     samples = record.samples.get(measure) if record.status is Status.OK else None
     speedup = metrics.speedup(record, baseline, measure) if baseline else None
     return (
         KernelName.parse(record.kernel).text_for(record.problem),
-        _median(samples),
-        _interval(samples, record.flags),
-        *(_median(record.samples.get(part)) for part in parts),
-        f"{metrics.tflops(record.problem, stats.median(samples)):.4g}" if samples else NOTHING,
+        _median(samples, record, measure),
+        _interval(record, measure),
+        *(_median(record.samples.get(name) if samples else None, record, name) for name in further),
+        *([_clock(record, measure)] if clock else []),
+        f"{metrics.tflops(record.problem, stats.estimate(samples, record.groups(measure))):.4g}"
+        if samples
+        else NOTHING,
         f"{speedup.median:.2f}x" if speedup else NOTHING,
         f"{record.error['relative']:.1e}" if record.error else NOTHING,
         record.status.value,
@@ -82,14 +125,20 @@ def _row(record: Record, baseline: Record | None, measure: str, parts: Iterable[
     )
 
 
-def _median(samples: Sequence[float] | None) -> str:
-    return metrics.format_time(stats.median(samples)) if samples else NOTHING
+def _median(samples: Sequence[float] | None, record: Record, measure: str) -> str:
+    return metrics.format_time(stats.estimate(samples, record.groups(measure))) if samples else NOTHING
 
 
-def _interval(samples: Sequence[float] | None, flags: Sequence[str]) -> str:
-    width = stats.half_width(samples) if samples else None
-    text = NOTHING if width is None else f"±{100 * width:.1f}%"
-    return f"{text} {UNSETTLED}" if UNSETTLED in flags else text
+def _interval(record: Record, measure: str) -> str:
+    samples = record.samples.get(measure) if record.status is Status.OK else None
+    width = stats.half_width(samples, record.groups(measure)) if samples else None
+    text = NOTHING if width is None else f"±{100 * width:.2f}%"
+    return f"{text} {UNSETTLED}" if UNSETTLED in record.flags else text
+
+
+def _clock(record: Record, measure: str) -> str:
+    clocks = record.clock_mhz.get(measure)
+    return f"{stats.median(clocks):.0f}" if clocks and record.status is Status.OK else NOTHING
 
 
 def _reason(record: Record) -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import w8a8_bench
 from w8a8_bench.comparison import Comparison
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.memory import comparison_bytes
+from w8a8_bench.measures import TIME_COLD, TIME_KERNEL
+from w8a8_bench.memory import comparison_bytes, rotation_bytes
 from w8a8_bench.names import KernelName
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.settings import Settings
+from w8a8_bench.sweep.merge import merge_measures, merge_processes
 
 STDERR_LINES = 5
 """Last lines of a lost worker's error output that go into the reason."""
@@ -114,6 +116,17 @@ class Worker:
                 comparison, tuple(Record.from_json(record) for record in records), ComparisonEnd.from_json(end)
             )
 
+    def self_test(
+        self, *, duty: float, seed: int, progress: Callable[[str, float], None]
+    ) -> Iterator[dict[str, object]]:
+        """Have the worker test its timing: one verdict after another, as objects. Raises WorkerLost."""
+        self._say({"self_test": {"duty": duty, "seed": seed}})
+        while (message := self._receive())["kind"] != "tested":
+            if message["kind"] == "progress":
+                progress(str(message["what"]), float(str(message["done"])))
+            else:
+                yield message
+
     def _say(self, message: dict[str, object]) -> None:
         assert self._process.stdin is not None
         try:
@@ -140,10 +153,12 @@ class Worker:
         return f"the worker ended with {how}" + (": " + " | ".join(lines) if lines else "")
 
 
-def refuse_too_large(comparisons: Sequence[Comparison], device: Device) -> None:
+def refuse_too_large(comparisons: Sequence[Comparison], device: Device, settings: Settings) -> None:
     """Raise SweepRefused where a comparison needs more memory than the device has free; nothing is allocated for it."""
+    rotates = any(measure in (TIME_COLD, TIME_KERNEL) for measure in settings.measures)
     for comparison in comparisons:
-        needed = comparison_bytes([cell.problem for cell in comparison.cells])
+        problems = [cell.problem for cell in comparison.cells]
+        needed = comparison_bytes(problems) + (rotation_bytes(problems, device.l2_bytes or 0) if rotates else 0)
         if needed > device.available_bytes:
             raise SweepRefused(
                 f"{comparison.shape} needs about {needed / 2**30:.1f} GiB and {device.name} has "
@@ -151,8 +166,54 @@ def refuse_too_large(comparisons: Sequence[Comparison], device: Device) -> None:
             )
 
 
+class Team:
+    """The workers of one device. Use as a context manager: leaving it ends them.
+
+    One is enough unless the measures or the rigor ask for fresh processes: then each has its own, started once and
+    idle while another works.
+    """
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._workers = {(0, 0): Worker(wanted)}
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for worker in self._workers.values():
+            worker.__exit__(*raised)
+
+    @property
+    def first(self) -> Worker:
+        return self._workers[0, 0]
+
+    def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> Finished:
+        """Have `comparison` measured by as many processes as `settings` ask for. Raises WorkerLost."""
+        processes = []
+        for process in range(settings.processes):
+            passes = []
+            for number, one in enumerate(replace(settings, process=process).passes()):
+                result = self._run((process, number), comparison, one, progress)
+                passes.append((result.records, result.end))
+            processes.append(merge_measures(passes))
+        records, end = merge_processes(processes, settings)
+        return Finished(comparison, tuple(records), end)
+
+    def _run(self, which: tuple[int, int], comparison: Comparison, settings: Settings, progress: Progress) -> Finished:
+        if which not in self._workers:
+            self._workers[which] = Worker(self._wanted)
+            self._workers[which].hello()
+        own = len(self._workers)
+        try:
+            return self._workers[which].run(comparison, replace(settings, workers=own), progress)
+        except WorkerLost:
+            self._workers[which].restart()
+            raise
+
+
 def run_sweep(
-    worker: Worker,
+    team: Team,
     comparisons: Sequence[Comparison],
     settings: Settings,
     *,
@@ -170,10 +231,9 @@ def run_sweep(
     for comparison in comparisons:
         in_hand = ""
         try:
-            result = worker.run(comparison, settings, watch)
+            result = team.run(comparison, settings, watch)
         except WorkerLost as error:
             result = _lost(comparison, in_hand, str(error))
-            worker.restart()
         finished(result)
 
 
@@ -193,11 +253,6 @@ def _lost(comparison: Comparison, in_hand: str, reason: str) -> Finished:
             reason=reason,
             error=None,
             config={},
-            samples={},
-            blocks=(),
-            launches_per_sample={},
-            clock_mhz=None,
-            flags=(),
         )
         if not crashed:
             record = replace(record, status=Status.SKIPPED, reason=f"the worker was lost in {in_hand}: {reason}")

@@ -9,6 +9,10 @@ is then pointed at standard error, so that a kernel that prints can't be taken f
     {"kind": "refused", "reason": ...}                     instead of it: no such device, or no torch
     {"kind": "progress", "phase": ..., "what": ..., "done": 0..1}
     {"kind": "done", "records": [...], "end": ...}
+    {"kind": "verdict", ...}                               one for each part of a self-test, and then
+    {"kind": "tested"}
+
+`{"self_test": {"duty": ..., "seed": ...}}` asks for the self-test of the timing instead of a comparison.
 """
 
 from __future__ import annotations
@@ -19,7 +23,11 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from w8a8_bench.device import Device
+    from w8a8_bench.runner import Progress
 
 PR_SET_PDEATHSIG = 1
 NO_TORCH = "torch is not installed: pip install 'w8a8-bench[cpu]', or 'w8a8-bench[cu13]' for a GPU with CUDA 13"
@@ -58,6 +66,9 @@ def _serve(wanted: str, answers: TextIO) -> int:
 
     for line in sys.stdin:
         request = json.loads(line)
+        if "self_test" in request:
+            _test(device, request["self_test"], progress, answers)
+            continue
         records, end = run_comparison(
             Comparison.from_json(request["comparison"]),
             device,
@@ -66,6 +77,17 @@ def _serve(wanted: str, answers: TextIO) -> int:
         )
         _send(answers, {"kind": "done", "records": [r.to_json() for r in records], "end": end.to_json()})
     return 0
+
+
+def _test(device: Device, options: Mapping[str, Any], progress: Progress, answers: TextIO) -> None:
+    from w8a8_bench.timing import self_test
+
+    def told(what: str, done: float) -> None:
+        progress("test", what, done)
+
+    for verdict in self_test.run(device, duty=options["duty"], seed=options["seed"], progress=told):
+        _send(answers, verdict.to_json())
+    _send(answers, {"kind": "tested"})
 
 
 def _send(answers: TextIO, message: Mapping[str, object]) -> None:

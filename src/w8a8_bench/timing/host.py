@@ -1,50 +1,97 @@
-"""`time_host`: the original's way. The host's clock around a run of launches, on one operand set, caches warm.
+"""`time_host`, the original's way: the host's clock around a run of launches, on one operand set, caches warm.
 
 On a GPU this measures the launch wherever that takes longer than the kernel; on a CPU it is the time of the work.
+`host_launch` is the part of it that the host spends: the CPU time to enqueue one launch.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch
-
-TIME_HOST = "time_host"
+from w8a8_bench.measures import HOST_LAUNCH, TIME_HOST
+from w8a8_bench.operands import Operands
+from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, parts, size_like
 
 SAMPLE_S = 5e-3
 """Shortest sample. The clock and the loop cost about 0.1 us each, so that 5 ms keeps them under 1 part in 10,000."""
 
 MAX_LAUNCHES = 1 << 20
 
+ENQUEUED = 64
+"""Launches enqueued in a row: well under what the driver's queue holds, past which the host waits for the device."""
 
-class HostTimer:
-    """Times launches on one device."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+def _synchronize(device: Device) -> None:
+    if device.is_cuda:
+        torch.cuda.synchronize(device.index)
 
-    def synchronize(self) -> None:
-        if self._device.is_cuda:
-            torch.cuda.synchronize(self._device.index)
 
-    def calibrate(self, launch: Launch) -> int:
-        """Launches a sample, so that it lasts `SAMPLE_S`. Warms the launch up on the way."""
-        count = 1
-        while True:
-            elapsed = self.sample(launch, count) * count
-            if elapsed >= SAMPLE_S or count >= MAX_LAUNCHES:
-                return count
-            count = min(MAX_LAUNCHES, max(count + 1, math.ceil(count * min(10.0, 1.2 * SAMPLE_S / max(elapsed, 1e-9)))))
+class HostSampler:
+    """Runs of `count` launches; without it, finds how many make a sample last `SAMPLE_S`, and warms up on the way."""
 
-    def sample(self, launch: Launch, count: int) -> float:
-        """Seconds per launch over `count` launches; the device is idle before and after."""
-        self.synchronize()
+    def __init__(self, device: Device, launch: Launch, count: int | None) -> None:
+        self._device, self._launch = device, launch
+        self.launches = count or 1
+        while not count:
+            elapsed = self.sample().seconds * self.launches
+            if elapsed >= SAMPLE_S or self.launches >= MAX_LAUNCHES:
+                break
+            more = math.ceil(self.launches * min(10.0, 1.2 * SAMPLE_S / max(elapsed, 1e-9)))
+            self.launches = min(MAX_LAUNCHES, max(self.launches + 1, more))
+
+    @property
+    def size(self) -> int:
+        return self.launches
+
+    def sample(self) -> Sample:
+        _synchronize(self._device)
         start = time.perf_counter()
-        for _ in range(count):
-            launch()
-        self.synchronize()
-        return (time.perf_counter() - start) / count
+        for _ in range(self.launches):
+            self._launch()
+        _synchronize(self._device)
+        return Sample((time.perf_counter() - start) / self.launches)
+
+
+class LaunchSampler:
+    """Enqueues launches without waiting for them."""
+
+    def __init__(self, device: Device, launch: Launch) -> None:
+        self._device, self._launch = device, launch
+        self.launches = self.size = ENQUEUED
+
+    def sample(self) -> Sample:
+        _synchronize(self._device)
+        start = time.perf_counter()
+        for _ in range(self.launches):
+            self._launch()
+        elapsed = time.perf_counter() - start
+        _synchronize(self._device)
+        return Sample(elapsed / self.launches)
+
+
+class HostMethod:
+    """Times the cells of one comparison by the host's clock, on the operands as they are."""
+
+    def __init__(self, device: Device, measures: Sequence[str]) -> None:
+        self._device, self._measures = device, measures
+
+    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+        bound = bind(operands)
+        samplers: dict[str, Sampler] = {
+            measure: HostSampler(self._device, launches[0], size_like(like, measure))
+            for measure, launches in parts(TIME_HOST, [bound]).items()
+        }
+        if HOST_LAUNCH in self._measures:
+            samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound.total)
+
+        def rerun() -> None:
+            bound.total()
+            _synchronize(self._device)
+
+        return Timed(samplers, [operands], rerun)

@@ -7,10 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import w8a8_bench
 from w8a8_bench.device import Device
+from w8a8_bench.environment import telemetry
 
 AUTO = "auto"
 
@@ -50,7 +52,7 @@ def resolve_device(wanted: str) -> Device:
     facts = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
     cuda = tuple(int(part) for part in str(torch.version.cuda).split(".")[:2])
-    return Device(
+    device = Device(
         kind="cuda",
         index=index,
         name=facts.name,
@@ -62,7 +64,14 @@ def resolve_device(wanted: str) -> Device:
         sm_count=facts.multi_processor_count,
         l2_bytes=facts.L2_cache_size,
         uuid=f"GPU-{facts.uuid}",
+        pci_bus_id=_pci_bus_id(facts),
     )
+    opened = telemetry.Telemetry.open(device)
+    if isinstance(opened, telemetry.Unavailable):
+        return device
+    with opened:
+        limits = opened.limits
+    return replace(device, max_sm_clock_mhz=limits.max_sm_clock_mhz, memory_bandwidth=limits.memory_bandwidth)
 
 
 def describe(device: Device) -> dict[str, object]:
@@ -81,26 +90,28 @@ def describe(device: Device) -> dict[str, object]:
         "triton": _version("triton"),
     }
     if device.is_cuda:
-        facts["driver"], facts["driver_cuda"] = _driver()
+        facts.update(_nvml_facts(device))
     return facts
 
 
-def _driver() -> tuple[str, str]:
-    """Versions of the GPU driver and of the CUDA that it offers, through NVML."""
-    try:
-        import pynvml
-    except ModuleNotFoundError:
-        missing = "unknown: nvidia-ml-py is not installed"
-        return missing, missing
-    try:
-        pynvml.nvmlInit()
-        try:
-            cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
-            return str(pynvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}"
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        return f"unknown: NVML says {error}", f"unknown: NVML says {error}"
+def _nvml_facts(device: Device) -> dict[str, object]:
+    """Versions of the driver, of the CUDA that it offers and of NVML, and the GPU's power limit in watts."""
+    facts: dict[str, object] = {**telemetry.versions()}
+    opened = telemetry.Telemetry.open(device)
+    if isinstance(opened, telemetry.Unavailable):
+        return {**facts, "nvml": f"unavailable: {opened.reason}", "power_limit_w": f"unknown: {opened.reason}"}
+    with opened:
+        limit = opened.limits.power_limit_w
+        facts["power_limit_w"] = f"unknown: {opened.errors['power_limit_w']}" if limit is None else limit
+    return facts
+
+
+def _pci_bus_id(facts: object) -> str | None:
+    """`0000:1b:00.0`, from torch's properties of a GPU; None where this torch does not give its place on the bus."""
+    domain, bus, slot = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+    if domain is None or bus is None or slot is None:
+        return None
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.0"
 
 
 def _version(distribution: str) -> str:
@@ -112,7 +123,7 @@ def _version(distribution: str) -> str:
 
 def _git_revision() -> str:
     """Commit of the source tree that runs, with `+changes` where files differ from it."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return "not a git checkout"
     try:

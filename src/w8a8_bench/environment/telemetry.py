@@ -1,0 +1,286 @@
+"""The state of a GPU through NVML, read around timed blocks while the GPU works.
+
+Once a GPU is open, no query raises for what NVML says: a field that it does not give is None, and `Telemetry.errors`
+says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+from w8a8_bench.device import Device
+
+POWER_CAP = "power_cap"
+
+REASONS = {
+    0x004: POWER_CAP,
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal",
+    0x040: "hw_thermal",
+    0x080: "power_brake",
+    0x100: "display_clock",
+}
+"""What holds the clock down, by its bit in nvml.h (nvmlClocksEventReason*).
+
+Left out: 0x001, an idle GPU, and 0x002, a clock that someone has set: neither is throttling.
+"""
+
+SLOWDOWNS = ("sw_thermal", "hw_slowdown", "hw_thermal", "power_brake")
+"""The reasons that void a timed block. The rest, a power cap above all, are an operating point."""
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """There is no telemetry, and why, in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A GPU at one moment; None where NVML does not say.
+
+    Power in watts: the mean of the last second, at this moment on GA100 and older (nvmlDeviceGetPowerUsage).
+    Temperature in degrees Celsius. `throttle` holds the reasons that are active, in the order of `REASONS`; it is empty
+    where NVML does not say, too, and then `Telemetry.errors` has it.
+    """
+
+    power_w: float | None
+    temperature_c: float | None
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    throttle: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What stays the same while a GPU runs; None where NVML does not say."""
+
+    power_limit_w: float | None
+    max_sm_clock_mhz: float | None
+    max_memory_clock_mhz: float | None
+    memory_bus_bits: int | None
+
+    @property
+    def memory_bandwidth(self) -> float | None:
+        """Bytes a second: 2 transfers a clock. H200: 6144 bits x 3201 MHz x 2 / 8 = 4.917e12."""
+        if self.memory_bus_bits is None or self.max_memory_clock_mhz is None:
+            return None
+        return 2 * self.memory_bus_bits / 8 * self.max_memory_clock_mhz * 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuProcess:
+    """A process with a compute context on the GPU. `name` and `memory_bytes` are None where they can't be read."""
+
+    pid: int
+    name: str | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherProcesses:
+    """Who else computes on the GPU. `count` is None where NVML does not say.
+
+    Where `own_found` is false, NVML counts in another pid namespace than ours, as it may in a container: then
+    `processes` holds ours too, nobody can tell which, and none has a name, because its pid here is another process.
+    """
+
+    count: int | None
+    processes: tuple[GpuProcess, ...]
+    own_found: bool
+
+
+class Telemetry:
+    """One GPU as NVML sees it. A MIG slice is seen as the whole GPU that it is part of.
+
+    `limits` are read once, at the start. `errors` has, for each query that failed, what NVML said the first time.
+    """
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml = nvml
+        self._handle = handle
+        self._closed = False
+        self.errors: dict[str, str] = {}
+        self.limits = Limits(
+            power_limit_w=self._number("power_limit_w", "nvmlDeviceGetEnforcedPowerLimit", scale=1e-3),
+            max_sm_clock_mhz=self._number("max_sm_clock_mhz", "nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
+            max_memory_clock_mhz=self._number("max_memory_clock_mhz", "nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
+            memory_bus_bits=self._ask("memory_bus_bits", ("nvmlDeviceGetMemoryBusWidth",)),
+        )
+
+    @classmethod
+    def open(cls, device: Device) -> Telemetry | Unavailable:
+        """By UUID; where NVML does not have it, as for a MIG slice, by PCI address, or as the only GPU there is.
+
+        Never by index: NVML's order is not CUDA's, and CUDA_VISIBLE_DEVICES hides no GPU from NVML.
+        """
+        if not device.is_cuda:
+            return Unavailable("the device is no GPU")
+        nvml = _start()
+        if isinstance(nvml, Unavailable):
+            return nvml
+        handle = _find(nvml, device)
+        if isinstance(handle, Unavailable):
+            _stop(nvml)
+            return handle
+        return cls(nvml, handle)
+
+    def snapshot(self) -> Snapshot:
+        nvml = self._nvml
+        # Of each pair of names one is to go with CUDA 14, and older drivers lack the other.
+        reasons = self._ask(
+            "throttle", ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+        )
+        return Snapshot(
+            power_w=self._number("power_w", "nvmlDeviceGetPowerUsage", scale=1e-3),
+            temperature_c=self._number(
+                "temperature_c",
+                "nvmlDeviceGetTemperature",
+                nvml.NVML_TEMPERATURE_GPU,
+                or_else="nvmlDeviceGetTemperatureV",
+            ),
+            sm_clock_mhz=self._number("sm_clock_mhz", "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=self._number("memory_clock_mhz", "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+            throttle=tuple(name for bit, name in REASONS.items() if (reasons or 0) & bit),
+        )
+
+    def other_processes(self, own: Collection[int]) -> OtherProcesses:
+        """The compute processes beside `own`, which are the pids, as this process sees them, that use the GPU by now.
+
+        Where none of `own` is on NVML's list, len(own) of the list are taken to be ours; where the list is empty though
+        we use the GPU, it is hidden from us, and nothing is known.
+        """
+        listed = self._ask("other_processes", ("nvmlDeviceGetComputeRunningProcesses",))
+        if listed is None:
+            return OtherProcesses(count=None, processes=(), own_found=False)
+        if own and not listed:
+            self.errors.setdefault("other_processes", "NVML lists no process, not even this one")
+            return OtherProcesses(count=None, processes=(), own_found=False)
+        own_found = not own or any(entry.pid in own for entry in listed)
+        processes = tuple(
+            GpuProcess(
+                pid=entry.pid,
+                name=self._process_name(entry.pid) if own_found else None,
+                memory_bytes=entry.usedGpuMemory,
+            )
+            for entry in listed
+            if not (own_found and entry.pid in own)
+        )
+        count = len(processes) if own_found else max(0, len(processes) - len(own))
+        return OtherProcesses(count=count, processes=processes, own_found=own_found)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            _stop(self._nvml)
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _number(
+        self, query: str, function: str, *arguments: object, or_else: str | None = None, scale: float = 1
+    ) -> float | None:
+        value = self._ask(query, (function, or_else) if or_else else (function,), *arguments)
+        return None if value is None else float(value) * scale
+
+    def _ask(self, query: str, functions: tuple[str, ...], *arguments: object) -> Any:
+        """What the first of `functions` that the library and the driver both have says; None where it fails."""
+        for name in functions:
+            function = getattr(self._nvml, name, None)
+            if function is None:
+                continue
+            try:
+                return function(self._handle, *arguments)
+            except self._nvml.NVMLError_FunctionNotFound:
+                continue
+            except self._nvml.NVMLError as error:
+                self.errors.setdefault(query, f"NVML says {error}")
+                return None
+        self.errors.setdefault(query, "NVML has no such query here")
+        return None
+
+    def _process_name(self, pid: int) -> str | None:
+        """None for a process that has ended, or that may not be looked at: no fault of the query's."""
+        try:
+            return str(self._nvml.nvmlSystemGetProcessName(pid))
+        except (self._nvml.NVMLError, UnicodeDecodeError):
+            return None
+
+
+def versions() -> dict[str, str]:
+    """Of the GPU driver, of the CUDA that it offers (`driver_cuda`) and of NVML; what is missing says why."""
+    nvml = _start()
+    if isinstance(nvml, Unavailable):
+        return _missing(nvml.reason)
+    try:
+        cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+        return {
+            "driver": str(nvml.nvmlSystemGetDriverVersion()),
+            "driver_cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+            "nvml": str(nvml.nvmlSystemGetNVMLVersion()),
+        }
+    except nvml.NVMLError as error:
+        return _missing(f"NVML says {error}")
+    finally:
+        _stop(nvml)
+
+
+def _missing(reason: str) -> dict[str, str]:
+    return {"driver": f"unknown: {reason}", "driver_cuda": f"unknown: {reason}", "nvml": f"unavailable: {reason}"}
+
+
+def _start() -> Any:
+    """The module pynvml, its library initialized; Unavailable where there is none."""
+    try:
+        import pynvml
+    except ModuleNotFoundError as error:
+        if error.name != "pynvml":
+            raise
+        return Unavailable("nvidia-ml-py is not installed")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return Unavailable(f"NVML says {error}")
+    return pynvml
+
+
+def _stop(nvml: Any) -> None:
+    try:
+        nvml.nvmlShutdown()
+    except nvml.NVMLError:
+        return  # the driver has gone away first, and nothing is left to give back
+
+
+def _find(nvml: Any, device: Device) -> Any:
+    """NVML's handle of the device; Unavailable where there is none that is surely this one."""
+    said = []
+    for function, address in (
+        ("nvmlDeviceGetHandleByUUID", device.uuid),
+        ("nvmlDeviceGetHandleByPciBusId", device.pci_bus_id),
+    ):
+        if address is not None:
+            try:
+                return getattr(nvml, function)(address)
+            except nvml.NVMLError as error:
+                said.append(f"{error} for {address}")
+    try:
+        count = int(nvml.nvmlDeviceGetCount())
+        if count == 1:
+            return nvml.nvmlDeviceGetHandleByIndex(0)
+    except nvml.NVMLError as error:
+        return Unavailable(f"NVML says {error}")
+    said.append(f"it has {count} GPUs")
+    return Unavailable(f"NVML says {', and '.join(said)}")

@@ -1,0 +1,100 @@
+"""The state of a GPU while a comparison is timed: looked at after every sample, kept by block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from w8a8_bench.device import Device
+from w8a8_bench.environment.telemetry import SLOWDOWNS, Snapshot, Telemetry, Unavailable
+
+
+class Watch:
+    """Looks at one GPU while blocks are timed. Use as a context manager.
+
+    `workers` is how many processes of this run have a context on the GPU; any other process there is a stranger, whose
+    work would be in the times.
+    """
+
+    def __init__(self, device: Device, *, workers: int = 1) -> None:
+        self._telemetry = Telemetry.open(device)
+        self._workers = workers
+        self._looks: list[Snapshot] = []
+        self._blocks: list[dict[str, object]] = []
+        self._slowdowns: list[str] = []
+        self._others: int | None = None
+        self._count_others()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._count_others()
+        if isinstance(self._telemetry, Telemetry):
+            self._telemetry.close()
+
+    def begin(self) -> None:
+        """Forget what was seen: the blocks begin."""
+        self._looks, self._blocks, self._slowdowns = [], [], []
+
+    def look(self) -> Snapshot | None:
+        """The state at this moment; None where there is no telemetry."""
+        if isinstance(self._telemetry, Unavailable):
+            return None
+        snapshot = self._telemetry.snapshot()
+        self._looks.append(snapshot)
+        return snapshot
+
+    def end_block(self) -> bool:
+        """Close a block; whether it is void, since the GPU slowed down for heat or by its hardware's order."""
+        looks, self._looks = self._looks, []
+        if not looks:
+            return False
+        throttle = tuple(dict.fromkeys(reason for look in looks for reason in look.throttle or ()))
+        slowdowns = [reason for reason in throttle if reason in SLOWDOWNS]
+        self._slowdowns += slowdowns
+        self._blocks.append(
+            {
+                "power_w": _most(look.power_w for look in looks),
+                "temperature_c": _most(look.temperature_c for look in looks),
+                "memory_clock_mhz": _least(look.memory_clock_mhz for look in looks),
+                "throttle": list(throttle),
+                "void": bool(slowdowns),
+            }
+        )
+        return bool(slowdowns)
+
+    def why_void(self) -> str:
+        """In one line, why no block counted."""
+        return f"every block was void: the GPU slowed down ({', '.join(dict.fromkeys(self._slowdowns))})"
+
+    def to_json(self) -> dict[str, object]:
+        """What goes into the records: the blocks in the order they were taken, void ones too.
+
+        `other_processes` is the most that were seen before and after; null where NVML does not say.
+        """
+        if isinstance(self._telemetry, Unavailable):
+            return {"telemetry": f"unavailable: {self._telemetry.reason}"}
+        facts: dict[str, object] = {"telemetry": "NVML", "blocks": self._blocks, "other_processes": self._others}
+        if self._telemetry.errors:
+            facts["errors"] = dict(self._telemetry.errors)
+        return facts
+
+    def _count_others(self) -> None:
+        """Note how many strangers there are, if more than were seen before."""
+        if isinstance(self._telemetry, Unavailable):
+            return
+        others = self._telemetry.other_processes([os.getpid()])
+        if others.count is not None:
+            # NVML lists this process and the run's other workers alike; only this one's number is known here.
+            self._others = max(self._others or 0, others.count - (self._workers - 1))
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return min(known) if known else None

@@ -1,0 +1,129 @@
+"""The least time that a GPU's tensor cores and memory allow for a problem, and times that are less than that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format
+from w8a8_bench.metrics import bytes_moved, flops, format_time
+from w8a8_bench.problem import Problem
+
+OPERATIONS_MARGIN = 0.03
+"""How far below the operations' floor a time is still plausible.
+
+The clock is measured around each replay, not at each launch, and may wander by one or two of its 15 MHz steps within
+one: 1.5% of 1980 MHz. Real kernels stay some percent above the floor, so more would only hide work that was left out.
+"""
+
+BYTES_MARGIN = 0.06
+"""How far below the bytes' floor a time is still plausible: the share of lines that survive in an L2 which is not
+strictly least-recently-used, after operand sets of three times its size."""
+
+_BF16, _FP16, _INT8, _FP8 = Format.BF16, Format.FP16, Format.INT8, Format.FP8
+
+_AMPERE = {_BF16: 2048, _FP16: 2048, _INT8: 4096}
+_BLACKWELL = {_BF16: 8192, _FP16: 8192, _INT8: 16384, _FP8: 16384}
+_GEFORCE_BLACKWELL = {_BF16: 1024, _FP16: 1024, _INT8: 2048, _FP8: 2048}
+
+_OPERATIONS: Mapping[tuple[int, int], Mapping[Format, int]] = {
+    (7, 0): {_FP16: 1024},
+    (7, 5): {_FP16: 1024, _INT8: 2048},
+    (8, 0): _AMPERE,
+    (8, 6): {_BF16: 1024, _FP16: 1024, _INT8: 2048},
+    (8, 7): _AMPERE,
+    (8, 9): {_BF16: 1024, _FP16: 1024, _INT8: 2048, _FP8: 2048},
+    (9, 0): {_BF16: 4096, _FP16: 4096, _INT8: 8192, _FP8: 8192},
+    (10, 0): _BLACKWELL,
+    (10, 1): _BLACKWELL,
+    (10, 3): {_BF16: 8192, _FP16: 8192, _FP8: 16384},
+    (11, 0): _BLACKWELL,
+    (12, 0): _GEFORCE_BLACKWELL,
+    (12, 1): _GEFORCE_BLACKWELL,
+}
+
+
+def operations_per_clock(capability: tuple[int, int], format: Format) -> int | None:
+    """Of one multiprocessor's tensor cores at their widest, dense, multiply-adds counted as two; None where unknown.
+
+    A published peak is this x multiprocessors x clock; where a GPU halves the rate of fp32 accumulation, as GeForce
+    does, the published one is that of fp16 accumulation. Sources, with the arithmetic that agrees within 2%:
+
+    - 7.0: Volta architecture whitepaper; V100 SXM2, 80 x 1530 MHz, 125 TFLOP/s fp16
+    - 7.5: Turing architecture whitepaper and T4 datasheet; T4, 40 x 1590 MHz, 65 TFLOP/s fp16, 130 TOP/s int8
+    - 8.0: A100 architecture whitepaper; A100, 108 x 1410 MHz, 312 and 624
+    - 8.6: GA102 architecture whitepaper; RTX 3090, 82 x 1695 MHz, 142 and 284
+    - 8.7: Jetson AGX Orin technical brief; 16 x 1300 MHz, 170 TOP/s int8 sparse, which is 85 dense: twice 8.6
+    - 8.9: Ada architecture whitepaper; RTX 4090, 128 x 2520 MHz, 330.3 and 660.6
+    - 9.0: H100 architecture whitepaper; H100 and H200 SXM, 132 x 1830 MHz (the tensor cores' boost), 989.4 and 1979
+    - 10.0: Blackwell architecture technical brief; B200, 148 x 1850 MHz, 2250 and 4500
+    - 10.3: Blackwell Ultra datasheet; the same but for int8, whose small rate is published too coarsely to use
+    - 10.1, called 11.0 since CUDA 13: Jetson AGX Thor datasheet; 20 x 1575 MHz, 517 TFLOP/s fp8
+    - 12.0, 12.1: RTX Blackwell architecture whitepaper; RTX 5090, 170 x 2407 MHz, 419 and 838
+    """
+    return _OPERATIONS.get(capability, {}).get(format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The least seconds that the operations and the bytes of a problem take; None where nothing is known."""
+
+    operations_s: float | None
+    bytes_s: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """The larger one: the work and the reads may overlap whole."""
+        return max((s for s in (self.operations_s, self.bytes_s) if s is not None), default=None)
+
+
+def least_seconds(problem: Problem, device: Device, *, clock_mhz: float | None, cold: bool) -> Floor:
+    """At the SM clock measured, or at the highest that the device has where `clock_mhz` is None.
+
+    Of the bytes only the inputs count, and only where they are `cold`, so that each comes from memory: the output
+    may stay in the L2. Memory is taken at its nominal bandwidth, of which a copy reaches some nine tenths.
+    """
+    per_second = _operations_per_second(problem, device, clock_mhz)
+    bandwidth = device.memory_bandwidth if cold else None
+    return Floor(
+        operations_s=flops(problem) / per_second if per_second else None,
+        bytes_s=_input_bytes(problem) / bandwidth if bandwidth else None,
+    )
+
+
+def why_implausible(
+    problem: Problem, seconds: float, device: Device, *, clock_mhz: float | None, cold: bool
+) -> str | None:
+    """One line with the figures where a launch took less time than the device needs; None where that is not known."""
+    floor = least_seconds(problem, device, clock_mhz=clock_mhz, cold=cold)
+    operations_s, bytes_s = floor.operations_s or 0.0, floor.bytes_s or 0.0
+    least_operations_s, least_bytes_s = operations_s * (1 - OPERATIONS_MARGIN), bytes_s * (1 - BYTES_MARGIN)
+    if not seconds < max(least_operations_s, least_bytes_s):
+        return None
+    if least_operations_s >= least_bytes_s:
+        clock = f"{_clock_mhz(device, clock_mhz):.0f} MHz" + (", the highest clock" if clock_mhz is None else "")
+        return (
+            f"{format_time(seconds)} a launch: {flops(problem):.4g} operations take at least "
+            f"{format_time(operations_s)} on {device.sm_count} SMs at {clock}"
+        )
+    return (
+        f"{format_time(seconds)} a launch: {_input_bytes(problem):.4g} bytes of inputs take at least "
+        f"{format_time(bytes_s)} from memory at {(device.memory_bandwidth or 0) / 1e12:.4g} TB/s"
+    )
+
+
+def _operations_per_second(problem: Problem, device: Device, clock_mhz: float | None) -> float | None:
+    clock = _clock_mhz(device, clock_mhz)
+    if device.capability is None or device.sm_count is None or clock is None:
+        return None
+    per_clock = operations_per_clock(device.capability, problem.format)
+    return None if per_clock is None else per_clock * device.sm_count * clock * 1e6
+
+
+def _clock_mhz(device: Device, measured: float | None) -> float | None:
+    return device.max_sm_clock_mhz if measured is None else measured
+
+
+def _input_bytes(problem: Problem) -> int:
+    return bytes_moved(problem) - problem.shape.m * problem.shape.n * problem.out.n_bytes

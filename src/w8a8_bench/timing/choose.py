@@ -1,0 +1,29 @@
+"""From settings to the way of timing that they ask for. A file per method; each is imported when it is used."""
+
+from __future__ import annotations
+
+from w8a8_bench.device import Device
+from w8a8_bench.measures import TIME_KERNEL, Timer
+from w8a8_bench.settings import Settings
+from w8a8_bench.timing.method import Method
+
+
+def make_method(device: Device, settings: Settings) -> Method:
+    """A fresh method for one comparison, as `settings` say. Never another than was asked for."""
+    if settings.measures == (TIME_KERNEL,):
+        from w8a8_bench.timing.profiler import ProfilerMethod
+
+        return ProfilerMethod(device)
+    if TIME_KERNEL in settings.measures:
+        raise ValueError(f"{TIME_KERNEL} is taken alone: the profiler slows what is timed after it")
+    if settings.timer is Timer.GRAPH:
+        from w8a8_bench.timing.cuda_graph import GraphMethod
+
+        return GraphMethod(device, settings.measures)
+    if settings.timer is Timer.EVENT:
+        from w8a8_bench.timing.cuda_events import EventMethod
+
+        return EventMethod(device, settings.measures)
+    from w8a8_bench.timing.host import HostMethod
+
+    return HostMethod(device, settings.measures)

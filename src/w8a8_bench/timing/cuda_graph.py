@@ -1,0 +1,212 @@
+"""`time_cold_l2` and `time_hot_l2`: the period per launch in a replayed CUDA graph.
+
+A replay is
+
+    [scrub] -> probe -> jolt -> launch -> launch -> ... -> launch -> jolt -> launch -> ... -> launch -> probe
+                                  |                          |                 |                |
+                                event                      event             event            event
+
+Events are nodes of the graph, so that neither the host nor the graph's own launch is in the time. They hang off the
+chain on a branch of their own: in the chain an event delays what follows it, by 1 us at the start and 2 at the end
+(H200), while on the branch both come equally late. The first launch of a segment leads in and is not in the time. The
+probes read every multiprocessor's cycle counter and the global timer, which gives the SM clock of this replay alone.
+
+Jolts are kernels whose blocks end in random order. A row of equal launches falls into one of a few patterns, and then
+keeps it through any number of launches and replays: a GEMM that fills two thirds of an H200 took 37.5, 39.3 or 40.0 us,
+whatever its data and addresses, as the kernels before it had left the multiprocessors. Each segment begins in another
+pattern, so that a sample is a mean over several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from w8a8_bench.device import Device
+from w8a8_bench.kernel import Launch
+from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
+from w8a8_bench.memory import L2_TIMES
+from w8a8_bench.operands import Operands
+from w8a8_bench.timing import device_code, rotation
+from w8a8_bench.timing.host import LaunchSampler
+from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, Uncapturable, parts, size_like
+
+REPLAY_S = 3e-3
+"""Length of a replay. On an H200 medians of 2 ms and of 5 ms repeat equally well, and the shorter ones cost less."""
+
+SEGMENTS = 16
+SEGMENT_LAUNCHES = 5
+"""Segments of a replay: no more than `SEGMENTS`, none shorter than `SEGMENT_LAUNCHES`."""
+
+PILOT_LAUNCHES = 32
+"""Launches of the graph that tells how long one takes."""
+
+
+Segment = tuple[torch.cuda.Event, torch.cuda.Event]
+"""Where it begins, after its lead-in, and where it ends."""
+
+
+class GraphTimer:
+    """Captures and times graphs on one GPU."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = torch.device(device.torch_name)
+        self.code = device_code.load(device)
+        self.stream = torch.cuda.Stream(self._device)
+        self._branch = torch.cuda.Stream(self._device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._slots = torch.zeros(2, device_code.SM_SLOTS, 2, dtype=torch.int64, device=self._device)
+        self._scrubbed: torch.Tensor | None = None
+        self._scrub_bytes = L2_TIMES * (device.l2_bytes or 0)
+        # A pool lives as long as one of its graphs, and pilots go before the next graph comes.
+        self._kept = [self.capture(lambda: self.code.read_clocks(self._slots[0]))]
+
+    def capture(self, body: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """What `body` enqueues, as a graph. Raises Uncapturable where something in it can't be captured."""
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self._device)
+        with torch.cuda.stream(self.stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                body()
+            except Exception as error:
+                self._end_spoilt(graph)
+                raise Uncapturable(_first_line(error)) from error
+            try:
+                graph.capture_end()
+            except RuntimeError as error:
+                self._let_go_of_pool(graph)
+                raise Uncapturable(_first_line(error)) from error
+        return graph
+
+    def _end_spoilt(self, graph: torch.cuda.CUDAGraph) -> None:
+        try:
+            graph.capture_end()
+        except RuntimeError:  # says less than the error that spoilt the capture, which is what is reported
+            self._let_go_of_pool(graph)
+
+    def _let_go_of_pool(self, graph: torch.cuda.CUDAGraph) -> None:
+        """After a capture that could not be ended, PyTorch's allocator goes on filling its pool: take another."""
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+        self._kept.append(graph)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._kept.append(self.capture(lambda: self.code.read_clocks(self._slots[0])))
+
+    def replay(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Run a graph to its end."""
+        with torch.cuda.stream(self.stream):
+            graph.replay()
+        self.stream.synchronize()
+
+    def sampler(self, launches: Sequence[Launch], size: int, *, scrub: bool = False) -> GraphSampler:
+        """A sampler of `size` launches, lead-ins included, taken from `launches` in turn, an L2 scrub before them."""
+        return GraphSampler(self, launches, size, scrub=scrub)
+
+    def period(self, launches: Sequence[Launch], plan: rotation.Plan) -> float:
+        """About how long one of `launches` takes, in seconds."""
+        size = min(max(len(launches), rotation.MIN_LAUNCHES), PILOT_LAUNCHES)
+        pilot = self.sampler(launches, size, scrub=plan.scrub)
+        pilot.sample()
+        return pilot.sample().seconds
+
+    def timed_body(
+        self, launches: Sequence[Launch], size: int, segments: Sequence[Segment], scrub: bool
+    ) -> Callable[[], None]:
+        """What a replay enqueues. All launches, lead-ins too, go through the sets in one row."""
+        if scrub and self._scrubbed is None:
+            self._scrubbed = torch.zeros(self._scrub_bytes, dtype=torch.uint8, device=self._device)
+
+        def body() -> None:
+            if scrub and self._scrubbed is not None:
+                self.code.read_all(self._scrubbed)
+            self.code.read_clocks(self._slots[0])
+            for number, (begin, end) in enumerate(segments):
+                self.code.jolt()
+                first, last = (size * edge // len(segments) for edge in (number, number + 1))
+                for index in range(first, last):
+                    launches[index % len(launches)]()
+                    if index == first:
+                        self._mark(begin)
+                self._mark(end)
+            self.stream.wait_stream(self._branch)
+            self.code.read_clocks(self._slots[1])
+
+        return body
+
+    def _mark(self, event: torch.cuda.Event) -> None:
+        """Record `event` once all that was captured so far is done, and have nothing wait for it."""
+        self._branch.wait_stream(self.stream)
+        event.record(self._branch)
+
+    def clock_mhz(self) -> float | None:
+        """SM clock between the two probes of the last replay."""
+        before, after = self._slots.cpu()
+        return device_code.clock_mhz(before, after)
+
+    @contextlib.contextmanager
+    def on_stream(self) -> Iterator[None]:
+        """Run eager launches on the stream that is captured, after what was enqueued before, and wait for them."""
+        self.stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self.stream):
+            yield
+        self.stream.synchronize()
+
+
+class GraphSampler:
+    """One graph of timed launches."""
+
+    def __init__(self, timer: GraphTimer, launches: Sequence[Launch], size: int, *, scrub: bool) -> None:
+        self._timer = timer
+        self._segments = [(_event(), _event()) for _ in range(min(max(size // SEGMENT_LAUNCHES, 1), SEGMENTS))]
+        self.size, self.launches = size, size - len(self._segments)
+        self.graph = timer.capture(timer.timed_body(launches, size, self._segments, scrub))
+
+    def sample(self) -> Sample:
+        self._timer.replay(self.graph)
+        seconds = sum(1e-3 * begin.elapsed_time(end) for begin, end in self._segments)
+        return Sample(seconds / self.launches, self._timer.clock_mhz())
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True, external=True)
+
+
+class GraphMethod:
+    """Times the cells of one comparison by graph: cold, hot, and the cost of enqueueing, as `measures` ask."""
+
+    def __init__(self, device: Device, measures: Sequence[str]) -> None:
+        self._device, self._measures = device, measures
+        self.timer = GraphTimer(device)
+        self.arena = rotation.Arena()
+
+    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes)
+        sets = self.arena.sets(operands, plan.sets if TIME_COLD in self._measures else 1)
+        with self.timer.on_stream():
+            bound = [bind(one) for one in sets]
+            for one_set in bound:
+                one_set.total()  # what a first call sets up must not be captured
+        samplers: dict[str, Sampler] = {}
+        if TIME_COLD in self._measures:
+            for measure, launches in parts(TIME_COLD, bound).items():
+                size = size_like(like, measure) or plan.launches(self.timer.period(launches, plan), REPLAY_S)
+                samplers[measure] = self.timer.sampler(launches, size, scrub=plan.scrub)
+        if TIME_HOT in self._measures:
+            one = rotation.Plan(1, plan.set_bytes, scrub=False)
+            for measure, launches in parts(TIME_HOT, bound[:1]).items():
+                size = size_like(like, measure) or one.launches(self.timer.period(launches, one), REPLAY_S)
+                samplers[measure] = self.timer.sampler(launches, size)
+        first = next(iter(samplers.values()))
+        assert isinstance(first, GraphSampler)
+        graph = first.graph
+        if HOST_LAUNCH in self._measures:
+            samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound[0].total)
+        described = {"sets": len(sets), "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)} if len(sets) > 1 else {}
+        return Timed(samplers, sets[: first.size], lambda: self.timer.replay(graph), described)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,84 @@
+"""What a way of timing offers: samplers of a cell, and the sample that each gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from w8a8_bench.kernel import Launch, Launches
+from w8a8_bench.measures import part
+from w8a8_bench.operands import Operands
+
+Bind = Callable[[Operands], Launches]
+"""`Prepared.bind`: called once for each operand set."""
+
+
+class Uncapturable(RuntimeError):
+    """A launch can't be captured in a CUDA graph."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds per launch; the SM clock meanwhile where it was read."""
+
+    seconds: float
+    clock_mhz: float | None = None
+
+
+class Sampler(Protocol):
+    """One measure of one cell, ready to be taken again and again."""
+
+    @property
+    def launches(self) -> int:
+        """Launches that a sample is the mean of."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Launches that a sample runs, those that are not timed included."""
+        ...
+
+    def sample(self) -> Sample:
+        """Take one sample. The device is idle before and after."""
+        ...
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A cell bound and ready: `samplers` by measure.
+
+    `sets` are the operand sets that the launches go through, and `rerun` runs what was timed once more, all of it.
+    """
+
+    samplers: Mapping[str, Sampler]
+    sets: Sequence[Operands]
+    rerun: Callable[[], None]
+    rotation: Mapping[str, int] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """A way of timing, for all cells of one comparison."""
+
+    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+        """Bind a cell and make its samplers. Raises Uncapturable, and whatever binding and launching raise.
+
+        `like` is the same cell made ready before: its samples must be of as many launches to be compared with.
+        """
+        ...
+
+
+def size_like(like: Timed | None, measure: str) -> int | None:
+    """Size of a sample of `measure` in `like`."""
+    sampler = like.samplers.get(measure) if like else None
+    return sampler.size if sampler else None
+
+
+def parts(measure: str, sets: Sequence[Launches]) -> dict[str, list[Launch]]:
+    """The launches over all sets by measure: the whole, and where there are such, quantization and GEMM alone."""
+    found = {measure: [launches.total for launches in sets]}
+    for name in ("quant", "gemm"):
+        alone = [launch for launch in (getattr(launches, name) for launches in sets) if launch is not None]
+        if alone:
+            found[part(measure, name)] = alone
+    return found

@@ -1,0 +1,79 @@
+"""`time_kernel`: the device's own duration of a launch's kernels, as CUPTI reports it, operands in DRAM.
+
+Kernels, copies and fills of the launch are summed; gaps between them are not in it. Once CUPTI has been in a process,
+its graphs run up to 3% slower, so that this measure is taken in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from w8a8_bench.device import Device
+from w8a8_bench.kernel import Launch
+from w8a8_bench.measures import TIME_KERNEL
+from w8a8_bench.operands import Operands
+from w8a8_bench.timing import rotation
+from w8a8_bench.timing.cuda_graph import GraphTimer
+from w8a8_bench.timing.method import Bind, Sample, Timed, parts, size_like
+
+OWN_KERNELS = ("read_clocks", "read_all", "jolt")
+"""The instrument's, which are not the launch's."""
+
+REPLAY_S = 1e-3
+"""Length of a profiled replay: short, since each kernel in it becomes an event to read."""
+
+
+class KernelSampler:
+    """A graph of launches, profiled."""
+
+    def __init__(
+        self, timer: GraphTimer, launches: Sequence[Launch], plan: rotation.Plan, size: int | None = None
+    ) -> None:
+        self._timer = timer
+        self._sampler = timer.sampler(
+            launches, size or plan.launches(timer.period(launches, plan), REPLAY_S), scrub=plan.scrub
+        )
+        self.launches = self.size = self._sampler.size  # lead-ins are profiled too
+        self.graph = self._sampler.graph
+
+    def sample(self) -> Sample:
+        from torch._C._autograd import DeviceType
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
+            self._timer.replay(self.graph)
+        results = profiler.profiler.kineto_results if profiler.profiler else None
+        on_device = [
+            event
+            for event in (results.events() if results else ())
+            if event.device_type() == DeviceType.CUDA and event.name() not in OWN_KERNELS
+        ]
+        if not on_device:
+            raise RuntimeError("the profiler saw no kernel: CUPTI may be in use by another tool, or not permitted")
+        total = 1e-9 * sum(event.duration_ns() for event in on_device)
+        return Sample(total / self.launches, self._timer.clock_mhz())
+
+
+class ProfilerMethod:
+    """Times the cells of one comparison by profiled graphs."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._timer = GraphTimer(device)
+        self._arena = rotation.Arena()
+
+    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes)
+        sets = self._arena.sets(operands, plan.sets)
+        with self._timer.on_stream():
+            bound = [bind(one) for one in sets]
+            for launches in bound:
+                launches.total()
+        samplers = {
+            measure: KernelSampler(self._timer, launches, plan, size_like(like, measure))
+            for measure, launches in parts(TIME_KERNEL, bound).items()
+        }
+        graph = samplers[TIME_KERNEL].graph
+        described = {"sets": plan.sets, "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)}
+        used = sets[: samplers[TIME_KERNEL].size]
+        return Timed(samplers, used, lambda: self._timer.replay(graph), described)

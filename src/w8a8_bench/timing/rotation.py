@@ -1,0 +1,107 @@
+"""Operand sets in a row, so many that each launch finds its own in DRAM; and the plan of how many.
+
+Sets total 5 times the L2 (`memory.L2_TIMES`). Where even the most sets are less than that, the L2 is scrubbed before
+each replay, outside what is timed, and a replay touches each set once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from w8a8_bench.memory import rotation_sets
+from w8a8_bench.operands import Operands
+
+MIN_LAUNCHES = 5
+"""Of a replay: one leads in, and four are timed."""
+ALIGNMENT = 1024
+"""Bytes between starts of tensors in the arena: no two share a line, and TMA and vector loads find theirs aligned."""
+
+
+class NotCold(ValueError):
+    """A rotation that would leave operands in the L2."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`sets` of `set_bytes` each; `scrub`: they fit the L2, which is emptied before each replay."""
+
+    sets: int
+    set_bytes: int
+    scrub: bool
+
+    def launches(self, seconds: float, replay_s: float) -> int:
+        """Launches in a replay of about `replay_s`: whole rotations; with a scrub no set twice."""
+        if self.scrub:
+            return min(self.sets, max(MIN_LAUNCHES, round(replay_s / seconds)))
+        rotations = max(math.ceil(MIN_LAUNCHES / self.sets), round(replay_s / (self.sets * seconds)))
+        return self.sets * rotations
+
+
+def plan(set_bytes: int, l2_bytes: int | None) -> Plan:
+    """How many sets make every launch cold. Raises NotCold where the size of the L2 is unknown."""
+    if not l2_bytes:
+        raise NotCold("the size of this GPU's L2 is unknown, so that no rotation is known to be cold")
+    sets, scrub = rotation_sets(set_bytes, l2_bytes)
+    return Plan(sets, set_bytes, scrub)
+
+
+def set_bytes(operands: Operands) -> int:
+    """Bytes of one set: inputs and output."""
+    return sum(_span(tensor) for tensor in _tensors(operands).values())
+
+
+class Arena:
+    """Copies of operand tensors in device memory, shared by the cells of a comparison.
+
+    Cells run one after another, so that two with the same input or an output of the same kind use the same copies.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[Hashable, torch.Tensor] = {}
+        self._sources: list[torch.Tensor] = []  # held, since copies are known by their source's address
+
+    def sets(self, operands: Operands, count: int) -> list[Operands]:
+        """`count` equal operand sets, each with memory of its own."""
+        copies = {name: self._rows(name, tensor, count) for name, tensor in _tensors(operands).items()}
+        made = []
+        for index in range(count):
+            tensors: dict[str, Any] = {name: _at(rows, index, getattr(operands, name)) for name, rows in copies.items()}
+            made.append(replace(operands, **tensors))
+        return made
+
+    def _rows(self, name: str, tensor: torch.Tensor, count: int) -> torch.Tensor:
+        """uint8 [>= count, span], each row a copy of the tensor's memory; of an output, room for it."""
+        like = (tensor.shape, tensor.dtype) if name == "out" else (tensor.data_ptr(), tensor.shape, tensor.stride())
+        rows = self._copies.get((name == "out", like))
+        if rows is None or len(rows) < count:
+            rows = torch.empty(count, _span(tensor), dtype=torch.uint8, device=tensor.device)
+            if name != "out":
+                flat = tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+                rows[:, : flat.numel()] = flat
+                self._sources.append(tensor)
+            self._copies[(name == "out", like)] = rows
+        return rows
+
+
+def _tensors(operands: Operands) -> dict[str, torch.Tensor]:
+    """The tensors of a set by field. All of them are dense, in whatever order of dimensions."""
+    present = {}
+    for field in fields(operands):
+        value = getattr(operands, field.name)
+        if isinstance(value, torch.Tensor):
+            present[field.name] = value
+    return present
+
+
+def _span(tensor: torch.Tensor) -> int:
+    return -(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT
+
+
+def _at(rows: torch.Tensor, index: int, like: torch.Tensor) -> torch.Tensor:
+    flat = rows[index, : like.numel() * like.element_size()].view(like.dtype)
+    return flat.as_strided(like.shape, like.stride(), flat.storage_offset())

@@ -1,0 +1,56 @@
+"""Settings reach the process that obeys them unchanged, and say how many passes the measures need."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from w8a8_bench.data import Data
+from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer
+from w8a8_bench.settings import DEFAULT_RIGOR, RIGORS, Settings, StopRule
+
+FULL = Settings(
+    seed=7,
+    data=Data.OUTLIERS,
+    budget_s=2.5,
+    stop=StopRule(min_blocks=30, max_blocks=200, target=0.0025),
+    timer=Timer.EVENT,
+    measures=(TIME_COLD, TIME_HOT, TIME_KERNEL),
+    duty=0.25,
+    processes=5,
+    workers=3,
+)
+
+
+@pytest.mark.parametrize("settings", [FULL, Settings()], ids=["all fields", "defaults"])
+def test_settings_survive_the_way_to_the_worker(settings: Settings) -> None:
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json(), allow_nan=False))) == settings
+
+
+def test_the_profiler_has_a_pass_and_so_a_process_of_its_own() -> None:
+    timed, profiled = FULL.passes()
+    assert timed == replace(FULL, measures=(TIME_COLD, TIME_HOT))
+    assert profiled == replace(FULL, measures=(TIME_KERNEL,))
+
+
+@pytest.mark.parametrize("measures", [(TIME_KERNEL,), (TIME_COLD,), (TIME_COLD, TIME_HOT, HOST_LAUNCH), (TIME_HOST,)])
+def test_without_the_profiler_or_with_it_alone_one_pass_is_enough(measures) -> None:
+    settings = replace(FULL, measures=measures)
+    assert settings.passes() == (settings,)
+
+
+def test_the_headline_of_settings_is_the_first_measure_by_precedence() -> None:
+    assert replace(FULL, measures=(TIME_KERNEL, TIME_HOT, TIME_COLD)).headline == TIME_COLD
+    assert [one.headline for one in FULL.passes()] == [TIME_COLD, TIME_KERNEL]
+
+
+def test_rigors_are_those_that_the_documents_promise() -> None:
+    assert {name: (r.stop.min_blocks, r.stop.max_blocks, r.stop.target) for name, r in RIGORS.items()} == {
+        "quick": (6, 12, 0.01),
+        "standard": (12, 40, 0.005),
+        "publish": (30, 200, 0.0025),
+    }
+    assert RIGORS["publish"].processes > 1, "fresh processes are what `publish` adds"
+    assert RIGORS[DEFAULT_RIGOR].stop == Settings().stop
