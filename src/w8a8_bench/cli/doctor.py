@@ -70,7 +70,7 @@ def _answer(text: str, device: Device) -> str:
 def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
     """Raise UsageError where the self-test can't run, or has nowhere to leave its verdicts."""
     if not device.is_cuda:
-        raise UsageError(f"--timing needs a GPU: it tests the timing of CUDA graphs, and this is a {device.torch_name}")
+        raise UsageError("--timing needs a GPU: it tests the timing of CUDA graphs, and this device is a CPU")
     if args.out is not None and Path(args.out).exists():
         raise UsageError(f"--out {args.out} exists: name another file")
 
