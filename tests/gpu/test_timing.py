@@ -1,6 +1,6 @@
 """The ways of timing on the GPU of this machine: cold and hot, what can't be captured, clocks, rotations, the profiler.
 
-Only what holds with a wide margin on any GPU is asserted of times; how well they repeat is for `doctor --self-test`.
+Only what holds with a wide margin on any GPU is asserted of times; how well they repeat is for `doctor --timing`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ pytestmark = [
 
 BF16, FP8 = metrics.BASELINE, "pytorch_fp8_fp8_bf16_scaled_mm"
 FP8_FAST = "pytorch_fp8_fp8_bf16_scaled_mm_fast_accum"
+FP8_BLOCKWISE = "pytorch_fp8_fp8_bf16_scaled_mm_blockwise"
 SHAPE = GemmShape(m=16, n=4096, k=4096)
 TINY = GemmShape(m=64, n=64, k=64)
 BLOCKS = 8
@@ -181,6 +182,16 @@ def test_every_set_of_a_rotation_holds_an_answer_that_the_check_accepts(device):
         for record in records.values():
             assert middle(record, TIME_COLD) > 0
             assert record.rotation["sets"] > 2
+
+
+@pytest.mark.parametrize("size", [256, 512, 16384])
+def test_a_kernel_that_converts_operands_when_it_is_bound_finds_them_there(device, size):
+    """Copies into the rotation must be done before `bind` reads them, on whatever stream."""
+    shape = GemmShape(m=min(size, 128), n=size, k=size)
+    records, _ = run(device, (BF16, FP8_BLOCKWISE), settings(TIME_COLD), shape=shape)
+    if records[FP8_BLOCKWISE].status is Status.UNSUPPORTED:
+        pytest.skip(records[FP8_BLOCKWISE].reason)
+    assert middle(records[FP8_BLOCKWISE], TIME_COLD) > 0
 
 
 def test_a_launch_bound_to_another_set_is_incorrect(device):

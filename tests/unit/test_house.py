@@ -13,6 +13,7 @@ import w8a8_bench
 from w8a8_bench import store
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report import table
+from w8a8_bench.stats import median
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "w8a8_bench"
@@ -130,6 +131,18 @@ def test_the_table_of_the_readme_is_made_from_committed_records():
     results = store.read(ROOT / "results/h200/model_fp8_llama2_7b.jsonl.gz")
     ok = [record for record in results.records if record.status is Status.OK and record.comparison in (1, 3)]
     assert table.render(ok, results.ends) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_two_committed_sweeps_of_the_same_cells_agree():
+    """What CHANGELOG.md says of them: medians of two runs are within 1% of each other in every cell."""
+    runs = [store.read(ROOT / f"results/h200/llama2_7b_28_shapes_run{number}.jsonl.gz") for number in (1, 2)]
+    middles = [
+        {(r.comparison, r.kernel, r.problem): median(r.samples["time_cold_l2"]) for r in run.records} for run in runs
+    ]
+    assert middles[0].keys() == middles[1].keys()
+    assert len(middles[0]) == 280
+    apart = [abs(middles[1][cell] / middle - 1) for cell, middle in middles[0].items()]
+    assert max(apart) < 0.01
 
 
 def test_committed_records_are_read_whole():
