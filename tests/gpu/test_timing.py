@@ -6,7 +6,7 @@ Only what holds with a wide margin on any GPU is asserted of times; how well the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import pytest
@@ -97,6 +97,37 @@ class Planted:
                 outer.bound.append(Launches(launch))
                 # The check binds first, on operands of its own; what follows are the sets of the rotation.
                 return outer.bound[min(1, len(outer.bound) - 1)] if outer.stale else outer.bound[-1]
+
+        return Prepared()
+
+
+@dataclass
+class Converting:
+    """A good kernel that copies its operands when it is bound, and afterwards reads the copies alone.
+
+    A `scribbling` one does so to no purpose: it fills memory of the same sizes, which must not be a neighbour's.
+    """
+
+    name: str
+    scribbling: bool = False
+
+    def supports(self, problem, device):
+        return registry.get(self.name).supports(problem, device)
+
+    def prepare(self, problem, device):
+        inner, scribbling = registry.get(self.name).prepare(problem, device), self.scribbling
+
+        class Prepared:
+            config = inner.config
+
+            def bind(self, operands):
+                copies = {name: getattr(operands, name).clone() for name in ("a", "b", "scale_a", "scale_b")}
+                if not scribbling:
+                    return inner.bind(replace(operands, **copies))
+                for copy in copies.values():
+                    copy.view(torch.uint8).fill_(0x55)
+                launch = inner.bind(operands).total
+                return Launches(lambda: (launch(), copies)[0])
 
         return Prepared()
 
@@ -192,6 +223,13 @@ def test_a_kernel_that_converts_operands_when_it_is_bound_finds_them_there(devic
     if records[FP8_BLOCKWISE].status is Status.UNSUPPORTED:
         pytest.skip(records[FP8_BLOCKWISE].reason)
     assert middle(records[FP8_BLOCKWISE], TIME_COLD) > 0
+
+
+def test_what_bind_made_lives_as_long_as_the_graph_that_reads_it(device):
+    planted = [Converting(FP8), Converting(FP8_FAST, scribbling=True)]
+    records, _ = run(device, (BF16, FP8, FP8_FAST), settings(TIME_COLD, TIME_HOT), planted=planted)
+    for record in records.values():
+        assert middle(record, TIME_COLD) > 0
 
 
 def test_a_launch_bound_to_another_set_is_incorrect(device):

@@ -159,6 +159,7 @@ class GraphSampler:
 
     def __init__(self, timer: GraphTimer, launches: Sequence[Launch], size: int, *, scrub: bool) -> None:
         self._timer = timer
+        self._launches = launches  # held: a graph knows addresses only, and what `bind` made is the launches' own
         self._segments = [(_event(), _event()) for _ in range(min(max(size // SEGMENT_LAUNCHES, 1), SEGMENTS))]
         self.size, self.launches = size, size - len(self._segments)
         self.graph = timer.capture(timer.timed_body(launches, size, self._segments, scrub))
