@@ -92,3 +92,9 @@ class Status(str, Enum):
 
 FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT)
 """Statuses after which a complete sweep still exits with code 3: something is broken, not merely refused."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong as a reason: the error's type and the first line of its text that is not empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -15,10 +15,10 @@ from w8a8_bench import metrics, peaks, stats
 from w8a8_bench.comparison import Cell, Comparison
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
-from w8a8_bench.environment.telemetry import Snapshot
+from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.kernel import Kernel, Prepared, Status
+from w8a8_bench.kernel import Kernel, Prepared, Status, in_one_line
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
@@ -28,7 +28,7 @@ from w8a8_bench.reference import Oracle, Verdict, check, poison
 from w8a8_bench.settings import Settings
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
-from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable
+from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable, rest
 from w8a8_bench.timing.rotation import NotCold
 
 CHECK_SEED_OFFSET = 0x5EED
@@ -188,13 +188,13 @@ class _ComparisonRun:
             step()
             self._synchronize()
         except (MemoryError, torch.OutOfMemoryError) as error:
-            run.stop(Status.OUT_OF_MEMORY, _one_line(error))
+            run.stop(Status.OUT_OF_MEMORY, in_one_line(error))
         except Uncapturable as error:
             run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
         except NotCold as error:
             run.stop(Status.UNSUPPORTED, str(error))
         except Exception as error:
-            text = _one_line(error)
+            text = in_one_line(error)
             status = Status.OUT_OF_MEMORY if "not enough memory" in text else Status.FAILED
             run.stop(status, text)
 
@@ -318,13 +318,9 @@ class _ComparisonRun:
         return taken if run.alive else {}
 
     def _rest(self, worked: float) -> None:
-        """Leave a GPU idle, so that it works for the share `duty` of the time.
-
-        GEMMs that keep the tensor cores busy without rest run into the power cap, whose regulator then moves the clock
-        by 5% from one replay to the next. Rested as long as they work, the same replays repeat to 0.2% (H200).
-        """
-        if self._device.is_cuda and self._settings.duty < 1:
-            time.sleep(worked * (1 / self._settings.duty - 1))
+        """Rest a GPU; a CPU needs none."""
+        if self._device.is_cuda:
+            rest(worked, self._settings.duty)
 
     def _duplicate_samples(self, taken: BlockSamples) -> dict[str, object]:
         if self._duplicated is None or not taken.samples.get(DUPLICATE):
@@ -370,15 +366,10 @@ class _ComparisonRun:
         seconds = [sample.seconds for sample in run.samples.get(self._settings.headline, ())]
         if run.alive and seconds and not self._settings.stop.settled(seconds):
             flags.append("unsettled")
-        capped = ["power_cap" in (look.throttle or ()) for look in run.looks if look]
+        capped = [POWER_CAP in (look.throttle or ()) for look in run.looks if look]
         if run.alive and capped and sum(capped) > len(capped) / 2:
             flags.append("power_capped")
         return flags
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:

@@ -45,8 +45,6 @@ RIGORS: Mapping[str, Rigor] = MappingProxyType(
 """Changing a rule asks for `stats.NOMINAL` to be checked: tests/unit/test_stopping.py."""
 
 DEFAULT_RIGOR = "standard"
-
-
 DEFAULT_DUTY = 0.5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from made_devices import CPU, H200
 
 from w8a8_bench import metrics
 from w8a8_bench.device import Device
@@ -13,19 +14,6 @@ from w8a8_bench.names import KernelName
 from w8a8_bench.peaks import BYTES_MARGIN, OPERATIONS_MARGIN, least_seconds, operations_per_clock, why_implausible
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
 
-H200 = Device(
-    kind="cuda",
-    index=0,
-    name="H200",
-    torch=(2, 13),
-    memory_bytes=1 << 37,
-    available_bytes=1 << 37,
-    capability=(9, 0),
-    sm_count=132,
-    max_sm_clock_mhz=1980.0,
-    memory_bandwidth=4.917e12,
-)
-CPU = Device(kind="cpu", index=0, name="CPU", torch=(2, 13), memory_bytes=1 << 34, available_bytes=1 << 34)
 FP8 = "cutlass_fp8_fp8_bf16_scaled_mm"
 INT8 = "cutlass_i8_i8_bf16_scaled_mm"
 SQUARE = GemmShape(m=8192, n=8192, k=8192)

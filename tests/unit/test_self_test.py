@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from w8a8_bench.cli.doctor import _table
+from w8a8_bench.cli.doctor import _lines, _table
+from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.timing.self_test import SLOWED, SPINS_US, Verdict, _line_through, _ratio_text, _share_interval
 
 
@@ -53,3 +54,16 @@ def test_the_table_names_what_failed():
 def test_a_ratio_without_an_interval_is_shown_alone():
     assert _ratio_text(1.00012, None) == "1.0001"
     assert _ratio_text(1.00012, (0.9, 1.1)) == "1.0001 (0.9000 to 1.1000)"
+
+
+def test_a_test_that_is_broken_off_keeps_its_verdicts(tmp_path):
+    path = tmp_path / "v.jsonl"
+    with pytest.raises(KeyboardInterrupt), _lines(str(path)) as write:
+        write({"name": "slope"})
+        raise KeyboardInterrupt
+    assert path.read_text(encoding="utf-8") == '{"name": "slope"}\n'
+
+
+def test_a_place_that_can_not_be_written_is_said_before_anything_is_tested(tmp_path):
+    with pytest.raises(UsageError, match="can't be written"), _lines(str(tmp_path / "none" / "v.jsonl")):
+        raise AssertionError("nothing is tested")

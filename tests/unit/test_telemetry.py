@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_devices import CPU, H200
 
 from w8a8_bench import environment
 from w8a8_bench.device import Device
@@ -19,18 +20,7 @@ from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, Telemetry, Unav
 
 UUID = "GPU-6f0b1a2c"
 PCI = "0000:1b:00.0"
-GPU = Device(
-    kind="cuda",
-    index=0,
-    name="H200",
-    torch=(2, 13),
-    memory_bytes=1 << 37,
-    available_bytes=1 << 37,
-    capability=(9, 0),
-    sm_count=132,
-    uuid=UUID,
-)
-CPU = Device(kind="cpu", index=0, name="CPU", torch=(2, 13), memory_bytes=1 << 34, available_bytes=1 << 34)
+GPU = replace(H200, uuid=UUID, max_sm_clock_mhz=None, memory_bandwidth=None)
 QUERIES = {
     "power_w": "nvmlDeviceGetPowerUsage",
     "temperature_c": "nvmlDeviceGetTemperature",

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -76,23 +77,31 @@ def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
 
 
 def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, environment: dict[str, object]) -> int:
-    lines = [_header(args, device, environment).to_json()]
-    path = None if args.out is None else Path(args.out)
     verdicts = []
-    for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
-        verdicts.append(verdict)
-        lines.append(verdict)
+    with _lines(args.out) as write:
+        write(_header(args, device, environment).to_json())
+        for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
+            verdicts.append(verdict)
+            write(verdict)
     if sys.stderr.isatty():
         print(end="\r\x1b[K", file=sys.stderr)
     print("\n" + _table(verdicts))
-    if path is not None:
-        try:
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        except OSError as error:
-            print(f"{path} can't be written: {error.strerror}", file=sys.stderr)
-            return EXIT_FAULTS
-        print(f"verdicts: {path}")
+    if args.out is not None:
+        print(f"verdicts: {args.out}")
     return EXIT_COMPLETE if all(verdict["passed"] for verdict in verdicts) else EXIT_FAULTS
+
+
+@contextlib.contextmanager
+def _lines(path: str | None) -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """What appends an object to a new file at `path`, a line each, so that a test broken off keeps its verdicts."""
+    if path is None:
+        yield lambda line: None
+        return
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            yield lambda line: print(json.dumps(line), file=file, flush=True)
+    except OSError as error:
+        raise UsageError(f"--out {path} can't be written: {error.strerror}") from None
 
 
 def _header(args: argparse.Namespace, device: Device, environment: dict[str, object]) -> RunHeader:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from w8a8_bench.device import Device
-from w8a8_bench.kernel import Launch
+from w8a8_bench.kernel import Launch, in_one_line
 from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
 from w8a8_bench.memory import L2_TIMES
 from w8a8_bench.operands import Operands
@@ -73,12 +73,12 @@ class GraphTimer:
                 body()
             except Exception as error:
                 self._end_spoilt(graph)
-                raise Uncapturable(_first_line(error)) from error
+                raise Uncapturable(in_one_line(error)) from error
             try:
                 graph.capture_end()
             except RuntimeError as error:
                 self._let_go_of_pool(graph)
-                raise Uncapturable(_first_line(error)) from error
+                raise Uncapturable(in_one_line(error)) from error
         return graph
 
     def _end_spoilt(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -206,8 +206,3 @@ class GraphMethod:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound[0].total)
         described = {"sets": len(sets), "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)} if len(sets) > 1 else {}
         return Timed(samplers, sets[: first.size], lambda: self.timer.replay(graph), described)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -53,7 +54,7 @@ class Timed:
 
     samplers: Mapping[str, Sampler]
     sets: Sequence[Operands]
-    rerun: Callable[[], None]
+    rerun: Callable[[], object]
     rotation: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -66,6 +67,16 @@ class Method(Protocol):
         `like` is the same cell made ready before: its samples must be of as many launches to be compared with.
         """
         ...
+
+
+def rest(worked: float, duty: float) -> None:
+    """Leave a GPU that worked for `worked` seconds idle, so that it works for the share `duty` of the time.
+
+    GEMMs that keep the tensor cores busy without rest run into the power cap, whose regulator then moves the clock by
+    5% from one replay to the next. Rested as long as they work, the same replays repeat to 0.2% (H200).
+    """
+    if duty < 1:
+        time.sleep(worked * (1 / duty - 1))
 
 
 def size_like(like: Timed | None, measure: str) -> int | None:

@@ -22,7 +22,7 @@ from w8a8_bench.settings import StopRule
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.blocks import run_blocks, settle
 from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphSampler, GraphTimer
-from w8a8_bench.timing.method import Sample
+from w8a8_bench.timing.method import Sample, rest
 from w8a8_bench.timing.profiler import KernelSampler
 
 SPINS_US = (3, 10, 30, 100, 300, 1000, 3000)
@@ -278,8 +278,7 @@ class _SelfTest:
     def _rested(self, sampler: GraphSampler) -> dict[str, Sample]:
         started = time.perf_counter()
         taken = sampler.sample()
-        if self._duty < 1:
-            time.sleep((time.perf_counter() - started) * (1 / self._duty - 1))
+        rest(time.perf_counter() - started, self._duty)
         return {"time": taken}
 
     def _median(self, sampler: GraphSampler) -> float:
