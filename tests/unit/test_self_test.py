@@ -58,9 +58,14 @@ def test_a_ratio_without_an_interval_is_shown_alone():
 
 def test_a_test_that_is_broken_off_keeps_its_verdicts(tmp_path):
     path = tmp_path / "v.jsonl"
-    with pytest.raises(KeyboardInterrupt), _lines(str(path)) as write:
-        write({"name": "slope"})
-        raise KeyboardInterrupt
+
+    def broken_off() -> None:
+        with _lines(str(path)) as write:
+            write({"name": "slope"})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
     assert path.read_text(encoding="utf-8") == '{"name": "slope"}\n'
 
 
