@@ -30,7 +30,8 @@ T = TypeVar("T")
 class RunHeader:
     """The first line of a run, and of every run that resumed it.
 
-    `plan` holds what fixes the cells, so that `--resume` can tell another sweep; `time` is UTC in ISO 8601.
+    `plan` holds what fixes the cells, so that `--resume` can tell another sweep; `time` is UTC in ISO 8601. `device` is
+    the first of `devices`.
     """
 
     command: tuple[str, ...]
@@ -41,6 +42,7 @@ class RunHeader:
     settings: Mapping[str, object]
     resumed: bool = False
     schema: int = SCHEMA
+    devices: tuple[Mapping[str, object], ...] = ()
 
     KIND = "run"
 
@@ -52,6 +54,7 @@ class RunHeader:
             "time": self.time,
             "environment": _plain_object(self.environment),
             "device": _plain_object(self.device),
+            "devices": [_plain_object(device) for device in self.devices],
             "plan": _plain_object(self.plan),
             "settings": _plain_object(self.settings),
             "resumed": self.resumed,
@@ -74,6 +77,7 @@ class RunHeader:
             plan=_object(data, "plan"),
             settings=_object(data, "settings"),
             resumed=_field(data, "resumed", bool),
+            devices=tuple(_each(data, "devices", dict)) if "devices" in data else (),
         )
 
 
@@ -93,6 +97,7 @@ class Record:
     rotation             `sets` of operands that the launches went through, `bytes` of one, and whether the L2 was
                          `scrubbed` before each replay; empty where the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
+    device               UUID of the GPU, or `cpu`; empty in files that hold one device, which their header names
     """
 
     comparison: int
@@ -111,6 +116,7 @@ class Record:
     clock_mhz: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    device: str = ""
 
     KIND = "cell"
 
@@ -138,6 +144,7 @@ class Record:
             "clock_mhz": {measure: list(clocks) for measure, clocks in self.clock_mhz.items()},
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
+            "device": self.device,
         }
 
     @classmethod
@@ -168,6 +175,7 @@ class Record:
             clock_mhz=_clocks(data, samples),
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
+            device=_text(data, "device") if "device" in data else "",
         )
 
 

@@ -46,6 +46,7 @@ RIGORS: Mapping[str, Rigor] = MappingProxyType(
 
 DEFAULT_RIGOR = "standard"
 DEFAULT_DUTY = 0.5
+DEFAULT_STEP_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)

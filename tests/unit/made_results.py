@@ -21,6 +21,7 @@ HEADER = RunHeader(
     plan={"dtypes": ["int8"], "cells": "abc"},
     settings={"seed": 0, "stop": {"target": 0.005}},
     resumed=True,
+    devices=({"kind": "cpu", "torch": [2, 13]},),
 )
 
 
@@ -81,4 +82,5 @@ RECORD = record(
     clock_mhz={"time_host": (1980.0, 1965.0)},
     rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
+    device="cpu",
 )
