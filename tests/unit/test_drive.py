@@ -8,18 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from made_devices import CPU
+from made_devices import CPU, H200
 from made_results import record
 
 from w8a8_bench.comparison import Comparison, LabelledShape
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
+from w8a8_bench.measures import TIME_COLD, Timer
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.record import ComparisonEnd
 from w8a8_bench.settings import Settings, StopRule
 from w8a8_bench.sweep import process
-from w8a8_bench.sweep.drive import Finished, Standing, SweepRefused, Team, Worker, refuse_too_large, run_sweep
+from w8a8_bench.sweep.drive import (
+    Finished,
+    Standing,
+    SweepRefused,
+    Team,
+    Worker,
+    refuse_too_large,
+    run_sweep,
+    within_memory,
+)
 from w8a8_bench.sweep.plan import make_plan
 from w8a8_bench.sweep.process import WorkerLost
 
@@ -225,6 +235,18 @@ def test_a_comparison_that_does_not_fit_is_recorded_and_its_neighbours_are_run()
     assert statuses(first) == [Status.OUT_OF_MEMORY] * 2
     assert "GiB free" in first.records[0].reason
     assert statuses(second) == [Status.OK] * 2
+
+
+def test_a_gpu_with_little_room_gets_smaller_rotations():
+    cold = replace(QUICK, timer=Timer.GRAPH, measures=(TIME_COLD,))
+    (comparison,) = plan(1024)
+    gpu = replace(H200, l2_bytes=60 << 20)
+    assert within_memory(comparison, gpu, cold) == cold
+    fitted = within_memory(comparison, replace(gpu, available_bytes=1100 << 20), cold)
+    assert isinstance(fitted, Settings)
+    assert fitted == replace(cold, most_sets=fitted.most_sets)
+    assert fitted.most_sets < cold.most_sets
+    assert "GiB free" in str(within_memory(comparison, replace(gpu, available_bytes=1 << 20), cold))
 
 
 def test_a_sweep_in_which_nothing_fits_is_refused_with_both_sizes():

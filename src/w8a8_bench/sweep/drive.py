@@ -17,7 +17,7 @@ from w8a8_bench.comparison import Cell, Comparison
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import TIME_COLD, TIME_KERNEL
-from w8a8_bench.memory import comparison_bytes, rotation_bytes
+from w8a8_bench.memory import comparison_bytes, most_sets, rotation_bytes
 from w8a8_bench.names import KernelName
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.settings import Settings, StopRule
@@ -92,18 +92,16 @@ class Team:
             raise
 
 
-def device_bytes(comparison: Comparison, device: Device, settings: Settings) -> int:
-    """Device memory that `comparison` needs, in bytes, before anything is allocated for it."""
-    rotates = any(measure in (TIME_COLD, TIME_KERNEL) for measure in settings.measures)
+def within_memory(comparison: Comparison, device: Device, settings: Settings) -> Settings | str:
+    """`settings` with rotations that `device` has room for; where it has none for the least of them, why not."""
     problems = [cell.problem for cell in comparison.cells]
-    return comparison_bytes(problems) + (rotation_bytes(problems, device.l2_bytes or 0) if rotates else 0)
-
-
-def why_too_large(comparison: Comparison, device: Device, settings: Settings) -> str | None:
-    """Why `device` can't hold `comparison`; None where it can."""
-    needed = device_bytes(comparison, device, settings)
+    needed, l2_bytes = comparison_bytes(problems), device.l2_bytes or 0
+    if any(measure in (TIME_COLD, TIME_KERNEL) for measure in settings.measures):
+        most = most_sets(problems, l2_bytes, device.available_bytes - needed)
+        settings = replace(settings, most_sets=most)
+        needed += rotation_bytes(problems, l2_bytes, most)
     if needed <= device.available_bytes:
-        return None
+        return settings
     return (
         f"{comparison.shape} needs about {needed / 2**30:.1f} GiB and {device.name} has "
         f"{device.available_bytes / 2**30:.1f} GiB free: choose a smaller shape or fewer kernels"
@@ -112,9 +110,10 @@ def why_too_large(comparison: Comparison, device: Device, settings: Settings) ->
 
 def refuse_too_large(comparisons: Sequence[Comparison], device: Device, settings: Settings) -> None:
     """Raise SweepRefused where no comparison fits the device; one that does not beside others is recorded as such."""
-    reasons = [why_too_large(comparison, device, settings) for comparison in comparisons]
-    if reasons and all(reasons):
-        raise SweepRefused(str(reasons[0]))
+    fitted = [within_memory(comparison, device, settings) for comparison in comparisons]
+    reasons = [reason for reason in fitted if isinstance(reason, str)]
+    if reasons and len(reasons) == len(fitted):
+        raise SweepRefused(reasons[0])
 
 
 class Standing:
@@ -254,13 +253,15 @@ class _Dealer:
 
         Raises SweepRefused or WorkerLost where the device does not come back.
         """
-        settings, cells = self._settings, comparison.cells
+        cells = comparison.cells
         stopped: dict[int, tuple[Status, str]] = {}
         for index, cell in enumerate(cells):
             if reason := self._standing.why_left_out(cell):
                 stopped[index] = Status.SKIPPED, reason
-        if reason := why_too_large(comparison, team.device, settings):
-            stopped = dict.fromkeys(range(len(cells)), (Status.OUT_OF_MEMORY, reason))
+        fitted = within_memory(comparison, team.device, self._settings)
+        if isinstance(fitted, str):
+            stopped = dict.fromkeys(range(len(cells)), (Status.OUT_OF_MEMORY, fitted))
+        settings = self._settings if isinstance(fitted, str) else fitted
         suspects: set[int] = set()
         losses = unexplained = 0
         result: Finished | None = None
@@ -278,15 +279,17 @@ class _Dealer:
                     stopped[left[lost.cell]] = lost.status, lost.reason
                 else:
                     suspects.add(left[lost.cell])
-                    if len(left) > 1 and (again := self._try_alone(team, comparison, left[lost.cell])):
+                    if len(left) > 1 and (
+                        again := self._try_alone(team, _part(comparison, [left[lost.cell]]), settings)
+                    ):
                         losses += 1
                         stopped[left[lost.cell]] = again.status, again.reason
         return _whole(comparison, result, stopped, losses, team.device)
 
-    def _try_alone(self, team: Team, comparison: Comparison, index: int) -> WorkerLost | None:
-        """How one cell costs its worker without any other; None where it does not."""
+    def _try_alone(self, team: Team, alone: Comparison, settings: Settings) -> WorkerLost | None:
+        """How a cell costs its worker without any other; None where it does not."""
         try:
-            team.run(_part(comparison, [index]), replace(self._settings, stop=ALONE, processes=1), self._tell)
+            team.run(alone, replace(settings, stop=ALONE, processes=1), self._tell)
         except WorkerLost as lost:
             return lost
         return None
