@@ -242,7 +242,7 @@ def test_a_gpu_with_little_room_gets_smaller_rotations():
     (comparison,) = plan(1024)
     gpu = replace(H200, l2_bytes=60 << 20)
     assert within_memory(comparison, gpu, cold) == cold
-    fitted = within_memory(comparison, replace(gpu, available_bytes=1100 << 20), cold)
+    fitted = within_memory(comparison, replace(gpu, available_bytes=700 << 20), cold)
     assert isinstance(fitted, Settings)
     assert fitted == replace(cold, most_sets=fitted.most_sets)
     assert fitted.most_sets < cold.most_sets
