@@ -4,4 +4,6 @@ from planted import CUDA_FAULTS, FAULTS, NAME
 
 from w8a8_bench.providers import registry
 
-registry.PROVIDERS += tuple(registry.Provider(fault, "planted", (NAME.format(fault),)) for fault in {**FAULTS, **CUDA_FAULTS})
+registry.PROVIDERS += tuple(
+    registry.Provider(fault, "planted", (NAME.format(fault),)) for fault in {**FAULTS, **CUDA_FAULTS}
+)
