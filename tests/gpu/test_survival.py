@@ -15,9 +15,10 @@ from w8a8_bench.kernel import Status  # noqa: E402
 from w8a8_bench.measures import TIME_COLD, Timer  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402
 from w8a8_bench.settings import Settings, StopRule  # noqa: E402
-from w8a8_bench.sweep.drive import Team, run_sweep  # noqa: E402
+from w8a8_bench.sweep.drive import run_sweep  # noqa: E402
 from w8a8_bench.sweep.plan import make_plan  # noqa: E402
 from w8a8_bench.sweep.process import Limits  # noqa: E402
+from w8a8_bench.sweep.team import Team  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
