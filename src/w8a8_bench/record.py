@@ -391,10 +391,14 @@ def _duplicate(data: Mapping[str, object]) -> dict[str, object]:
 def _kernel(data: Mapping[str, object]) -> str:
     text = _text(data, "kernel")
     try:
-        KernelName.parse(text)
+        return _checked_kernel(text)
     except ValueError as error:
         raise ValueError(f"kernel: {error}") from None
-    return text
+
+
+@functools.lru_cache(maxsize=1024)
+def _checked_kernel(text: str) -> str:
+    return KernelName.parse(text).text
 
 
 def _problem(data: Mapping[str, object]) -> Problem:
