@@ -378,7 +378,7 @@ class _Session:
         from w8a8_bench import compat
 
         print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
-        print(render(result.records, [result.end]), flush=True)
+        print(render(result.records, [result.end], self._devices[0]), flush=True)
 
     def _print_all(self) -> None:
         from w8a8_bench import compat
