@@ -39,7 +39,7 @@ lint: setup-test ## ruff, mypy and the house's import rules
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
 pytest: setup-test ## the tests alone
-	@$(if $(INSTALL),,$(PY) $(SETUP) --check pytest xdist)
+	@$(if $(INSTALL),,$(PY) $(SETUP) --check pytest xdist hypothesis)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 format: setup-test ## rewrite the sources in the one format
@@ -54,5 +54,5 @@ setup-test:
 	@$(if $(INSTALL),$(INSTALL) --test)
 
 clean: ## remove the environment and the caches; results stay
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -82,15 +82,16 @@ def _parser(prog: str) -> _Parser:
     for size in "mnk":
         ranged.add_argument(f"--{size}-constant", type=int, metavar=size.upper(), help=f"hold {size} at this size")
     model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
-    model.add_argument("--models", nargs="+", metavar="NAME", help="models of `list models` (default: all)")
+    model.add_argument(
+        "--models", nargs="+", metavar="NAME", help="models of `list models` (default: all), or PATH/config.json of any"
+    )
     model.add_argument("--tp-sizes", nargs="+", type=int, default=list(TP_SIZES), metavar="T", help="default: 1")
     model.add_argument(
         "--batch-sizes",
         nargs="+",
-        type=int,
         default=list(BATCH_SIZES),
         metavar="M",
-        help=f"default: {' '.join(map(str, BATCH_SIZES))}",
+        help=f"numbers, or cliffs: both sides of tile and bucket edges (default: {' '.join(map(str, BATCH_SIZES))})",
     )
     table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
     table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
