@@ -7,6 +7,7 @@ strict about fields that are known and silent about others, so that a later vers
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -93,6 +94,8 @@ class Record:
     rotation             `sets` of operands that the launches went through, `bytes` of one, and whether the L2 was
                          `scrubbed` before each replay; empty where the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
+    scheme_sqnr_db       what the scheme keeps of unquantized operands: data (`normal`, `outliers`, ...) to the ratio of
+                         signal to quantization noise in dB; empty where unknown
     """
 
     comparison: int
@@ -111,6 +114,7 @@ class Record:
     clock_mhz: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    scheme_sqnr_db: Mapping[str, float] = field(default_factory=dict)
 
     KIND = "cell"
 
@@ -138,6 +142,7 @@ class Record:
             "clock_mhz": {measure: list(clocks) for measure, clocks in self.clock_mhz.items()},
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
+            "scheme_sqnr_db": dict(self.scheme_sqnr_db),
         }
 
     @classmethod
@@ -151,6 +156,7 @@ class Record:
             raise ValueError(f"processes: {len(processes)} entries and a block number {highest}")
         launches = _object(data, "launches_per_sample")
         rotation = _object(data, "rotation") if "rotation" in data else {}
+        sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
             kernel=_kernel(data),
@@ -168,6 +174,7 @@ class Record:
             clock_mhz=_clocks(data, samples),
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
+            scheme_sqnr_db={name: float(_field(sqnr, name, int, float, within="scheme_sqnr_db.")) for name in sqnr},
         )
 
 
@@ -273,6 +280,8 @@ def _typed(value: object, where: str, *types: type[T]) -> T:
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             if isinstance(value, float) and not math.isfinite(value):
                 break
+            if float in types and isinstance(value, int) and abs(value) > sys.float_info.max:
+                break  # no float can hold it
             return value
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
