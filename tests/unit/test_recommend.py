@@ -413,3 +413,17 @@ def test_the_mean_over_m_is_known_better_than_each_of_them() -> None:
     of_one = math.log(high / low)
     low, high = advice.deploy.overall.interval
     assert math.log(high / low) == pytest.approx(of_one / 2, rel=0.02)
+
+
+def test_a_layer_has_its_own_times_where_another_has_its_shape() -> None:
+    twin = replace(ONE, name="twin")
+
+    def of(layer: ModelLayer, index: int, micros: float) -> list[Record]:
+        both = cell(ONE, 16, BASELINE, 10), cell(ONE, 16, FP8, micros)
+        return [replace(one, comparison=index, labels={"model": "mine", "layer": layer.name}) for one in both]
+
+    advice = advise(*of(ONE, 0, 5), *of(twin, 1, 4), layers=[ONE, twin])
+    assert [one.best.time.median for one in advice.layers] == pytest.approx([5e-6, 4e-6])
+    assert advice.notes == ()
+    alone = advise(*of(ONE, 0, 5), layers=[ONE, twin])
+    assert [one.best.time.median for one in alone.layers] == pytest.approx([5e-6, 5e-6])

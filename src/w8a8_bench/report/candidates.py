@@ -142,6 +142,7 @@ class Candidates:
         self._left_out: dict[str, Counter[str]] = {}
         self._below: dict[Scheme, list[float | None]] = {}
         self._repeated = 0
+        self._model = model
         shapes = {(layer.k, layer.n) for layer in layers}
         for index, source in enumerate(sources):
             for record in source.records:
@@ -152,10 +153,6 @@ class Candidates:
                 if place not in self._records:
                     self._places.setdefault((shape.k, shape.n), {}).setdefault(shape.m, []).append(place)
                 self._records.setdefault(place, []).append(record)
-        for by_m in self._places.values():
-            for places in by_m.values():
-                # Those of this very model first: where a cell was measured more than once, its first time counts.
-                places.sort(key=lambda place: self._records[place][0].labels.get("model") != model)
         self.measure = self._one_measure(sources)
 
     @property
@@ -168,7 +165,7 @@ class Candidates:
     def choices(self, layer: ModelLayer, m: int) -> tuple[Choice, ...]:
         """The baseline, then every cell to choose from; nothing where no comparison has a time of the baseline."""
         found: dict[tuple[str, Problem], Choice] = {}
-        for place in self._places.get((layer.k, layer.n), {}).get(m, ()):
+        for place in self._places_of(layer, m):
             baseline = self._baseline(place)
             reference = self._timed(baseline, baseline, place) if baseline else None
             if baseline is None or reference is None:
@@ -181,6 +178,17 @@ class Candidates:
                 self._repeated += (record.kernel, record.problem) in found
                 found.setdefault((record.kernel, record.problem), choice)
         return tuple(found.values())
+
+    def _places_of(self, layer: ModelLayer, m: int) -> list[Place]:
+        """Comparisons of its shape, its own first: where a cell was measured more than once, the first time counts.
+
+        Other layers of this model that have the same shape stand in for it only where it has none of its own.
+        """
+        places = self._places.get((layer.k, layer.n), {}).get(m, [])
+        labels = {place: self._records[place][0].labels for place in places}
+        siblings = [place for place in places if labels[place].get("model") == self._model]
+        own = [place for place in siblings if labels[place].get("layer") == layer.name]
+        return [*(own or siblings), *(place for place in places if place not in siblings)]
 
     def notes(self) -> list[str]:
         """What was left out of the choice and why, a line a reason."""
