@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import gzip
+import io
 import json
 import os
 import stat
@@ -26,6 +27,11 @@ GZIP_MAGIC = b"\x1f\x8b"
 PICKLE_MAGIC = b"\x80"
 HEADER_START = b'{"kind": "run", '
 """What `RunHeader.to_json` begins with: tells a header that was torn from somebody else's file."""
+
+MAX_BYTES = 2**31
+"""Largest file that is read, unpacked: half a million records, for which 10 GB of memory are wanted."""
+
+CHUNK_BYTES = 2**24
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -63,19 +69,43 @@ def read(path: Path | str) -> Results:
     A torn last line and records of a comparison that was never closed are left out, with a warning.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror}") from None
-    if data.startswith(GZIP_MAGIC):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise StoreError(f"{path} is no whole gzip file: {error}") from None
+    data = _unpacked(path)
     parsed = _parse(path, data, resuming=False)
     if not parsed.headers:
         raise StoreError(f"{path} is empty: nothing was recorded")
     return Results(tuple(parsed.headers), tuple(parsed.records), tuple(parsed.ends), tuple(parsed.warnings))
+
+
+def _unpacked(path: Path) -> bytes:
+    """What `path` holds, unpacked. Raises StoreError where it can't be read, or is too large to be read whole."""
+    try:
+        with open(path, "rb") as file:
+            state = os.fstat(file.fileno())
+            if stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode):
+                raise StoreError(f"{path} is a device: name a file")
+            if state.st_size > MAX_BYTES:
+                raise StoreError(_too_large(path))
+            data = file.read()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    if not data.startswith(GZIP_MAGIC):
+        return data
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            while part := packed.read(CHUNK_BYTES):
+                parts.append(part)
+                size += len(part)
+                if size > MAX_BYTES:
+                    raise StoreError(_too_large(path))
+    except (OSError, EOFError, zlib.error) as error:
+        raise StoreError(f"{path} is no whole gzip file: {error}") from None
+    return b"".join(parts)
+
+
+def _too_large(path: Path) -> str:
+    return f"{path} is larger than {MAX_BYTES // 2**30} GiB unpacked: give its runs in files of their own"
 
 
 def read_for_resume(path: Path | str) -> ResumeState:

@@ -41,7 +41,11 @@ def cell(layer: ModelLayer, m: int, kernel: str, micros: float, scaling: Scaling
 
 
 def source(*records: Record, name: str = "a.jsonl", **header: object) -> Source:
-    return Source(name, [replace(HEADER, settings={"data": "normal", "duty": 0.5}, **header)], records)
+    comparisons: dict[int, list[Record]] = {}
+    for one in records:
+        comparisons.setdefault(one.comparison, []).append(one)
+    header = {"settings": {"data": "normal", "duty": 0.5}, **header}
+    return Source(name, [replace(HEADER, **header)], list(comparisons.values()))
 
 
 def advise(*records: Record, layers=(ONE, TWO), limits=LIMITS, sources=()):
@@ -285,7 +289,7 @@ def test_times_that_do_not_compare_are_refused_with_both_files() -> None:
         ({"data": "normal", "duty": 1.0}, "a.jsonl has duty 0.5 and b.jsonl has duty 1.0"),
         ({"data": "normal"}, "a.jsonl has duty 0.5 and b.jsonl has no duty"),
     ):
-        other = Source("b.jsonl", [replace(HEADER, device={"name": "NVIDIA H200"}, settings=settings)], PAPER)
+        other = source(*PAPER, name="b.jsonl", device={"name": "NVIDIA H200"}, settings=settings)
         assert refusal(sources=[first, other]).startswith(f"{said}: ")
     cold = [replace(one, samples={"time_cold_l2": one.samples["time_host"]}) for one in PAPER]
     cold = [replace(one, blocks={"time_cold_l2": tuple(range(12))}) for one in cold]
@@ -360,7 +364,7 @@ def committed(run: int):
     results = store.read(ROOT / f"results/h200/llama2_7b_28_shapes_run{run}.jsonl.gz")
     model = "meta-llama/Llama-2-7b-hf"
     layers = [ModelLayer(layer.name, layer.k, layer.n, layer.count) for layer in MODELS[model]]
-    return results, recommend(model, 1, layers, [Source("run", results.headers, results.records)], LIMITS)
+    return results, recommend(model, 1, layers, [Source.of("run", results)], LIMITS)
 
 
 def test_committed_records_of_an_h200_make_a_total_that_adds_up() -> None:

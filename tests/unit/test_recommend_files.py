@@ -129,6 +129,20 @@ def test_bad_options_are_one_line(files) -> None:
     assert refusal("r.jsonl", "--sqnr-data", "normal").startswith("--sqnr-data normal needs --min-sqnr")
 
 
+def test_runs_put_into_one_file_are_told_apart(files, capsys) -> None:
+    """Their comparisons have the same numbers, but were not taken together: the first time of a cell counts."""
+    first = (files / "r.jsonl").read_text()
+    half = [json.loads(line) for line in first.splitlines()]
+    for line in half:
+        if line["kind"] == "cell":
+            line["samples"] = {"time_host": [sample / 2 for sample in line["samples"]["time_host"]]}
+    (files / "both.jsonl").write_text("".join(json.dumps(line) + "\n" for line in half) + first)
+    run("both.jsonl", "--format", "json")
+    data = json.loads(capsys.readouterr().out)
+    assert data["whole_model"][0]["baseline"]["time_s"] == pytest.approx(40e-6)
+    assert data["notes"] == ["measured more than once, and the first time taken: 8 cells"]
+
+
 def test_the_same_file_twice_is_read_once(files, capsys) -> None:
     run("r.jsonl", "r.jsonl")
     assert "measured more than once" not in capsys.readouterr().out

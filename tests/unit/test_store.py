@@ -386,3 +386,15 @@ def test_committed_results_of_schema_1_keep_every_sample() -> None:
     assert timed
     for one in timed:
         assert all(len(one.blocks[measure]) == len(seconds) for measure, seconds in one.samples.items())
+
+
+def test_what_is_too_large_to_be_read_whole_is_refused_before_it_fills_the_memory(path, monkeypatch) -> None:
+    expected = f"{path} is larger than 2 GiB unpacked: give its runs in files of their own"
+    with open(path, "wb") as file:
+        file.truncate(2**31 + 1)
+    assert line(store.read, path) == expected
+    monkeypatch.setattr(store, "CHUNK_BYTES", 2**10)
+    monkeypatch.setattr(store, "MAX_BYTES", 2**20)
+    path.write_bytes(gzip.compress(bytes(2**21)))
+    assert line(store.read, path) == expected.replace("2 GiB", "0 GiB")
+    assert line(store.read, "/dev/zero") == "/dev/zero is a device: name a file"

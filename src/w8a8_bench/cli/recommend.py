@@ -37,7 +37,7 @@ def _recommend(args: argparse.Namespace) -> Recommendation:
         results = store.read(path)
         for warning in results.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        sources.append(Source(path, results.headers, results.records))
+        sources.append(Source.of(path, results))
     return recommend(args.model, args.tp, layers, sources, limits)
 
 

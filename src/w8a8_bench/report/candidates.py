@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from w8a8_bench.measures import headline
 from w8a8_bench.problem import Activations, ActScale, Azp, Problem, Scaling, WeightScale
 from w8a8_bench.record import Record, RunHeader
 from w8a8_bench.report.table import EMULATED
+from w8a8_bench.store import Results
 
 OUT = Format.BF16
 """Output of the baseline, and of whatever can stand in its place without a cast."""
@@ -38,11 +40,18 @@ class ModelLayer:
 
 @dataclass(frozen=True)
 class Source:
-    """A results file: its name, its headers and its records."""
+    """A results file: its name, its headers, and the records of each of its comparisons."""
 
     name: str
     headers: Sequence[RunHeader]
-    records: Sequence[Record]
+    comparisons: Sequence[Sequence[Record]]
+
+    @classmethod
+    def of(cls, name: str, results: Results) -> Source:
+        """By the ends of comparisons and not by their indices: those of runs in one file may be the same."""
+        lasts = list(itertools.accumulate(end.cells for end in results.ends))
+        slices = itertools.pairwise([0, *lasts])
+        return cls(name, results.headers, [results.records[first:last] for first, last in slices])
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Scheme:
 
 
 Place = tuple[int, int]
-"""A comparison: the index of its source, and its own in there."""
+"""A comparison: the index of its source, and its position in there."""
 
 
 @dataclass(frozen=True)
@@ -138,21 +147,18 @@ class Candidates:
         self.device, self.data = _one_kind(sources)
         self._limits = limits
         self._places: dict[tuple[int, int], dict[int, list[Place]]] = {}
-        self._records: dict[Place, list[Record]] = {}
+        self._records: dict[Place, Sequence[Record]] = {}
         self._left_out: dict[str, Counter[str]] = {}
         self._below: dict[Scheme, list[float | None]] = {}
         self._repeated = 0
         self._model = model
         shapes = {(layer.k, layer.n) for layer in layers}
         for index, source in enumerate(sources):
-            for record in source.records:
-                shape = record.problem.shape
-                if (shape.k, shape.n) not in shapes:
-                    continue
-                place = (index, record.comparison)
-                if place not in self._records:
-                    self._places.setdefault((shape.k, shape.n), {}).setdefault(shape.m, []).append(place)
-                self._records.setdefault(place, []).append(record)
+            for position, records in enumerate(source.comparisons):
+                shape = records[0].problem.shape if records else None
+                if shape and (shape.k, shape.n) in shapes:
+                    self._records[index, position] = records
+                    self._places.setdefault((shape.k, shape.n), {}).setdefault(shape.m, []).append((index, position))
         self.measure = self._one_measure(sources)
 
     @property
@@ -173,10 +179,13 @@ class Candidates:
                 continue
             found.setdefault((baseline.kernel, baseline.problem), reference)
             for record in self._records[place]:
-                if record is baseline or (choice := self._judged(record, baseline, place)) is None:
+                cell = (record.kernel, record.problem)
+                if record is baseline:
                     continue
-                self._repeated += (record.kernel, record.problem) in found
-                found.setdefault((record.kernel, record.problem), choice)
+                if cell in found:
+                    self._repeated += 1
+                elif choice := self._judged(record, baseline, place):
+                    found[cell] = choice
         return tuple(found.values())
 
     def _places_of(self, layer: ModelLayer, m: int) -> list[Place]:
