@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_model import PAPER
 from made_results import END, HEADER
 from published_configs import LLAMA_8B
-from test_recommend import PAPER
 
 from w8a8_bench.cli import main, recommend
 from w8a8_bench.cli.errors import UsageError
