@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -99,6 +100,8 @@ class Record:
                          `scrubbed` before each replay; empty where the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     device               UUID of the GPU, or `cpu`; empty in files that hold one device, which their header names
+    scheme_sqnr_db       what the scheme keeps of unquantized operands: data (`normal`, `outliers`, ...) to the ratio of
+                         signal to quantization noise in dB; empty where unknown
     """
 
     comparison: int
@@ -118,6 +121,7 @@ class Record:
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     device: str = ""
+    scheme_sqnr_db: Mapping[str, float] = field(default_factory=dict)
 
     KIND = "cell"
 
@@ -146,6 +150,7 @@ class Record:
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
             "device": self.device,
+            "scheme_sqnr_db": dict(self.scheme_sqnr_db),
         }
 
     @classmethod
@@ -159,6 +164,7 @@ class Record:
             raise ValueError(f"processes: {len(processes)} entries and a block number {highest}")
         launches = _object(data, "launches_per_sample")
         rotation = _object(data, "rotation") if "rotation" in data else {}
+        sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
             kernel=_kernel(data),
@@ -177,6 +183,7 @@ class Record:
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
             device=_text(data, "device") if "device" in data else "",
+            scheme_sqnr_db={name: float(_field(sqnr, name, int, float, within="scheme_sqnr_db.")) for name in sqnr},
         )
 
 
@@ -295,6 +302,8 @@ def _typed(value: object, where: str, *types: type[T]) -> T:
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             if isinstance(value, float) and not math.isfinite(value):
                 break
+            if float in types and isinstance(value, int) and abs(value) > sys.float_info.max:
+                break  # no float can hold it
             return value
     raise ValueError(f"{where} {_shown(value)}: expected {' or '.join(_TYPE_NAMES[kind] for kind in types)}")
 

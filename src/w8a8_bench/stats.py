@@ -122,6 +122,21 @@ def paired_ratio(
     return Ratio(estimate(values, groups), interval(values, groups))
 
 
+def quotient(a: Ratio, b: Ratio, *, widened: float = 1.0) -> Ratio:
+    """a / b of two estimates that are independent of each other, both above zero.
+
+    Its interval combines theirs as variances are, in logarithms, where the quotient is a difference (MOVER; Zou and
+    Donner, Statistics in Medicine 27, 2008), after each was `widened`. None where one of them has none, or one that
+    reaches zero, as Student's of few processes may.
+    """
+    middle = a.median / b.median
+    if a.interval is None or b.interval is None or min(*a.interval, *b.interval) <= 0:
+        return Ratio(middle, None)
+    below = math.hypot(math.log(a.median / a.interval[0]), math.log(b.interval[1] / b.median))
+    above = math.hypot(math.log(a.interval[1] / a.median), math.log(b.median / b.interval[0]))
+    return Ratio(middle, (middle * math.exp(-widened * below), middle * math.exp(widened * above)))
+
+
 def differs(ratios: Sequence[float], *, margin: float = 0.001, confidence: float = 0.99) -> int:
     """1 where the median of ratios is above 1 by more than `margin` with `confidence`, -1 where below, else 0.
 

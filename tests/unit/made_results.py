@@ -83,4 +83,5 @@ RECORD = record(
     rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
     device="cpu",
+    scheme_sqnr_db={"normal": 31.5, "outliers": 24.25},
 )

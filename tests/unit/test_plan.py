@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from w8a8_bench.cli import main, sweep
 from w8a8_bench.comparison import Comparison, LabelledShape
 from w8a8_bench.formats import Format
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, GemmShape
 from w8a8_bench.providers import registry
+from w8a8_bench.shapes.batch_sizes import CLIFF_SIZES
 from w8a8_bench.sweep.plan import digest, make_plan
 
 SHAPES = [LabelledShape(GemmShape(m=1, n=2, k=3)), LabelledShape(GemmShape(m=4, n=5, k=6), {"layer": "o_proj"})]
@@ -84,3 +86,17 @@ def test_an_unknown_kernel_is_refused_with_the_nearest_names(name, says):
     with pytest.raises(ValueError, match="kernel") as caught:
         registry.select([name], [Format.FP8])
     assert says in str(caught.value)
+
+
+def test_the_command_line_takes_cliffs_among_numbers_and_says_what_tp_leaves_out(capsys):
+    def shapes(*words):
+        args = main._parser("w8a8-bench").parse_args(["model_bench", "--dtype", "int8", *words])
+        return [comparison.shape for comparison in sweep._plan(args).comparisons]
+
+    named = shapes("--models", "meta-llama/Llama-2-7b-hf", "--batch-sizes", "cliffs", "20000")
+    assert list(dict.fromkeys(shape.m for shape in named)) == [*CLIFF_SIZES, 20000]
+    assert capsys.readouterr().err == ""
+    assert len(shapes("--tp-sizes", "8", "--batch-sizes", "1")) == 58  # 12 models of 4 layers and one of 10
+    assert capsys.readouterr().err.startswith(
+        "left out: TP 8 does not divide the 28 attention heads of qkv_proj in Qwen"
+    )

@@ -13,7 +13,7 @@ from w8a8_bench.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SINCE_SCHEMA_2 = {
     "run": {"devices": ()},
-    "cell": {"processes": (), "rotation": {}, "device": ""},
+    "cell": {"processes": (), "rotation": {}, "device": "", "scheme_sqnr_db": {}},
     "comparison": {"duplicate": {}, "machine": {}, "memory_bytes": None},
 }
 """Fields that older files lack, and what they are then."""
@@ -72,6 +72,10 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"comparison": -1}, "comparison -1: expected at least 0"),
         ({"samples": {"time_host": [1.0]}}, "samples.time_host: 1 samples of 2 blocks"),
         ({"samples": {"time_hot_l2": [1.0]}}, "samples.time_hot_l2: 1 samples of 0 blocks"),
+        ({"samples": {"time_host": [1.0, 10**400]}}, "samples.time_host[1] 1" + "0" * 56 + "...: expected a whole"),
+        ({"scheme_sqnr_db": {"normal": "31"}}, "scheme_sqnr_db.normal '31': expected a whole number or a number"),
+        ({"scheme_sqnr_db": {"normal": math.inf}}, "scheme_sqnr_db.normal inf: expected a whole number or a number"),
+        ({"scheme_sqnr_db": {"normal": None}}, "scheme_sqnr_db.normal None: expected a whole number or a number"),
         ({"blocks": {"time_host": [0, 1, 2]}}, "samples.time_host: 2 samples of 3 blocks"),
         ({"blocks": {"time_host": [0, "1"]}}, "blocks.time_host[1] '1': expected a whole number"),
         ({"blocks": {"time_host": [1, 1]}}, "blocks.time_host: a block comes twice"),

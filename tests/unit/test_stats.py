@@ -212,3 +212,21 @@ def test_a_difference_within_the_margin_or_of_few_pairs_is_none() -> None:
     assert stats.differs([1.002] * 12, margin=0.003) == 0
     assert stats.differs([2.0] * 7) == 0
     assert stats.differs([2.0] * 7, confidence=0.95) == 1
+
+
+def test_a_quotient_of_independent_estimates_combines_their_intervals_as_variances() -> None:
+    a, b = stats.Ratio(6.0, (5.7, 6.3)), stats.Ratio(3.0, (2.88, 3.12))
+    low, high = stats.quotient(a, b).interval
+    assert stats.quotient(a, b).median == 2.0
+    # 5% and 4% make 6.4%; in logarithms a little more below than above.
+    assert math.log(2.0 / low) == pytest.approx(math.hypot(math.log(6 / 5.7), math.log(3.12 / 3)))
+    assert math.log(high / 2.0) == pytest.approx(math.hypot(math.log(6.3 / 6), math.log(3 / 2.88)))
+    wide_low, wide_high = stats.quotient(a, b, widened=2.0).interval
+    assert math.log(2.0 / wide_low) == pytest.approx(2 * math.log(2.0 / low))
+    assert math.log(wide_high / 2.0) == pytest.approx(2 * math.log(high / 2.0))
+
+
+@pytest.mark.parametrize("ends", [None, (0.0, 7.0), (-1.0, 7.0)])
+def test_a_quotient_of_what_is_not_known_well_has_no_interval(ends) -> None:
+    assert stats.quotient(stats.Ratio(6.0, ends), stats.Ratio(3.0, (2.9, 3.1))) == stats.Ratio(2.0, None)
+    assert stats.quotient(stats.Ratio(6.0, (5.9, 6.1)), stats.Ratio(3.0, ends)) == stats.Ratio(2.0, None)

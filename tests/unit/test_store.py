@@ -456,3 +456,7 @@ def test_committed_results_of_schema_1_keep_every_sample() -> None:
     assert timed
     for one in timed:
         assert all(len(one.blocks[measure]) == len(seconds) for measure, seconds in one.samples.items())
+
+
+def test_a_device_is_no_results_file() -> None:
+    assert line(store.read, "/dev/zero") == "/dev/zero is a device: name a file"

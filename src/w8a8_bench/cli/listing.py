@@ -39,7 +39,8 @@ def _models() -> str:
         lines.append(model)
         for layer in layers:
             split = f"TP splits {layer.split}" if layer.split else "replicated under TP"
-            lines.append(f"  {layer.name:<28} k={layer.k:<6} n={layer.n:<7} {split}")
+            count = f"{layer.count} x" if layer.count is not None else ""
+            lines.append(f"  {count:>5} {layer.name:<28} k={layer.k:<6} n={layer.n:<7} {split}")
     return "\n".join(lines)
 
 

@@ -82,15 +82,16 @@ def _parser(prog: str) -> _Parser:
     for size in "mnk":
         ranged.add_argument(f"--{size}-constant", type=int, metavar=size.upper(), help=f"hold {size} at this size")
     model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
-    model.add_argument("--models", nargs="+", metavar="NAME", help="models of `list models` (default: all)")
+    model.add_argument(
+        "--models", nargs="+", metavar="NAME", help="models of `list models` (default: all), or PATH/config.json of any"
+    )
     model.add_argument("--tp-sizes", nargs="+", type=int, default=list(TP_SIZES), metavar="T", help="default: 1")
     model.add_argument(
         "--batch-sizes",
         nargs="+",
-        type=int,
         default=list(BATCH_SIZES),
         metavar="M",
-        help=f"default: {' '.join(map(str, BATCH_SIZES))}",
+        help=f"numbers, or cliffs: both sides of tile and bucket edges (default: {' '.join(map(str, BATCH_SIZES))})",
     )
     table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
     table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
@@ -98,12 +99,28 @@ def _parser(prog: str) -> _Parser:
 
     listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
     listing.add_argument("what", metavar="kernels|models|schemes")
+    _add_recommend(add("recommend", "the kernel and the scheme to run a model with", "w8a8_bench.cli.recommend"))
     doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
     _add_device(doctor)
     doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
     doctor.add_argument("--out", metavar="FILE.jsonl", help="with --timing: keep the verdicts and the environment")
     doctor.add_argument("--seed", type=int, default=0, help="of the order of timing (default: 0)")
     return parser
+
+
+def _add_recommend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device")
+    parser.add_argument("--model", required=True, metavar="NAME", help="as --models of model_bench takes one")
+    parser.add_argument("--tp", type=int, default=1, metavar="T", help="TP size (default: 1)")
+    parser.add_argument(
+        "--activations",
+        default=Activations.PREQUANTIZED.value,
+        metavar="KIND",
+        help="prequantized (default), dynamic or static: times of different kinds are not compared",
+    )
+    parser.add_argument("--min-sqnr", type=float, metavar="DB", help="least SQNR of a scheme, over all data")
+    parser.add_argument("--sqnr-data", metavar="DATA", help="with --min-sqnr: of this data alone, say normal")
+    parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="default: markdown")
 
 
 def _sweep_options() -> _Parser:

@@ -31,7 +31,7 @@ from w8a8_bench.providers import registry
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.report.table import render
 from w8a8_bench.settings import RIGORS, Settings
-from w8a8_bench.shapes import csv_file, models
+from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
 from w8a8_bench.sweep.drive import run_sweep
@@ -167,12 +167,23 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
             k=args.k_constant,
         )
     if args.command == "model_bench":
-        return models.model_shapes(args.models or tuple(models.MODELS), args.tp_sizes, args.batch_sizes)
+        return _model_shapes(args)
     if args.command == "csv_bench":
         return csv_file.read(Path(args.csv))
     model, layer, m = QUICK_LAYER
     squares = [LabelledShape(GemmShape(m=size, n=size, k=size)) for size in QUICK_SQUARES]
     return squares + [where for where in models.model_shapes([model], [1], [m]) if where.labels["layer"] == layer]
+
+
+def _model_shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
+    """Shapes of the models that were named; without names those of all, but for what TP can't divide."""
+    sizes = batch_sizes.parse(args.batch_sizes)
+    if args.models:
+        return models.model_shapes(args.models, args.tp_sizes, sizes)
+    shapes, left_out = models.all_model_shapes(args.tp_sizes, sizes)
+    for reason in left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    return shapes
 
 
 @dataclass(frozen=True)
