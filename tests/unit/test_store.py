@@ -386,3 +386,10 @@ def test_committed_results_of_schema_1_keep_every_sample() -> None:
     assert timed
     for one in timed:
         assert all(len(one.blocks[measure]) == len(seconds) for measure, seconds in one.samples.items())
+
+
+def test_every_comparison_names_the_header_that_it_was_measured_under(path) -> None:
+    write(path, 0, 1)
+    write(path, 2, resume=True)
+    results = store.read(path)
+    assert (len(results.headers), results.runs, results.path) == (2, (0, 0, 1), path)

@@ -8,7 +8,6 @@ from w8a8_bench import metrics, stats
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
-from w8a8_bench.names import KernelName
 from w8a8_bench.record import ComparisonEnd, Record
 
 EMULATED = "emulated"
@@ -110,7 +109,7 @@ def _row(
     samples = record.samples.get(measure) if record.status is Status.OK else None
     speedup = metrics.speedup(record, baseline, measure) if baseline else None
     return (
-        KernelName.parse(record.kernel).text_for(record.problem),
+        _one_line(record.text),
         _median(samples, record, measure),
         _interval(record, measure),
         *(_median(record.samples.get(name) if samples else None, record, name) for name in further),
