@@ -1,14 +1,19 @@
-"""The least time that a GPU's tensor cores and memory allow for a problem, and times that are less than that."""
+"""What a GPU's tensor cores and memory allow for a problem: times that are less than that, and how near others come."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
+from w8a8_bench.kernel import Status
+from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.metrics import bytes_moved, flops, format_time
 from w8a8_bench.problem import Problem
+from w8a8_bench.record import Record
+from w8a8_bench.stats import estimate, median
 
 OPERATIONS_MARGIN = 0.03
 """How far below the operations' floor a time is still plausible.
@@ -20,6 +25,18 @@ one: 1.5% of 1980 MHz. Real kernels stay some percent above the floor, so more w
 BYTES_MARGIN = 0.06
 """How far below the bytes' floor a time is still plausible: the share of lines that survive in an L2 which is not
 strictly least-recently-used, after operand sets of three times its size."""
+
+_READ_ONLY_H200 = (
+    (0.0, 0.8e-6),
+    (8.4e6, 3.75e-6),
+    (16.8e6, 5.54e-6),
+    (25.2e6, 7.37e-6),
+    (58.7e6, 15.2e-6),
+    (67.1e6, 17.0e-6),
+    (117.4e6, 27.6e-6),
+)
+"""Bytes, and the seconds of a kernel on an H200 which only reads that many, cold: its period in replayed graphs. The
+first is an empty kernel."""
 
 _BF16, _FP16, _INT8, _FP8 = Format.BF16, Format.FP16, Format.INT8, Format.FP8
 
@@ -89,6 +106,72 @@ def least_seconds(problem: Problem, device: Device, *, clock_mhz: float | None, 
     return Floor(
         operations_s=flops(problem) / per_second if per_second else None,
         bytes_s=_input_bytes(problem) / bandwidth if bandwidth else None,
+    )
+
+
+@dataclass(frozen=True)
+class ReadFloor:
+    """Seconds that reading takes, and whether that was `measured` on such a GPU or is bytes over nominal bandwidth."""
+
+    seconds: float
+    measured: bool
+
+
+def read_floor(problem: Problem, device: Device) -> ReadFloor | None:
+    """What a kernel takes that reads the inputs of `problem` once from memory and does nothing else.
+
+    On an H200 it is interpolated between times that were measured there, and goes on at the nominal bandwidth beyond
+    the last: for 8 MB it is twice bytes over bandwidth, which no kernel reaches at that size. For other GPUs bytes over
+    nominal bandwidth is all that is known. None where not even that is.
+    """
+    if not device.memory_bandwidth:
+        return None
+    n_bytes = _input_bytes(problem)
+    if device.name != "NVIDIA H200":
+        return ReadFloor(n_bytes / device.memory_bandwidth, measured=False)
+    for (bytes_low, low_s), (bytes_high, high_s) in itertools.pairwise(_READ_ONLY_H200):
+        if n_bytes <= bytes_high:
+            share = (n_bytes - bytes_low) / (bytes_high - bytes_low)
+            return ReadFloor(low_s + share * (high_s - low_s), measured=True)
+    last_bytes, last_s = _READ_ONLY_H200[-1]
+    return ReadFloor(last_s + (n_bytes - last_bytes) / device.memory_bandwidth, measured=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """How near a launch comes to what its device allows: 100 is there. None where it is not known.
+
+    of_peak   percent of the tensor cores' dense peak for the operands' format, at the SM clock measured
+    of_reads  percent of `read_floor`: the floor over the time
+    """
+
+    of_peak: float | None
+    of_reads: float | None
+
+    @property
+    def limit(self) -> tuple[float, str] | None:
+        """The larger of both, and what it is of: `compute` or `memory`."""
+        known = [(p, of) for p, of in ((self.of_peak, "compute"), (self.of_reads, "memory")) if p is not None]
+        return max(known, default=None)
+
+
+def roofline(record: Record, measure: str, device: Device) -> Roofline:
+    """Of the time of `measure` (`stats.estimate`), for whole launches: quantization inside the region takes time, and
+    adds no operations.
+
+    Without a clock there is no percent of the peak, and only measures that find their operands in memory
+    (`measures.COLD_MEASURES`) have one of the reads. A record that is not `ok`, or lacks the measure, has neither.
+    """
+    samples = record.samples.get(measure)
+    if record.status is not Status.OK or not samples:
+        return Roofline(of_peak=None, of_reads=None)
+    seconds = estimate(samples, record.groups(measure))
+    clocks = record.clock_mhz.get(measure)
+    per_second = _operations_per_second(record.problem, device, median(clocks)) if clocks else None
+    reads = read_floor(record.problem, device) if measure in COLD_MEASURES else None
+    return Roofline(
+        of_peak=100 * flops(record.problem) / per_second / seconds if per_second else None,
+        of_reads=100 * reads.seconds / seconds if reads else None,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import w8a8_bench
 from w8a8_bench import store
+from w8a8_bench.device import Device
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report import table
 from w8a8_bench.stats import median
@@ -130,7 +131,8 @@ def test_constraints_pin_every_dependency_inside_its_range() -> None:
 def test_the_table_of_the_readme_is_made_from_committed_records():
     results = store.read(ROOT / "results/h200/model_fp8_llama2_7b.jsonl.gz")
     ok = [record for record in results.records if record.status is Status.OK and record.comparison in (1, 3)]
-    assert table.render(ok, results.ends) in (ROOT / "README.md").read_text(encoding="utf-8")
+    device = Device.from_json(results.headers[0].device)
+    assert table.render(ok, results.ends, device) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_two_committed_sweeps_of_the_same_cells_agree():

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from w8a8_bench import metrics, stats
 from w8a8_bench.comparison import LabelledShape
+from w8a8_bench.device import Device
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
+from w8a8_bench.peaks import roofline
 from w8a8_bench.record import ComparisonEnd, Record
+from w8a8_bench.text import one_line
 
 EMULATED = "emulated"
 UNSETTLED = "unsettled"
@@ -24,27 +27,30 @@ FURTHER = {TIME_HOT: "hot", TIME_EVENT: "event", TIME_HOST: "host", TIME_KERNEL:
 LEFT_ALIGNED = ("kernel", "±95%", "status", "reason")
 
 
-def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = ()) -> str:
+def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = (), device: Device | None = None) -> str:
     """A table of `records`, grouped by shape and labels in the order of their first record.
 
     Columns: median of the headline measure, which stands beside the shape, and half width of its 95% interval; medians
     of other measures and of quantization and GEMM alone, where any record has them; SM clock where it was read;
-    TFLOP/s; speed-up over the bf16 baseline of the same comparison, from the same blocks; relative error of the check;
-    status; reason and flags. `unsettled` stands beside the interval that missed its target. Below, from `ends`: the
-    noise floor, and what was wrong with the machine.
+    TFLOP/s; where `device` is given and its limits are known, the larger of percent of compute peak (`c`) and of the
+    read-only floor (`m`); speed-up over the bf16 baseline of the same comparison, from the same blocks; relative error
+    of the check; status; reason and flags. `unsettled` stands beside the interval that missed its target. Below, from
+    `ends`: the noise floor, and what was wrong with the machine.
     """
     measure = headline(name for record in records for name in record.samples) or TIME_HOST
     titles = {part(measure, "quant"): "quant", part(measure, "gemm"): "gemm", **FURTHER}
     shown = {name: titles[name] for name in titles if name != measure and any(name in r.samples for r in records)}
     clock = any(measure in record.clock_mhz for record in records)
-    header = ("kernel", "median", "±95%", *shown.values(), *(["MHz"] if clock else []), "TFLOP/s", "vs bf16", "error")
-    header += ("status", "reason")
+    if device and all(roofline(record, measure, device).limit is None for record in records):
+        device = None
+    header = ("kernel", "median", "±95%", *shown.values(), *(["MHz"] if clock else []), "TFLOP/s")
+    header += (*(["limit"] if device else []), "vs bf16", "error", "status", "reason")
     by_index = {end.index: end for end in ends}
     grouped = _groups(records)
     groups = [
         (
             _headed(title, group, measure),
-            [_row(record, _baseline(group), measure, tuple(shown), clock=clock) for record in group],
+            [_row(record, _baseline(group), measure, tuple(shown), device, clock=clock) for record in group],
         )
         for title, group in grouped
     ]
@@ -71,7 +77,7 @@ def _groups(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
 
 def _title(record: Record) -> str:
     others = [f"{name}={value}" for name, value in record.labels.items() if name not in TITLE_LABELS]
-    return _one_line(GAP.join([LabelledShape(record.problem.shape, record.labels).title, *others]))
+    return one_line(GAP.join([LabelledShape(record.problem.shape, record.labels).title, *others]))
 
 
 def _baseline(group: Iterable[Record]) -> Record | None:
@@ -91,7 +97,7 @@ def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> 
     floor = metrics.noise_floor(end, group, measure)
     if floor:
         within = f" ({floor.interval[0]:.4f} to {floor.interval[1]:.4f})" if floor.interval else ""
-        kernel = _one_line(str(end.duplicate["cell"]))
+        kernel = one_line(str(end.duplicate["cell"]))
         lines.append(f"noise floor: {kernel} against itself {floor.median:.4f}x{within}, {end.blocks} blocks")
     machine = end.machine
     if machine.get("voided_blocks"):
@@ -100,16 +106,22 @@ def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> 
         lines.append(
             f"warning: {machine['other_processes']} other processes were on this GPU; their work is in the times"
         )
-    return [_one_line(line) for line in lines]
+    return [one_line(line) for line in lines]
 
 
 def _row(
-    record: Record, baseline: Record | None, measure: str, further: Iterable[str], *, clock: bool
+    record: Record,
+    baseline: Record | None,
+    measure: str,
+    further: Iterable[str],
+    device: Device | None,
+    *,
+    clock: bool,
 ) -> tuple[str, ...]:
     samples = record.samples.get(measure) if record.status is Status.OK else None
     speedup = metrics.speedup(record, baseline, measure) if baseline else None
     return (
-        _one_line(record.text),
+        one_line(record.text),
         _median(samples, record, measure),
         _interval(record, measure),
         *(_median(record.samples.get(name) if samples else None, record, name) for name in further),
@@ -117,6 +129,7 @@ def _row(
         f"{metrics.tflops(record.problem, stats.estimate(samples, record.groups(measure))):.4g}"
         if samples
         else NOTHING,
+        *([_limit(record, measure, device)] if device else []),
         f"{speedup.median:.2f}x" if speedup else NOTHING,
         f"{record.error['relative']:.1e}" if record.error else NOTHING,
         record.status.value,
@@ -140,15 +153,15 @@ def _clock(record: Record, measure: str) -> str:
     return f"{stats.median(clocks):.0f}" if clocks and record.status is Status.OK else NOTHING
 
 
+def _limit(record: Record, measure: str, device: Device) -> str:
+    limit = roofline(record, measure, device).limit
+    return f"{limit[0]:.0f}% {limit[1][0]}" if limit else NOTHING
+
+
 def _reason(record: Record) -> str:
     """Why a cell is not `ok`, or the flags of one that is; `_interval` shows `unsettled`."""
     flags = [flag for flag in record.flags if flag != UNSETTLED] if record.status is Status.OK else []
-    return _one_line(": ".join(filter(None, [", ".join(flags), record.reason])))
-
-
-def _one_line(text: str) -> str:
-    """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    return one_line(": ".join(filter(None, [", ".join(flags), record.reason])))
 
 
 def _line(row: Iterable[str], header: Iterable[str], widths: Iterable[int]) -> str:
