@@ -64,15 +64,14 @@ def noise_floors(results: ResultSet, measure: str | None) -> list[stats.Ratio | 
     return [metrics.noise_floor(one.end, one.records, measure) for one in results.comparisons]
 
 
-def device_facts(header: RunHeader) -> Facts:
-    device, environment = header.device, header.environment
-    facts = [("device", _text(device.get("name") or device.get("kind") or "unknown"))]
-    if device.get("uuid"):
-        facts.append(("UUID", _text(device["uuid"])))
+def device_facts(results: ResultSet) -> Facts:
+    device, environment = results.devices[0], results.headers[0].environment
+    facts = [("device", results.device_name)]
+    facts += [("UUID", str(one["uuid"])) for one in results.devices if one.get("uuid")]
     if isinstance(capability := device.get("capability"), list | tuple):
         facts.append(("compute capability", ".".join(map(str, capability))))
     if device.get("sm_count"):
-        facts.append(("multiprocessors", _text(device["sm_count"])))
+        facts.append(("multiprocessors", str(device["sm_count"])))
     for name, title, unit, scale in (
         ("memory_bytes", "memory", "GiB", GIB),
         ("l2_bytes", "L2", "MiB", MIB),
@@ -92,7 +91,7 @@ def software_facts(header: RunHeader) -> Facts:
     environment = {name: value for name, value in header.environment.items() if name != "power_limit_w"}
     order = [name for name in SOFTWARE if name in environment]
     order += [name for name in environment if name not in SOFTWARE]
-    return [(SOFTWARE.get(name, name), _text(environment[name])) for name in order if environment[name] is not None]
+    return [(SOFTWARE.get(name, name), str(environment[name])) for name in order if environment[name] is not None]
 
 
 def run_facts(results: ResultSet) -> Facts:
@@ -103,11 +102,11 @@ def run_facts(results: ResultSet) -> Facts:
     facts += [("file", name) for name in results.files]
     for name, title in (("data", "timed data"), ("timer", "timer"), ("duty", "duty"), ("seed", "seed")):
         if name in settings:
-            facts.append((title, _text(settings[name])))
+            facts.append((title, str(settings[name])))
     if "rigor" in plan:
-        facts.append(("rigor", _text(plan["rigor"])))
+        facts.append(("rigor", str(plan["rigor"])))
     if "processes" in settings:
-        facts.append(("processes", _text(settings["processes"])))
+        facts.append(("processes", str(settings["processes"])))
     measures = settings.get("measures")
     if isinstance(measures, list):
         facts += [(str(name), MEANINGS[str(name)]) for name in measures if str(name) in MEANINGS]
@@ -121,9 +120,7 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[Row]], measure: str 
         facts.append(("noise floor", noise.text))
     clocks = [times.clock_mhz for row in _flat(rows) if (times := row.times.get(measure or "")) and times.clock_mhz]
     if clocks:
-        facts.append(
-            ("SM clock of the samples", f"{stats.median(clocks):.0f} MHz, {min(clocks):.0f} to {max(clocks):.0f}")
-        )
+        facts.append(("SM clock of the samples", _spread(clocks, "MHz")))
     blocks = list(_blocks(results.comparisons))
     for name, title, unit in (
         ("power_w", "power", "W"),
@@ -132,7 +129,7 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[Row]], measure: str 
     ):
         values = [value for block in blocks if isinstance(value := block.get(name), int | float)]
         if values:
-            facts.append((title, f"{stats.median(values):.0f} {unit}, {min(values):.0f} to {max(values):.0f}"))
+            facts.append((title, _spread(values, unit)))
     if blocks:
         facts.append(("throttle reasons", _throttle(blocks)))
     voided = sum(_count(one.end.machine.get("voided_blocks")) for one in results.comparisons)
@@ -148,6 +145,12 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[Row]], measure: str 
     )
     facts += [("telemetry", text) for text in unavailable]
     return facts
+
+
+def _spread(values: Sequence[float], unit: str) -> str:
+    """The median, and from where to where where that says more."""
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return f"{stats.median(values):.0f} {unit}" + (f", {low} to {high}" if low != high else "")
 
 
 def _throttle(blocks: Sequence[Mapping[str, object]]) -> str:
@@ -171,7 +174,3 @@ def _count(value: object) -> int:
 
 def _flat(rows: Sequence[Sequence[Row]]) -> Iterator[Row]:
     return (row for group in rows for row in group)
-
-
-def _text(value: object) -> str:
-    return str(value)

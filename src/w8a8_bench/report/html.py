@@ -19,17 +19,16 @@ from w8a8_bench.formats import Format
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import MEANINGS, part
 from w8a8_bench.metrics import BASELINE
-from w8a8_bench.names import KernelName
 from w8a8_bench.peaks import operations_per_clock
-from w8a8_bench.problem import Activations, Azp
+from w8a8_bench.problem import Activations
 from w8a8_bench.record import Record
 from w8a8_bench.report import facts
 from w8a8_bench.report.cliffs import find_cliffs
 from w8a8_bench.report.layers import place
-from w8a8_bench.report.rows import PARTS, Row, Times, make_rows, measures_of
-from w8a8_bench.report.sets import ResultSet, make_sets
+from w8a8_bench.report.rows import NUMBERS, PARTS, Row, Times, make_rows, measures_of
+from w8a8_bench.report.sets import ResultSet
+from w8a8_bench.report.summary import is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
-from w8a8_bench.store import Results
 
 Json = dict[str, object]
 
@@ -43,14 +42,11 @@ digit of 0 or 5 where digits were cut off. All digits of all numbers would make 
 
 AVERAGED = Context(prec=9, rounding=ROUND_05UP)
 """For the columns that the page forms means of."""
-AVERAGED_COLUMNS = ("seconds", "speedup", "limit", "cost")
+AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads", "cost_seconds")
 
 
-def render(results: Sequence[Results]) -> str:
-    """A page of `results`; sets of different devices or environments apart. Raises ValueError without an `ok` cell."""
-    sets = make_sets(results)
-    if not any(record.status is Status.OK for one in sets for record in one.records):
-        raise ValueError("no cell is ok: there is no time to report")
+def render(sets: Sequence[ResultSet]) -> str:
+    """A page of `sets`, which shows one of them at a time."""
     data: Json = {"version": w8a8_bench.__version__, "sets": [set_data(one) for one in sets]}
     style = "\n".join(map(_page_file, STYLES))
     script = "\n".join(map(_page_file, SCRIPTS))
@@ -109,9 +105,9 @@ def set_data(results: ResultSet) -> Json:
         "label": results.label,
         "files": list(results.files),
         "warnings": [*results.warnings, *([EMULATED_NOTE] if emulated else [])],
-        "device": str(results.headers[0].device.get("name") or "unknown device"),
+        "device": results.device_name,
         "facts": [
-            {"title": "Device", "facts": facts.device_facts(results.headers[0])},
+            {"title": "Device", "facts": facts.device_facts(results)},
             {"title": "Software", "facts": facts.software_facts(results.headers[0])},
             {"title": "Run", "facts": facts.run_facts(results)},
             {"title": "Clocks and noise", "facts": facts.quiet_facts(results, rows_by_comparison, headline)},
@@ -152,21 +148,16 @@ def _comparisons(results: ResultSet, measure: str | None) -> Json:
 def _cells(rows: Sequence[Row], sizes: Iterable[int]) -> Json:
     """What is known of every cell but its times."""
     records = [row.record for row in rows]
-    kernels, reasons, flags, configs = (_Texts() for _ in range(4))
-    described: dict[int, Json] = {}
-    kernel_of = []
-    for record in records:
-        number = kernels.index(record.text + f"\0{record.problem.format.value}\0{record.problem.azp.value}")
-        if number not in described:
-            described[number] = _kernel(record)
-        kernel_of.append(number)
+    reasons, flags, configs = _Texts(), _Texts(), _Texts()
+    kernels = {kernel_key(record): record for record in reversed(records)}
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(map(kernel_key, records)))}
     data_names = dict.fromkeys(name for record in records for name in record.scheme_sqnr_db)
     return {
-        "kernels": list(described.values()),
+        "kernels": [_kernel(kernels[key]) for key in numbers],
         "statuses": [status.value for status in Status],
         "rows": {
             "comparison": [number for number, size in enumerate(sizes) for _ in range(size)],
-            "kernel": kernel_of,
+            "kernel": [numbers[kernel_key(record)] for record in records],
             "status": [list(Status).index(record.status) for record in records],
             "reason": [reasons.index(record.reason) for record in records],
             "flags": [flags.index(", ".join(record.flags)) for record in records],
@@ -183,19 +174,13 @@ def _cells(rows: Sequence[Row], sizes: Iterable[int]) -> Json:
 
 def _kernel(record: Record) -> Json:
     problem = record.problem
-    try:
-        baseline = KernelName.parse(record.kernel).is_baseline
-    except ValueError:  # a name of another maker
-        baseline = False
     return {
         "text": record.text,
         "provider": record.provider,
         "format": problem.format.value,
-        "out": problem.out.value,
         "scheme": problem.scaling.name if problem.scaling else "none",
         "activations": problem.activations.value,
-        "azp": problem.azp.value if problem.azp is not Azp.NONE else "",
-        "role": "baseline" if record.kernel == BASELINE else "16 bits" if baseline else "",
+        "role": "baseline" if record.kernel == BASELINE else "16 bits" if is_16_bit(record.kernel) else "",
         "dynamic": problem.activations is not Activations.PREQUANTIZED,
     }
 
@@ -204,30 +189,11 @@ def _config(record: Record) -> str:
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items())
 
 
-COLUMNS: dict[str, Callable[[Times], float | None]] = {
-    "seconds": lambda times: times.seconds,
-    "low": lambda times: times.interval[0] if times.interval else None,
-    "high": lambda times: times.interval[1] if times.interval else None,
-    "half": lambda times: times.half_width,
-    "clock": lambda times: times.clock_mhz,
-    "tflops": lambda times: times.tflops,
-    "speedup": lambda times: times.speedup.median if times.speedup else None,
-    "speedup_low": lambda times: times.speedup.interval[0] if times.speedup and times.speedup.interval else None,
-    "speedup_high": lambda times: times.speedup.interval[1] if times.speedup and times.speedup.interval else None,
-    "limit": lambda times: times.percent_of_limit,
-    "memory_bound": lambda times: None if times.bound is None else int(times.bound == "memory"),
-    "cost": lambda times: times.cost.median if times.cost else None,
-    "cost_low": lambda times: times.cost.interval[0] if times.cost and times.cost.interval else None,
-    "cost_high": lambda times: times.cost.interval[1] if times.cost and times.cost.interval else None,
-}
-"""Columns of the page by name: what of `Times` each holds."""
-
-
 def _times(rows: Sequence[Row], measures: Iterable[str]) -> Json:
     """Measure to columns, parallel to the rows. Columns without a number are left out."""
     data: Json = {}
     for measure in measures:
-        wanted = [(measure, COLUMNS), *((part(measure, which), {"seconds": COLUMNS["seconds"]}) for which in PARTS)]
+        wanted = [(measure, NUMBERS), *((part(measure, which), {"seconds": NUMBERS["seconds"]}) for which in PARTS)]
         for name, columns in wanted:
             taken = [row.times.get(name) for row in rows]
             filled = {column: _filled_column(column, read, taken) for column, read in columns.items()}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench import metrics, stats
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import COLD_MEASURES, HOST_LAUNCH, MEANINGS, part
-from w8a8_bench.peaks import Floor, least_seconds
+from w8a8_bench.measures import HOST_LAUNCH, MEANINGS, part
+from w8a8_bench.peaks import Roofline, roofline
 from w8a8_bench.record import Record
 from w8a8_bench.report.sets import Comparison, ResultSet
 
 QUANT, GEMM = PARTS = ("quant", "gemm")
 GEMM_ALONE = tuple(part(measure, GEMM) for measure in MEANINGS if measure != HOST_LAUNCH)
-MEMORY, COMPUTE = "memory", "compute"
-UNKNOWN = Floor(operations_s=None, bytes_s=None)
+UNKNOWN = Roofline(of_peak=None, of_reads=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class Times:
     clock_mhz     median SM clock of the samples
     tflops        of the whole launch, or of the GEMM alone
     speedup       over the bf16 baseline, from samples of the same blocks
-    floor         the least time that operations and bytes take at that clock
+    limit         how near the device's limit: percent of the compute peak at that clock, or of the read-only floor
     cost          what quantizing inside the timed region adds to the same kernel prequantized, from the same blocks
     """
 
@@ -39,20 +38,36 @@ class Times:
     clock_mhz: float | None = None
     tflops: float | None = None
     speedup: stats.Ratio | None = None
-    floor: Floor = UNKNOWN
+    limit: Roofline = UNKNOWN
     cost: stats.Difference | None = None
 
-    @property
-    def bound(self) -> str | None:
-        """What the floor is made of: `memory` or `compute`."""
-        if self.floor.seconds is None:
-            return None
-        return MEMORY if (self.floor.bytes_s or 0.0) > (self.floor.operations_s or 0.0) else COMPUTE
 
-    @property
-    def percent_of_limit(self) -> float | None:
-        """100 where the launch takes no longer than its floor."""
-        return None if self.floor.seconds is None else 100 * self.floor.seconds / self.seconds
+def _low(interval: stats.Interval | None) -> float | None:
+    return interval[0] if interval else None
+
+
+def _high(interval: stats.Interval | None) -> float | None:
+    return interval[1] if interval else None
+
+
+NUMBERS: Mapping[str, Callable[[Times], float | None]] = {
+    "seconds": lambda times: times.seconds,
+    "seconds_low": lambda times: _low(times.interval),
+    "seconds_high": lambda times: _high(times.interval),
+    "half_width": lambda times: times.half_width,
+    "samples": lambda times: times.samples,
+    "clock_mhz": lambda times: times.clock_mhz,
+    "tflops": lambda times: times.tflops,
+    "speedup": lambda times: times.speedup.median if times.speedup else None,
+    "speedup_low": lambda times: _low(times.speedup.interval) if times.speedup else None,
+    "speedup_high": lambda times: _high(times.speedup.interval) if times.speedup else None,
+    "percent_of_peak": lambda times: times.limit.of_peak,
+    "percent_of_reads": lambda times: times.limit.of_reads,
+    "cost_seconds": lambda times: times.cost.median if times.cost else None,
+    "cost_seconds_low": lambda times: _low(times.cost.interval) if times.cost else None,
+    "cost_seconds_high": lambda times: _high(times.cost.interval) if times.cost else None,
+}
+"""The columns of a measure, by the names that the page and CSV give them."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +111,17 @@ def _times(record: Record, measure: str, baseline: Record | None, twin: Record |
     samples = record.samples[measure]
     groups = record.groups(measure) if record.processes else None
     clocks = record.clock_mhz.get(measure)
-    clock_mhz = stats.median(clocks) if clocks else None
     seconds = stats.estimate(samples, groups)
     whole = measure in MEANINGS and measure != HOST_LAUNCH
     product = whole or measure in GEMM_ALONE
-    floor = UNKNOWN
-    if whole and device:
-        floor = least_seconds(record.problem, device, clock_mhz=clock_mhz, cold=measure in COLD_MEASURES)
     return Times(
         samples=len(samples),
         seconds=seconds,
         interval=stats.interval(samples, groups),
         half_width=stats.half_width(samples, groups),
-        clock_mhz=clock_mhz,
+        clock_mhz=stats.median(clocks) if clocks else None,
         tflops=metrics.tflops(record.problem, seconds) if product else None,
         speedup=metrics.speedup(record, baseline, measure) if whole and baseline else None,
-        floor=floor,
+        limit=roofline(record, measure, device) if whole and device else UNKNOWN,
         cost=metrics.quantization_cost(record, twin, measure) if whole and twin else None,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 
-from w8a8_bench.comparison import Cell
 from w8a8_bench.device import Device
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.store import Results
+
+UUID = "device uuid"
 
 CHANGING = ("index", "available_bytes", "pci_bus_id")
 """Of a device, what may differ from run to run while it is the same one."""
@@ -16,9 +17,10 @@ CHANGING = ("index", "available_bytes", "pci_bus_id")
 OPERATING_POINT = ("data", "timer", "duty")
 """Of the settings, what moves times: other runs of the same cells would not agree."""
 
-UUID = "device uuid"
 TELLING = (UUID, *OPERATING_POINT, "torch", "triton", "driver", "git_revision")
-"""Of what tells sets apart, what their labels say; the page shows the rest."""
+"""Of what tells sets apart, what their labels say."""
+
+Facts = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Comparisons that were measured alike, each cell once. `files` and `warnings` are of the files they came in."""
+    """Comparisons that were measured alike, each cell once. Never empty. Comparisons are numbered in the order they
+    stand in, since every file numbers its own from 0.
+
+    label     what tells this set from the others, in one line
+    headers   of the runs that the comparisons come from
+    devices   facts of the device that they were measured on; of several GPUs of one name where these were pooled
+    files     names of the files that they were read from
+    warnings  what was left out of those files
+    """
 
     label: str
     headers: tuple[RunHeader, ...]
+    devices: tuple[Facts, ...]
     comparisons: tuple[Comparison, ...]
     files: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -44,12 +55,16 @@ class ResultSet:
         return (record for comparison in self.comparisons for record in comparison.records)
 
     @property
+    def device_name(self) -> str:
+        return _device_name(self.devices[0])
+
+    @property
     def device(self) -> Device | None:
-        """None where the header lacks what a `Device` must have, as those of schema 1 may."""
-        return read_device(self.headers[0].device)
+        """The first of `devices`; None where the header lacks what a `Device` must have, as a foreign one may."""
+        return read_device(self.devices[0])
 
 
-def read_device(facts: Mapping[str, object]) -> Device | None:
+def read_device(facts: Facts) -> Device | None:
     """The device of a header; fields of later versions are passed over."""
     known = {field.name: field for field in fields(Device)}
     if any(field.default is MISSING and name not in facts for name, field in known.items()):
@@ -57,37 +72,38 @@ def read_device(facts: Mapping[str, object]) -> Device | None:
     return Device.from_json({name: value for name, value in facts.items() if name in known})
 
 
-def make_sets(results: Sequence[Results]) -> tuple[ResultSet, ...]:
+def make_sets(results: Sequence[Results], *, pool_gpus: bool = False) -> tuple[ResultSet, ...]:
     """Results put together where they were measured alike, in the order that they were given.
 
-    Alike means the same device (by name and UUID), environment, data, timer and duty. A run that measures a cell again
-    begins another set, so that no cell is there twice.
+    Alike means the same device (by name and UUID; by name alone where `pool_gpus`), environment, data, timer and duty.
+    A run that measures a cell which another one measured begins another set, so that no cell is there twice.
     """
     groups: list[_Group] = []
     for result in results:
-        for header, comparisons in _runs(result):
-            identity = _identity(header)
+        for header, device, comparisons in _parts(result):
+            identity = _identity(header, device, CHANGING + (("uuid",) if pool_gpus else ()))
             cells = {_cell(record) for comparison in comparisons for record in comparison.records}
             fitting = (group for group in groups if group.identity == identity and not group.cells & cells)
             group = next(fitting, None)
             if group is None:
-                group = _Group(identity, set(), [], [], [], [])
+                group = _Group(identity, set(), [], [], [], [], [])
                 groups.append(group)
             group.cells |= cells
-            group.headers.append(header)
+            group.headers += [header] if header not in group.headers else []
+            group.devices += [device] if device not in group.devices else []
             group.comparisons += comparisons
             group.files.append(result.path.name)
             group.warnings += result.warnings
-    labels = _labels(groups)
     return tuple(
         ResultSet(
             label,
             tuple(group.headers),
-            tuple(group.comparisons),
+            tuple(group.devices),
+            tuple(_numbered(index, one) for index, one in enumerate(group.comparisons)),
             tuple(dict.fromkeys(group.files)),
             tuple(dict.fromkeys(group.warnings)),
         )
-        for label, group in zip(labels, groups, strict=True)
+        for label, group in zip(_labels(groups), groups, strict=True)
     )
 
 
@@ -96,32 +112,48 @@ class _Group:
     identity: dict[str, object]
     cells: set[tuple[object, ...]]
     headers: list[RunHeader]
+    devices: list[Facts]
     comparisons: list[Comparison]
     files: list[str]
     warnings: list[str]
 
 
-def _runs(results: Results) -> Iterator[tuple[RunHeader, list[Comparison]]]:
-    """Each header that anything was measured under, with its comparisons."""
-    by_run: dict[int, list[Comparison]] = {}
+def _parts(results: Results) -> Iterator[tuple[RunHeader, Facts, list[Comparison]]]:
+    """What was measured under each header on each device."""
+    parts: dict[tuple[int, str], list[Comparison]] = {}
     start = 0
     for end, run in zip(results.ends, results.runs, strict=True):
         records = results.records[start : start + end.cells]
-        by_run.setdefault(run, []).append(Comparison(records, end))
+        device = records[0].device if records else ""
+        parts.setdefault((run, device), []).append(Comparison(records, end))
         start += end.cells
-    for run, comparisons in by_run.items():
-        yield results.headers[run], comparisons
+    for (run, uuid), comparisons in parts.items():
+        header = results.headers[run]
+        named = (device for device in header.devices if uuid and device.get("uuid") == uuid)
+        yield header, next(named, header.device), comparisons
+
+
+def _numbered(index: int, comparison: Comparison) -> Comparison:
+    if comparison.end.index == index:
+        return comparison
+    records = tuple(replace(record, comparison=index) for record in comparison.records)
+    return Comparison(records, replace(comparison.end, index=index))
 
 
 def _cell(record: Record) -> tuple[object, ...]:
-    return (Cell(record.kernel, record.problem), tuple(sorted((name, str(v)) for name, v in record.labels.items())))
+    labels = tuple(sorted((name, str(value)) for name, value in record.labels.items()))
+    return record.kernel, record.problem, labels
 
 
-def _identity(header: RunHeader) -> dict[str, object]:
-    """What runs must have in common to stand side by side, by names that a reader knows."""
-    device = {f"device {name}": value for name, value in header.device.items() if name not in CHANGING}
+def _identity(header: RunHeader, device: Facts, changing: Sequence[str]) -> dict[str, object]:
+    """What runs must have in common to stand side by side."""
+    lasting = {f"device {name}": value for name, value in device.items() if name not in changing}
     settings = {name: header.settings[name] for name in OPERATING_POINT if name in header.settings}
-    return {**device, **settings, **header.environment}
+    return {**lasting, **settings, **header.environment}
+
+
+def _device_name(device: Facts) -> str:
+    return str(device.get("name") or device.get("kind") or "unknown device")
 
 
 def _labels(groups: Sequence[_Group]) -> list[str]:
@@ -130,14 +162,14 @@ def _labels(groups: Sequence[_Group]) -> list[str]:
     telling = [name for name in TELLING if any(one.get(name) != identities[0].get(name) for one in identities)]
     labels = []
     for group in groups:
-        device, first = group.headers[0].device, group.headers[0]
-        words = [str(device.get("name") or device.get("kind", "unknown device"))]
+        words = [_device_name(group.devices[0])]
         words += [_word(name, group.identity.get(name)) for name in telling]
-        words += [first.time[:16].replace("T", " "), ", ".join(dict.fromkeys(group.files))]
+        words += [group.headers[0].time[:16].replace("T", " "), ", ".join(dict.fromkeys(group.files))]
         labels.append(" · ".join(words))
     return labels
 
 
 def _word(name: str, value: object) -> str:
+    """One fact of a label. Of a UUID the first part is enough for a reader: `GPU-0fc5f694`."""
     text = "unknown" if value is None else str(value)
-    return text.partition("-")[2].partition("-")[0] or text if name == UUID else f"{name} {text:.24}"
+    return "-".join(text.split("-")[:2]) if name == UUID else f"{name} {text:.24}"

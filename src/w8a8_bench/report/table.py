@@ -11,6 +11,7 @@ from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
 from w8a8_bench.peaks import roofline
 from w8a8_bench.record import ComparisonEnd, Record
+from w8a8_bench.report.sets import ResultSet
 from w8a8_bench.text import one_line
 
 EMULATED = "emulated"
@@ -65,6 +66,14 @@ def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = (), device
     if any(EMULATED in record.flags and record.status is Status.OK for record in records):
         lines += [EMULATED_NOTE, ""]
     return "\n".join(lines[:-1])
+
+
+def render_sets(sets: Sequence[ResultSet]) -> str:
+    """The table of every set, below its label where there are several."""
+    tables = [render(list(one.records), [c.end for c in one.comparisons], one.device) for one in sets]
+    if len(sets) > 1:
+        tables = [f"== {one_line(one.label)} ====\n\n{text}" for one, text in zip(sets, tables, strict=True)]
+    return "\n\n".join(tables) + "\n"
 
 
 def _groups(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:

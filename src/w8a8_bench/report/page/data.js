@@ -36,6 +36,7 @@ function openSet(number) {
     for (let row = 0; row < count; row++) values.add(current.columnOf[name](row));
     current.options[name] = name === 'x' ? [...values].sort((a, b) => a - b) : [...values];
   }
+  for (const columns of Object.values(current.times)) addLimit(columns);
   current.cliffAt = new Map(set.cliffs.row.map((row, cliff) => [row, cliff]));
   state.set = number;
   state.filters = {};
@@ -45,6 +46,15 @@ function openSet(number) {
     state.measure = set.measures.length ? set.measures[0].name : null;
   }
   rankKernels();
+}
+
+/* The nearer of both limits, and whether it is that of memory. */
+function addLimit(columns) {
+  const { percent_of_peak: peak = [], percent_of_reads: reads = [] } = columns;
+  if (columns.limit || !(peak.length || reads.length)) return;
+  const both = [...Array(current.count).keys()].map((row) => [peak[row] ?? null, reads[row] ?? null]);
+  columns.limit = both.map(([a, b]) => (a === null && b === null ? null : Math.max(a ?? 0, b ?? 0)));
+  columns.memory_bound = both.map(([a, b], row) => (columns.limit[row] === null ? null : Number((b ?? 0) > (a ?? 0))));
 }
 
 const baselineKernel = (kernel) => current.kernels[kernel].role === 'baseline';

@@ -58,7 +58,7 @@ function describeRow(parent, row) {
   say(`m=${m} n=${n} k=${k}  ${current.layerTitles[layerOf(row)]}`);
   const seconds = value(row, 'seconds');
   if (seconds === null) return;
-  say(`${formatTime(seconds)}${within(value(row, 'low'), value(row, 'high'), formatTime)}`);
+  say(`${formatTime(seconds)}${within(value(row, 'seconds_low'), value(row, 'seconds_high'), formatTime)}`);
   const tflops = value(row, 'tflops');
   const speedup = value(row, 'speedup');
   const words = [tflops !== null ? `${formatNumber(tflops)} TFLOP/s` : ''];
@@ -69,7 +69,7 @@ function describeRow(parent, row) {
   if (value(row, 'limit') !== null) {
     say(`${formatPercent(value(row, 'limit'))} of the limit, which ${value(row, 'memory_bound') ? 'memory' : 'arithmetic'} sets`);
   }
-  if (value(row, 'clock') !== null) say(`${formatClock(value(row, 'clock'))} MHz`);
+  if (value(row, 'clock_mhz') !== null) say(`${formatClock(value(row, 'clock_mhz'))} MHz`);
   const cliff = current.cliffAt.get(row);
   if (cliff !== undefined && state.measure === current.measures[0].name) {
     say(`cliff: padded to m=${sizesOf(current.cliffs.padded[cliff])[0]} it is ${formatRatio(current.cliffs.ratio[cliff])} as fast`);

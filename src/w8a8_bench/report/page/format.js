@@ -41,7 +41,7 @@ function formatNumber(value) {
 }
 
 const formatRatio = (value) => `${fixed(value, 2)}x`;
-const formatPercent = (value) => `${fixed(value, 1)}%`;
+const formatPercent = (value) => `${fixed(value, 0)}%`;
 const formatHalf = (value) => `±${fixed(100 * value, 2)}%`;
 const formatClock = (value) => fixed(value, 0);
 const formatCount = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, ',');

@@ -144,14 +144,14 @@ function drawTiles(rows) {
   const shapes = new Set(rows.map((row) => current.rows.comparison[row]));
   tile('Shapes', formatCount(shapes.size), plural(new Set(rows.map(layerOf)).size, 'layer'));
   tile('Cells with a time', formatCount(ok.length), ok.length < rows.length ? `of ${formatCount(rows.length)}: ${formatCount(rows.length - ok.length)} did not run` : 'all of them');
-  const halves = ok.map((row) => value(row, 'half')).filter((half) => half !== null).sort((a, b) => a - b);
+  const halves = ok.map((row) => value(row, 'half_width')).filter((half) => half !== null).sort((a, b) => a - b);
   const unsettled = ok.filter((row) => current.flags[current.rows.flags[row]].includes('unsettled')).length;
   if (halves.length) {
     tile('95% interval', formatHalf(halves[Math.floor(halves.length / 2)]), `of the median; ${unsettled ? `${formatCount(unsettled)} unsettled` : `widest ${formatHalf(halves[halves.length - 1])}`}`);
   }
   const apart = [...shapes].map((one) => current.comparisons.noise[one]).filter((one) => one !== null).map((one) => Math.abs(one - 1)).sort((a, b) => a - b);
   if (apart.length) tile('Noise floor', `${fixed(100 * apart[apart.length - 1], 2)}%`, 'most that a kernel differs from itself');
-  const clocks = ok.map((row) => value(row, 'clock')).filter((clock) => clock !== null).sort((a, b) => a - b);
+  const clocks = ok.map((row) => value(row, 'clock_mhz')).filter((clock) => clock !== null).sort((a, b) => a - b);
   if (clocks.length) tile('SM clock', `${formatClock(clocks[Math.floor(clocks.length / 2)])} MHz`, `${formatClock(clocks[0])} to ${formatClock(clocks[clocks.length - 1])}`);
   const capped = ok.filter((row) => current.flags[current.rows.flags[row]].includes('power_capped')).length;
   if (capped) tile('Power cap', formatCount(capped), 'cells were timed at it');
@@ -220,8 +220,8 @@ function drawBest(rows, chosen) {
   for (const group of byShape.values()) {
     group.sort((a, b) => value(a, 'seconds') - value(b, 'seconds'));
     const [best] = group;
-    const reach = value(best, 'high');
-    const ties = group.slice(1).filter((row) => reach !== null && value(row, 'low') !== null && value(row, 'low') <= reach);
+    const reach = value(best, 'seconds_high');
+    const ties = group.slice(1).filter((row) => reach !== null && value(row, 'seconds_low') !== null && value(row, 'seconds_low') <= reach);
     const equal = [best, ...ties].sort((a, b) => current.badges[kernelOf(a)].rank - current.badges[kernelOf(b)].rank);
     winners.set(`${layerOf(best)} ${xOf(best)}`, { row: equal[0], ties: equal.slice(1) });
   }
@@ -291,7 +291,7 @@ function drawLimits(rows, chosen) {
   if (!timed.length) return hideSection('roofline');
   const known = Boolean(current.times[state.measure].limit);
   const note = known
-    ? ['Roofs are the highest SM clock and the nominal memory bandwidth. Percent of the limit is the least time that operations at the clock measured, or reading the inputs, would take, over the time taken.']
+    ? ['Roofs are those of the highest SM clock and the nominal memory bandwidth. Percent of the limit is the larger of two: of the compute peak at the clock measured, and of the speed of a kernel that only reads the inputs from memory (measured on an H200; elsewhere bytes over nominal bandwidth).']
     : ['The records do not say what this device can reach (its clock, multiprocessors and bandwidth), so there are no roofs and no limits.'];
   return section('roofline', 'Roofline', note, (body) => {
     const drawn = [...chosen].filter((kernel) => timed.some((row) => kernelOf(row) === kernel));
@@ -299,12 +299,12 @@ function drawLimits(rows, chosen) {
     drawRoofline(body, timed, chosen);
     if (!known) return;
     add(body, 'h3', {}, `Percent of the limit by kernel and ${axisName()}`);
-    add(body, 'p', { class: 'note' }, 'Geometric mean over the selected layers. M: memory sets the limit, C: arithmetic does, MC: one or the other, by layer.');
+    add(body, 'p', { class: 'note' }, 'Geometric mean over the selected layers. m: memory sets the limit, c: arithmetic does, mc: one or the other, by shape.');
     const map = meansOf(timed, (row) => value(row, 'limit'));
     const bounds = byKernelAndSize(timed, (row) => value(row, 'memory_bound'));
     const note = (kernel, size) => {
       const all = size === null ? [...bounds.get(kernel).values()].flat() : bounds.get(kernel).get(size);
-      return (all.includes(1) ? 'M' : '') + (all.includes(0) ? 'C' : '');
+      return (all.includes(1) ? 'm' : '') + (all.includes(0) ? 'c' : '');
     };
     map.kernels.sort((a, b) => map.total(b).mean - map.total(a).mean);
     drawMap(body, {
@@ -368,11 +368,11 @@ function fillKernel(cell, kernel) {
 function drawQuantization(rows, chosen) {
   const dynamic = rows.filter((row) => isOk(row) && current.kernels[kernelOf(row)].dynamic);
   if (!dynamic.length) return hideSection('quantization');
-  const known = dynamic.filter((row) => value(row, 'cost') !== null);
+  const known = dynamic.filter((row) => value(row, 'cost_seconds') !== null);
   const note = 'What quantizing the activations inside the timed region adds to the same kernel on activations that were quantized before, from samples of the same block. Quantization alone takes another time, since the GEMM after it finds A in the L2.';
   return section('quantization', 'Cost of quantizing activations', note, (body) => {
     if (!known.length) return add(body, 'p', { class: 'empty' }, 'No cost: the same kernels were not measured on prequantized activations beside these.');
-    const map = meansOf(known, (row) => (100 * value(row, 'cost')) / value(row, 'seconds'), (all) => all.reduce((a, b) => a + b, 0) / all.length);
+    const map = meansOf(known, (row) => (100 * value(row, 'cost_seconds')) / value(row, 'seconds'), (all) => all.reduce((a, b) => a + b, 0) / all.length);
     map.kernels.sort((a, b) => map.total(a).mean - map.total(b).mean);
     add(body, 'h3', {}, `Share of the whole time by kernel and ${axisName()}`);
     drawMap(body, {
@@ -460,12 +460,12 @@ function drawCells(rows) {
     ...['m', 'n', 'k'].map((size, index) => ({ title: size, shape: 'number', key: (row) => sizesOf(row)[index], text: (row) => String(sizesOf(row)[index]) })),
     { title: 'status', key: (row) => current.statuses[current.rows.status[row]], text: (row) => current.statuses[current.rows.status[row]] },
     number(state.measure || 'time', 'seconds', formatTime),
-    number('±95%', 'half', formatHalf),
+    number('±95%', 'half_width', formatHalf),
     ...(known('seconds', `${state.measure}_quant`) ? [number('quant', 'seconds', formatTime, `${state.measure}_quant`)] : []),
     ...(known('seconds', `${state.measure}_gemm`) ? [number('gemm', 'seconds', formatTime, `${state.measure}_gemm`)] : []),
-    ...(known('cost') ? [number('cost', 'cost', formatTime)] : []),
+    ...(known('cost_seconds') ? [number('cost', 'cost_seconds', formatTime)] : []),
     ...current.measures.filter((one) => one.name !== state.measure).map((one) => number(one.name, 'seconds', formatTime, one.name)),
-    ...(known('clock') ? [number('MHz', 'clock', formatClock)] : []),
+    ...(known('clock_mhz') ? [number('MHz', 'clock_mhz', formatClock)] : []),
     ...(known('tflops') ? [number('TFLOP/s', 'tflops', formatNumber)] : []),
     ...(known('speedup') ? [number('vs bf16', 'speedup', formatRatio)] : []),
     ...(known('limit') ? [number('of limit', 'limit', formatPercent), {

@@ -66,11 +66,11 @@ function addLegend(body, kernels) {
 
 /* What the curves may show: a title, the column of the times, its ends, and its scale. */
 const CURVES = {
-  seconds: { name: 'Time', title: 'time', column: 'seconds', low: 'low', high: 'high', log: true, tick: tickTime },
+  seconds: { name: 'Time', title: 'time', column: 'seconds', low: 'seconds_low', high: 'seconds_high', log: true, tick: tickTime },
   tflops: { name: 'TFLOP/s', title: 'TFLOP/s', column: 'tflops', log: true, tick: tickNumber },
   speedup: { name: 'Speed-up', title: 'speed-up over bf16', column: 'speedup', low: 'speedup_low', high: 'speedup_high', tick: (v) => `${tickNumber(v)}x`, even: 1 },
   limit: { name: 'Percent of limit', title: 'percent of the limit', column: 'limit', tick: (v) => `${tickNumber(v)}%` },
-  cost: { name: 'Cost', title: 'time that quantization adds', column: 'cost', low: 'cost_low', high: 'cost_high', tick: (v) => (v === 0 ? '0' : v < 0 ? `-${tickTime(-v)}` : tickTime(v)), even: 0 },
+  cost: { name: 'Cost', title: 'time that quantization adds', column: 'cost_seconds', low: 'cost_seconds_low', high: 'cost_seconds_high', tick: (v) => (v === 0 ? '0' : v < 0 ? `-${tickTime(-v)}` : tickTime(v)), even: 0 },
 };
 
 /* Value and interval of a row on a curve. TFLOP/s and percent of the limit vary as one over the time. */
@@ -78,7 +78,7 @@ function pointOf(row, curve) {
   const middle = value(row, curve.column);
   if (middle === null) return null;
   if (curve.low) return { row, x: xOf(row), y: middle, low: value(row, curve.low), high: value(row, curve.high) };
-  const [seconds, low, high] = ['seconds', 'low', 'high'].map((column) => value(row, column));
+  const [seconds, low, high] = ['seconds', 'seconds_low', 'seconds_high'].map((column) => value(row, column));
   const known = low !== null && low > 0 && high !== null;
   return { row, x: xOf(row), y: middle, low: known ? (middle * seconds) / high : null, high: known ? (middle * seconds) / low : null };
 }
