@@ -5,6 +5,7 @@ The original's names follow this grammar, so one parser serves them and every ke
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -104,6 +105,7 @@ class KernelName:
         return cell_text(self.text, problem)
 
 
+@functools.lru_cache(maxsize=4096)
 def cell_text(kernel: str, problem: Problem) -> str:
     """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`.
 

@@ -6,10 +6,11 @@ strict about fields that are known and silent about others, so that a later vers
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.names import cell_text
@@ -160,9 +161,9 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> Record:
         """Raises ValueError, naming the field, where one is missing or wrong."""
-        samples = {measure: _samples(measure, value) for measure, value in _object(data, "samples").items()}
+        samples = {_shared(measure): _samples(measure, value) for measure, value in _object(data, "samples").items()}
         blocks = _blocks(data, samples)
-        processes = tuple(_each(data, "processes", int)) if "processes" in data else ()
+        processes = _shared(tuple(_each(data, "processes", int))) if "processes" in data else ()
         highest = max((number for numbers in blocks.values() for number in numbers), default=-1)
         if processes and highest >= len(processes):
             raise ValueError(f"processes: {len(processes)} entries and a block number {highest}")
@@ -171,7 +172,7 @@ class Record:
         sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
-            kernel=_text(data, "kernel"),
+            kernel=_shared(_text(data, "kernel")),
             provider=_text(data, "provider"),
             problem=_problem(data),
             labels=_labels(data),
@@ -244,7 +245,7 @@ class ComparisonEnd:
             index=_whole(data, "index"),
             shape=GemmShape(**{name: _whole(shape, name, "shape.") for name in ("m", "n", "k")}),
             labels=_labels(data),
-            seconds={phase: float(_field(seconds, phase, int, float, within="seconds.")) for phase in seconds},
+            seconds={phase: _number(taken, f"seconds.{phase}") for phase, taken in seconds.items()},
             blocks=_whole(data, "blocks"),
             cells=_whole(data, "cells"),
             duplicate=_duplicate(data),
@@ -270,6 +271,16 @@ def _plain(value: object) -> object:
     return str(value)
 
 
+@functools.lru_cache(maxsize=4096)
+def _first_of_equals(value: Hashable) -> Hashable:
+    return value
+
+
+def _shared(value: T) -> T:
+    """One object for equal values, so that what each of a million records repeats is in memory once."""
+    return cast("T", _first_of_equals(cast("Hashable", value)))
+
+
 _TYPE_NAMES = {
     str: "text",
     int: "a whole number",
@@ -282,9 +293,12 @@ _TYPE_NAMES = {
 
 
 def _field(data: Mapping[str, object], name: str, *types: type[T], within: str = "") -> T:
+    value = data.get(name)
+    if type(value) in types and value is not None and type(value) is not float:
+        return cast("T", value)  # the quick answer for what is right: a file has millions
     if name not in data:
         raise ValueError(f"{within}{name} is missing")
-    return _typed(data[name], within + name, *types)
+    return _typed(value, within + name, *types)
 
 
 def _typed(value: object, where: str, *types: type[T]) -> T:
@@ -294,9 +308,12 @@ def _typed(value: object, where: str, *types: type[T]) -> T:
             if isinstance(value, float) and not math.isfinite(value):
                 break
             return value
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    raise ValueError(f"{where} {shown}: expected {' or '.join(_TYPE_NAMES[kind] for kind in types)}")
+    raise ValueError(f"{where} {_shown(value)}: expected {' or '.join(_TYPE_NAMES[kind] for kind in types)}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _text(data: Mapping[str, object], name: str) -> str:
@@ -315,14 +332,27 @@ def _object(data: Mapping[str, object], name: str) -> Json:
 
 
 def _each(data: Mapping[str, object], name: str, kind: type[T], within: str = "") -> list[T]:
-    items: list[object] = _field(data, name, list, within=within)
-    return [_typed(item, f"{within}{name}[{index}]", kind) for index, item in enumerate(items)]
+    items: list[T] = _field(data, name, list, within=within)
+    if set(map(type, items)) != {kind}:
+        for index, item in enumerate(items):
+            _typed(item, f"{within}{name}[{index}]", kind)
+    return items
+
+
+def _number(value: object, where: str) -> float:
+    number = _typed(value, where, int, float)
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{where} {_shown(number)}: expected a number of 64 bits") from None
 
 
 def _samples(measure: str, value: object, name: str = "samples") -> tuple[float, ...]:
     where = f"{name}.{measure}"
-    taken: list[object] = _typed(value, where, list)
-    seconds = tuple(float(_typed(item, f"{where}[{index}]", int, float)) for index, item in enumerate(taken))
+    taken: list[float] = _typed(value, where, list)
+    if set(map(type, taken)) == {float} and min(taken) > 0 and max(taken) < math.inf:
+        return tuple(taken)
+    seconds = tuple(_number(item, f"{where}[{index}]") for index, item in enumerate(taken))
     for index, sample in enumerate(seconds):
         if sample <= 0:
             unit = "seconds" if name == "samples" else "MHz"
@@ -333,13 +363,16 @@ def _samples(measure: str, value: object, name: str = "samples") -> tuple[float,
 def _blocks(data: Mapping[str, object], samples: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[int, ...]]:
     """Block numbers by measure. Schema 1 has one list, which goes for every measure."""
     if isinstance(data.get("blocks"), list):
-        numbers = tuple(_each(data, "blocks", int))
+        numbers = _shared(tuple(_each(data, "blocks", int)))
         blocks = dict.fromkeys(samples, numbers)
     else:
         by_measure = _object(data, "blocks")
-        blocks = {measure: tuple(_each(by_measure, measure, int, "blocks.")) for measure in by_measure}
-    if any(number < 0 for numbers in blocks.values() for number in numbers):
-        raise ValueError("blocks: expected numbers of at least 0")
+        blocks = {measure: _shared(tuple(_each(by_measure, measure, int, "blocks."))) for measure in by_measure}
+    for measure, numbers in blocks.items():
+        if numbers and min(numbers) < 0:
+            raise ValueError("blocks: expected numbers of at least 0")
+        if len(set(numbers)) < len(numbers):
+            raise ValueError(f"blocks.{measure}: a block comes twice")
     for measure, seconds in samples.items():
         if len(seconds) != len(blocks.get(measure, ())):
             raise ValueError(f"samples.{measure}: {len(seconds)} samples of {len(blocks.get(measure, ()))} blocks")
@@ -369,12 +402,21 @@ def _duplicate(data: Mapping[str, object]) -> dict[str, object]:
 
 def _problem(data: Mapping[str, object]) -> Problem:
     fields = _object(data, "problem")
+    for name, value in fields.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"problem.{name}: expected no {_TYPE_NAMES[type(value)].split()[-1]}")
     try:
-        return Problem.from_json(fields)
+        return _made_problem(*fields, *fields.values())
     except KeyError as error:
         raise ValueError(f"problem.{error.args[0]} is missing") from None
     except ValueError as error:
         raise ValueError(f"problem: {error}") from None
+
+
+@functools.lru_cache(maxsize=4096, typed=True)  # typed, since 1 equals true
+def _made_problem(*names_and_values: object) -> Problem:
+    names, values = names_and_values[: len(names_and_values) // 2], names_and_values[len(names_and_values) // 2 :]
+    return Problem.from_json(dict(zip(map(str, names), values, strict=True)))
 
 
 def _labels(data: Mapping[str, object]) -> dict[str, str | int]:
@@ -400,6 +442,9 @@ def _error(data: Mapping[str, object]) -> dict[str, float] | None:
 
 
 def _error_size(error: Mapping[str, object], name: str) -> float:
-    if error.get(name) in ("inf", "nan"):  # an answer with NaN in it
-        return float(str(error[name]))
-    return float(_field(error, name, int, float, within="error."))
+    size = error.get(name)
+    if type(size) is float and math.isfinite(size):
+        return size
+    if size in ("inf", "nan"):  # an answer with NaN in it
+        return float(str(size))
+    return _number(_field(error, name, int, float, within="error."), f"error.{name}")

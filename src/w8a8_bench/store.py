@@ -10,22 +10,33 @@ import contextlib
 import errno
 import fcntl
 import gzip
+import itertools
 import json
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import BinaryIO, NoReturn, cast
 
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.text import one_line
 
 GZIP_MAGIC = b"\x1f\x8b"
 PICKLE_MAGIC = b"\x80"
 HEADER_START = b'{"kind": "run", '
 """What `RunHeader.to_json` begins with: tells a header that was torn from somebody else's file."""
+
+MAX_LINE_BYTES = 1 << 26
+"""The longest line that is read: some hundred times the record of 1,000 blocks with every measure."""
+
+MAX_TEXT_BYTES = 1 << 31
+"""The most text that is read, unpacked: a million cells. A few megabytes of gzip can hold more than any memory."""
+
+MAX_ERROR_LENGTH = 400
+TOO_DEEP = "no JSON of this program: nested too deeply"
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -63,23 +74,25 @@ class ResumeState:
 
 
 def read(path: Path | str) -> Results:
-    """Read a results file, gzipped or not. Raises StoreError where it is missing, foreign or corrupt before its end.
+    """Read a results file, gzipped or not, line by line: memory holds its records and never its text.
 
-    A torn last line and records of a comparison that was never closed are left out, with a warning.
+    Left out, each with a warning: a torn last line, records of a comparison that was never closed, and what a gzip
+    file lacks that ends early. Raises StoreError, with the number of a line that is at fault, for a file that is
+    missing, empty, foreign, of a newer schema, corrupt before its end or over `MAX_TEXT_BYTES`.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as raw:
+            packed = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+            file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
+            parsed = _parse(path, file, resuming=False)
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise StoreError(f"{path} is a corrupt gzip file: {one_line(str(error))}") from None
     except OSError as error:
         raise StoreError(f"{path} can't be read: {error.strerror}") from None
-    if data.startswith(GZIP_MAGIC):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise StoreError(f"{path} is no whole gzip file: {error}") from None
-    parsed = _parse(path, data, resuming=False)
     if not parsed.headers:
-        raise StoreError(f"{path} is empty: nothing was recorded")
+        why = parsed.warnings[0] if parsed.warnings else f"{path} is empty"
+        raise StoreError(f"{why}: nothing was recorded")
     return Results(
         headers=tuple(parsed.headers),
         records=tuple(parsed.records),
@@ -97,16 +110,16 @@ def read_for_resume(path: Path | str) -> ResumeState:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            return _state(path, file)
     except FileNotFoundError:
         return ResumeState()
     except OSError as error:
         raise StoreError(f"{path} can't be read: {error.strerror}") from None
-    return _state(path, data)
 
 
-def _state(path: Path, data: bytes) -> ResumeState:
-    parsed = _parse(path, data, resuming=True)
+def _state(path: Path, file: BinaryIO) -> ResumeState:
+    parsed = _parse(path, file, resuming=True)
     done = tuple(end.index for end in parsed.ends)
     return ResumeState(tuple(parsed.headers), done, tuple(parsed.records), parsed.whole_bytes)
 
@@ -209,7 +222,7 @@ class Writer:
                 raise StoreError(f"{self.path} is no regular file: name another")
             self._lock()
             with open(self._descriptor, "rb", closefd=False) as file:
-                self._state = _state(self.path, file.read())
+                self._state = _state(self.path, file)
         except BaseException:
             self.close()
             raise
@@ -278,14 +291,18 @@ class _Parsed:
     whole_bytes: int = 0
 
 
-def _parse(path: Path, data: bytes, *, resuming: bool) -> _Parsed:
+def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
     """Go through the lines of a file. A last line without its newline is torn, even where it happens to parse."""
-    _refuse_foreign(path, data)
     parsed, in_hand = _Parsed(), list[Record]()
-    *lines, torn = data.split(b"\n")
-    unclosed, start = 0, 0
+    unclosed, end, torn = 0, 0, False
+    lines = _lines(path, file, parsed.warnings)
     for number, line in enumerate(lines, 1):
-        end = start + len(line) + 1
+        if number == 1:
+            _refuse_foreign(path, line)
+        torn = not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES
+        if torn:
+            break
+        end += len(line)
         try:
             item = _item(line)
             if not parsed.headers and not isinstance(item, RunHeader):
@@ -293,9 +310,11 @@ def _parse(path: Path, data: bytes, *, resuming: bool) -> _Parsed:
             if isinstance(item, ComparisonEnd):
                 _check_closes(item, in_hand)
         except ValueError as error:
-            if resuming and parsed.headers and not _closes_anything(data[start:]):
+            if resuming and parsed.headers and not any(map(_closes_anything, itertools.chain([line], lines))):
                 break  # a crash of the machine may leave garbage where the comparison in hand was
-            raise StoreError(f"{path}, line {number}: {error}") from None
+            why = one_line(str(error))
+            why = why if len(why) <= MAX_ERROR_LENGTH else why[: MAX_ERROR_LENGTH - 3] + "..."
+            raise StoreError(f"{path}, line {number}: {why}") from None
         if isinstance(item, Record):
             if in_hand and item.comparison != in_hand[0].comparison:
                 unclosed += len(in_hand)
@@ -311,7 +330,6 @@ def _parse(path: Path, data: bytes, *, resuming: bool) -> _Parsed:
                 unclosed += len(in_hand)
             in_hand = []
             parsed.whole_bytes = end
-        start = end
     unclosed += len(in_hand)
     if torn:
         parsed.warnings.append(f"{path}: the last line is torn and left out")
@@ -321,10 +339,23 @@ def _parse(path: Path, data: bytes, *, resuming: bool) -> _Parsed:
     return parsed
 
 
-def _refuse_foreign(path: Path, data: bytes) -> None:
-    """Raise StoreError unless `data` begins as a results file does, or is the beginning of such a beginning."""
-    first, newline, _ = data.partition(b"\n")
-    if newline:
+def _lines(path: Path, file: BinaryIO, warnings: list[str]) -> Iterator[bytes]:
+    """Lines with their newline; of one that is too long, pieces of one byte more than `MAX_LINE_BYTES`."""
+    size = 0
+    try:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            size += len(line)
+            if size > MAX_TEXT_BYTES:
+                limit = f"{MAX_TEXT_BYTES / 2**30:g} GiB"
+                raise StoreError(f"{path} holds more than {limit} of text: split the sweep over several files")
+            yield line
+    except EOFError:
+        warnings.append(f"{path} is no whole gzip file: it ends early, and what is missing is left out")
+
+
+def _refuse_foreign(path: Path, first: bytes) -> None:
+    """Raise StoreError unless the `first` line is that of a results file, or the beginning of one."""
+    if first.endswith(b"\n"):
         try:
             item = _loads(first)
         except ValueError:
@@ -334,9 +365,9 @@ def _refuse_foreign(path: Path, data: bytes) -> None:
     elif first.startswith(HEADER_START) or HEADER_START.startswith(first):
         return
     why = "its first line is no run header"
-    if data.startswith(PICKLE_MAGIC):
+    if first.startswith(PICKLE_MAGIC):
         why = "a pickle is never loaded; give the .jsonl file that was written beside it"
-    elif data.startswith(GZIP_MAGIC):
+    elif first.startswith(GZIP_MAGIC):
         why = "it is compressed; unpack it first"
     raise StoreError(f"{path} is no results file of w8a8-bench: {why}")
 
@@ -347,14 +378,16 @@ def _closes_anything(data: bytes) -> bool:
 
 def _loads(line: bytes) -> dict[str, object]:
     """One line as an object; raises ValueError, also for the NaN and Infinity that Python takes and JSON does not."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
     try:
-        data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        data = _JSON.decode(line.removesuffix(b"\n").decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
-        raise ValueError("no JSON of this program: nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
     if not isinstance(data, dict):
         raise ValueError("expected an object")
     return data
@@ -364,12 +397,18 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def _item(line: bytes) -> RunHeader | Record | ComparisonEnd:
     data = _loads(line)
     kind = data.get("kind")
-    for known in (RunHeader, Record, ComparisonEnd):
+    for known in (Record, ComparisonEnd, RunHeader):
         if kind == known.KIND:
-            return known.from_json(data)
+            try:
+                return known.from_json(data)
+            except RecursionError:  # on the way to showing a wrong value
+                raise ValueError(TOO_DEEP) from None
     raise ValueError(f"kind {kind!r:.40}: expected run, cell or comparison")
 
 

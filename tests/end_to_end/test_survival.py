@@ -21,9 +21,10 @@ from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.settings import Settings, StopRule
-from w8a8_bench.sweep.drive import Team, run_sweep
+from w8a8_bench.sweep.drive import run_sweep
 from w8a8_bench.sweep.plan import make_plan
 from w8a8_bench.sweep.process import Limits
+from w8a8_bench.sweep.team import Team
 
 PLANTED = ROOT / "tests/planted"
 sys.path.insert(0, str(PLANTED))

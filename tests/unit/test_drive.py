@@ -20,18 +20,11 @@ from w8a8_bench.problem import GemmShape
 from w8a8_bench.record import ComparisonEnd
 from w8a8_bench.settings import Settings, StopRule
 from w8a8_bench.sweep import process
-from w8a8_bench.sweep.drive import (
-    Finished,
-    Standing,
-    SweepRefused,
-    Team,
-    Worker,
-    refuse_too_large,
-    run_sweep,
-    within_memory,
-)
+from w8a8_bench.sweep.drive import run_sweep
 from w8a8_bench.sweep.plan import make_plan
-from w8a8_bench.sweep.process import WorkerLost
+from w8a8_bench.sweep.process import SweepRefused, Worker, WorkerLost
+from w8a8_bench.sweep.survive import Standing, refuse_too_large, within_memory
+from w8a8_bench.sweep.team import Finished, Team
 
 KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 THREE = (*KERNELS, "pytorch_i8_i8_bf16_scaled_mm_bias")

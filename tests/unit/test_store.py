@@ -313,9 +313,79 @@ def test_compressed_results_read_as_plain_ones(path, tmp_path) -> None:
     packed = tmp_path / "r.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert store.read(packed) == store.read(path)
-    packed.write_bytes(packed.read_bytes()[:-20])
-    assert "no whole gzip file" in line(store.read, packed)
     assert "compressed" in line(Writer, packed, resume=True)
+
+
+def test_a_gzip_file_that_ends_early_is_read_as_far_as_it_goes_and_says_so(path, tmp_path) -> None:
+    write(path, *range(40))
+    whole, packed = store.read(path), tmp_path / "r.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    size = packed.stat().st_size
+    read = set()
+    for cut in range(20, size, 97):
+        packed.write_bytes(gzip.compress(path.read_bytes())[:cut])
+        if cut < 300:
+            assert "no whole gzip file: it ends early" in line(store.read, packed)
+            continue
+        results = store.read(packed)
+        assert any("no whole gzip file: it ends early" in warning for warning in results.warnings)
+        closed = len(results.ends)
+        assert results.ends == whole.ends[:closed]
+        assert results.records == whole.records[: 2 * closed]
+        read.add(closed)
+    assert len(read) > 3, "cut in different places, it holds more or less"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-8] + b"\0" * 8,
+        lambda data: data + b"more",
+        lambda data: data[:30] + b"\xff" * 40 + data[70:],
+    ],
+)
+def test_a_corrupt_gzip_file_is_refused_in_one_line(path, tmp_path, damage) -> None:
+    write(path, *range(9))
+    packed = tmp_path / "r.jsonl.gz"
+    packed.write_bytes(damage(gzip.compress(path.read_bytes())))
+    assert line(store.read, packed).startswith(f"{packed} is a corrupt gzip file: ")
+
+
+def test_a_few_bytes_of_gzip_that_unpack_to_more_than_memory_are_refused(path, tmp_path, monkeypatch) -> None:
+    packed = tmp_path / "r.jsonl.gz"
+    packed.write_bytes(gzip.compress(b"\0" * 10_000_000))
+    monkeypatch.setattr(store, "MAX_LINE_BYTES", 1000)
+    assert "no run header" in line(store.read, packed)
+    write(path, *range(9))
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    monkeypatch.setattr(store, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(store, "MAX_TEXT_BYTES", path.stat().st_size - 1)
+    for file in (path, packed):
+        assert "GiB of text: split the sweep" in line(store.read, file)
+    monkeypatch.setattr(store, "MAX_TEXT_BYTES", path.stat().st_size)
+    assert store.read(packed) == store.read(path)
+
+
+def test_a_line_without_end_is_refused_and_never_held_whole(path, monkeypatch) -> None:
+    write(path, 0)
+    whole = path.read_bytes()
+    monkeypatch.setattr(store, "MAX_LINE_BYTES", 1 << 20)
+    path.write_bytes(whole + b" " * (3 << 20) + b"\n" + whole)
+    assert line(store.read, path) == f"{path}, line 5: longer than 1 MiB"
+    path.write_bytes(whole + b"\0" * (3 << 20))
+    assert line(store.read, path) == f"{path}, line 5: longer than 1 MiB"
+    write(path, 1, resume=True)
+    assert path.read_bytes().startswith(whole)
+    assert len(store.read(path).ends) == 2
+
+
+def test_what_stands_in_a_file_can_not_break_the_line_that_refuses_it(path) -> None:
+    data = json.loads(json.dumps(comparison(0)[0][0].to_json()))
+    data["samples"] = {"\x1b[31m\nspoof" + "x" * 10_000: [-1.0]}
+    path.write_text(json.dumps(HEADER.to_json()) + "\n" + json.dumps(data) + "\n")
+    text = line(store.read, path)
+    assert text.isprintable()
+    assert len(text) < len(str(path)) + 500
 
 
 class Bomb:

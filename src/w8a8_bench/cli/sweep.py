@@ -34,9 +34,11 @@ from w8a8_bench.settings import RIGORS, Settings
 from w8a8_bench.shapes import csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
-from w8a8_bench.sweep.drive import Finished, Team, refuse_too_large, run_sweep
+from w8a8_bench.sweep.drive import run_sweep
 from w8a8_bench.sweep.plan import digest, make_plan
 from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
+from w8a8_bench.sweep.survive import refuse_too_large
+from w8a8_bench.sweep.team import Finished, Team
 from w8a8_bench.sweep.worker import NO_TORCH
 
 QUICK_SQUARES = (256, 512, 1024)
