@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from w8a8_bench.names import KernelName
+from w8a8_bench.names import cell_text
 from w8a8_bench.problem import GemmShape, Problem
 
 
@@ -34,7 +34,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        return KernelName.parse(self.kernel).text_for(self.problem)
+        return cell_text(self.kernel, self.problem)
 
     def to_json(self) -> dict[str, object]:
         return {"kernel": self.kernel, "problem": self.problem.to_json()}

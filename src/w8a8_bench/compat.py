@@ -19,7 +19,6 @@ from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, choose, headline
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.record import Record
@@ -98,13 +97,12 @@ def measurement(record: Record, label: str, sub_label: str, device: Device | Non
     measure = headline(record.samples)
     assert measure is not None, "an ok record has samples"
     launches = record.launches_per_sample[measure]
-    text = KernelName.parse(record.kernel).text_for(record.problem)
     spec = TaskSpec(
         stmt="launch()",
         setup="",
         label=label,
         sub_label=sub_label,
-        description=text,
+        description=record.text,
         env=ENV.get(measure, measure),
         num_threads=torch.get_num_threads(),
     )

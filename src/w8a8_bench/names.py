@@ -5,6 +5,7 @@ The original's names follow this grammar, so one parser serves them and every ke
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -100,10 +101,23 @@ class KernelName:
         )
 
     def text_for(self, problem: Problem) -> str:
-        """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`."""
-        extra = []
-        if problem.scaling != self.default_scheme and problem.scaling is not None:
-            extra.append(problem.scaling.name)
-        if problem.activations is not Activations.PREQUANTIZED:
-            extra.append(problem.activations.value)
-        return f"{self.text}[{','.join(extra)}]" if extra else self.text
+        """How a cell of this kernel is shown."""
+        return cell_text(self.text, problem)
+
+
+@functools.lru_cache(maxsize=4096)
+def cell_text(kernel: str, problem: Problem) -> str:
+    """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`.
+
+    A name that does not follow the grammar, of a later version or another maker, has no default: it shows its scheme.
+    """
+    try:
+        default = KernelName.parse(kernel).default_scheme
+    except ValueError:
+        default = None
+    extra = []
+    if problem.scaling != default and problem.scaling is not None:
+        extra.append(problem.scaling.name)
+    if problem.activations is not Activations.PREQUANTIZED:
+        extra.append(problem.activations.value)
+    return f"{kernel}[{','.join(extra)}]" if extra else kernel

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from w8a8_bench.kernel import Status
-from w8a8_bench.names import KernelName
+from w8a8_bench.names import cell_text
 from w8a8_bench.problem import GemmShape, Problem
 
 SCHEMA = 2
@@ -88,6 +88,7 @@ class Record:
     """What became of one cell.
 
     comparison           index of the comparison in the plan
+    kernel               by the grammar of `names`, unless a later version or another maker wrote it
     error                `relative` (Frobenius norm of the error over the answer's) and `worst` (largest error over its
                          tolerance) of the check; None where the kernel gave no answer to check
     config               what the kernel chose: tile, cluster, split, ...
@@ -99,9 +100,9 @@ class Record:
     rotation             `sets` of operands that the launches went through, `bytes` of one, and whether the L2 was
                          `scrubbed` before each replay; empty where the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
+    scheme_sqnr_db       data (`normal`, `outliers`) to the signal-to-quantization-noise ratio of format, scheme and
+                         zero point, whatever the kernel; empty for 16-bit operands and where unknown
     device               UUID of the GPU, or `cpu`; empty in files that hold one device, which their header names
-    scheme_sqnr_db       what the scheme keeps of unquantized operands: data (`normal`, `outliers`, ...) to the ratio of
-                         signal to quantization noise in dB; empty where unknown
     """
 
     comparison: int
@@ -120,10 +121,15 @@ class Record:
     clock_mhz: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
-    device: str = ""
     scheme_sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
 
     KIND = "cell"
+
+    @property
+    def text(self) -> str:
+        """How the cell is shown: its kernel, with scheme and activations where they are not the default."""
+        return cell_text(self.kernel, self.problem)
 
     def groups(self, measure: str) -> tuple[int, ...]:
         """The process that took each sample of `measure`."""
@@ -149,8 +155,8 @@ class Record:
             "clock_mhz": {measure: list(clocks) for measure, clocks in self.clock_mhz.items()},
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
-            "device": self.device,
             "scheme_sqnr_db": dict(self.scheme_sqnr_db),
+            "device": self.device,
         }
 
     @classmethod
@@ -167,7 +173,7 @@ class Record:
         sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
-            kernel=_kernel(data),
+            kernel=_shared(_text(data, "kernel")),
             provider=_text(data, "provider"),
             problem=_problem(data),
             labels=_labels(data),
@@ -182,8 +188,8 @@ class Record:
             clock_mhz=_clocks(data, samples),
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
-            device=_text(data, "device") if "device" in data else "",
             scheme_sqnr_db={name: float(_field(sqnr, name, int, float, within="scheme_sqnr_db.")) for name in sqnr},
+            device=_text(data, "device") if "device" in data else "",
         )
 
 
@@ -395,19 +401,6 @@ def _duplicate(data: Mapping[str, object]) -> dict[str, object]:
     samples = {measure: _samples(measure, value) for measure, value in _object(duplicate, "samples").items()}
     names = {name: _text(duplicate, name) for name in ("kernel", "cell")}
     return {**names, "samples": samples, "blocks": _blocks(duplicate, samples)}
-
-
-def _kernel(data: Mapping[str, object]) -> str:
-    text = _text(data, "kernel")
-    try:
-        return _checked_kernel(text)
-    except ValueError as error:
-        raise ValueError(f"kernel: {error}") from None
-
-
-@functools.lru_cache(maxsize=1024)
-def _checked_kernel(text: str) -> str:
-    return KernelName.parse(text).text
 
 
 def _problem(data: Mapping[str, object]) -> Problem:

@@ -47,12 +47,17 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class Results:
-    """What a file holds. `records` are those of closed comparisons; `warnings` say what was left out."""
+    """What a file holds. `records` are those of closed comparisons; `warnings` say what was left out.
+
+    `runs` has, for each of `ends`, the index of the header that its comparison was measured under.
+    """
 
     headers: tuple[RunHeader, ...]
     records: tuple[Record, ...]
     ends: tuple[ComparisonEnd, ...]
     warnings: tuple[str, ...]
+    runs: tuple[int, ...]
+    path: Path = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,14 @@ def read(path: Path | str) -> Results:
     if not parsed.headers:
         why = parsed.warnings[0] if parsed.warnings else f"{path} is empty"
         raise StoreError(f"{why}: nothing was recorded")
-    return Results(tuple(parsed.headers), tuple(parsed.records), tuple(parsed.ends), tuple(parsed.warnings))
+    return Results(
+        headers=tuple(parsed.headers),
+        records=tuple(parsed.records),
+        ends=tuple(parsed.ends),
+        warnings=tuple(parsed.warnings),
+        runs=tuple(parsed.runs),
+        path=path,
+    )
 
 
 def read_for_resume(path: Path | str) -> ResumeState:
@@ -277,6 +289,7 @@ class _Parsed:
     headers: list[RunHeader] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     ends: list[ComparisonEnd] = field(default_factory=list)
+    runs: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     whole_bytes: int = 0
 
@@ -314,6 +327,7 @@ def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
             if isinstance(item, ComparisonEnd):
                 parsed.records += in_hand
                 parsed.ends.append(item)
+                parsed.runs.append(len(parsed.headers) - 1)
             else:
                 parsed.headers.append(item)
                 unclosed += len(in_hand)

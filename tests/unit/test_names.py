@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from w8a8_bench.formats import Format
-from w8a8_bench.names import KernelName
+from w8a8_bench.names import KernelName, cell_text
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, Azp, GemmShape, Scaling
 
 SHAPE = GemmShape(m=1, n=2, k=3)
@@ -82,3 +84,9 @@ def test_text_shows_scheme_and_activations_only_where_they_are_not_the_default()
         (per_token, Activations.DYNAMIC, "[channel-w-token-a,dynamic]"),
     ):
         assert name.text_for(name.problem(SHAPE, Format.INT8, scheme, activations)) == name.text + suffix
+
+
+def test_a_name_of_another_maker_is_shown_with_its_scheme() -> None:
+    problem = KernelName.parse("cutlass_fp8_fp8_bf16_scaled_mm").problem(SHAPE, Format.FP8, PER_TENSOR)
+    assert cell_text("<mine>", problem) == "<mine>[tensor-w-tensor-a]"
+    assert cell_text("<mine>", replace(problem, scaling=None, format=Format.BF16)) == "<mine>"

@@ -9,7 +9,6 @@ from made_results import LABELS, end, record
 from w8a8_bench.kernel import Status
 from w8a8_bench.metrics import BASELINE
 from w8a8_bench.problem import Activations, GemmShape
-from w8a8_bench.report import REPORTS
 from w8a8_bench.report.table import EMULATED_NOTE, render
 
 INT8, FP8 = "pytorch_i8_i8_bf16_scaled_mm", "pytorch_fp8_fp8_bf16_scaled_mm"
@@ -194,7 +193,3 @@ def test_a_long_reason_is_kept_whole_and_can_not_break_the_line() -> None:
 
 def test_no_records_are_no_table_and_no_crash() -> None:
     assert render([]) == ""
-
-
-def test_the_table_is_listed() -> None:
-    assert REPORTS["table"]([BASE]) == render([BASE])

@@ -105,6 +105,7 @@ def _parser(prog: str) -> _Parser:
     doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
     doctor.add_argument("--out", metavar="FILE.jsonl", help="with --timing: keep the verdicts and the environment")
     doctor.add_argument("--seed", type=int, default=0, help="of the order of timing (default: 0)")
+    _add_report(add("report", "results as a page to read: plots, tables, what did not run", "w8a8_bench.cli.report"))
     return parser
 
 
@@ -121,6 +122,23 @@ def _add_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-sqnr", type=float, metavar="DB", help="least SQNR of a scheme, over all data")
     parser.add_argument("--sqnr-data", metavar="DATA", help="with --min-sqnr: of this data alone, say normal")
     parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="default: markdown")
+
+
+def _add_report(report: _Parser) -> None:
+    report.add_argument("results", nargs="+", metavar="RESULTS.jsonl", help="results files, gzipped or not")
+    report.add_argument(
+        "-o", "--out", metavar="FILE", help="written anew where it exists (default: report.html; text goes to stdout)"
+    )
+    report.add_argument(
+        "--format",
+        choices=("html", "markdown", "csv", "table"),
+        help="default: what the name of --out ends in (.html, .md, .csv, .txt), else html",
+    )
+    report.add_argument(
+        "--pool-gpus",
+        action="store_true",
+        help="GPUs of one name count as one (default: results of different GPUs are kept apart)",
+    )
 
 
 def _sweep_options() -> _Parser:

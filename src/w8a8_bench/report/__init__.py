@@ -1,10 +1,17 @@
-"""Reports: each is a function from records to text, named in `REPORTS`. They need nothing but the records."""
+"""Reports: each is a function from sets of results to text, named in `REPORTS`. They need nothing but the records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from w8a8_bench.record import Record
-from w8a8_bench.report.table import render as render_table
+from w8a8_bench.report import csv_table, html, markdown, table
+from w8a8_bench.report.sets import ResultSet
 
-REPORTS: dict[str, Callable[[Sequence[Record]], str]] = {"table": render_table}
+Report = Callable[[Sequence[ResultSet]], str]
+
+REPORTS: Mapping[str, Report] = {
+    "html": html.render,
+    "markdown": markdown.render,
+    "csv": csv_table.render,
+    "table": table.render_sets,
+}

@@ -9,9 +9,9 @@ from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
-from w8a8_bench.names import KernelName
 from w8a8_bench.peaks import roofline
 from w8a8_bench.record import ComparisonEnd, Record
+from w8a8_bench.report.sets import ResultSet
 from w8a8_bench.text import one_line
 
 EMULATED = "emulated"
@@ -68,6 +68,14 @@ def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = (), device
     return "\n".join(lines[:-1])
 
 
+def render_sets(sets: Sequence[ResultSet]) -> str:
+    """The table of every set, below its label where there are several."""
+    tables = [render(list(one.records), [c.end for c in one.comparisons], one.device) for one in sets]
+    if len(sets) > 1:
+        tables = [f"== {one_line(one.label)} ====\n\n{text}" for one, text in zip(sets, tables, strict=True)]
+    return "\n\n".join(tables) + "\n"
+
+
 def _groups(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
     """Records by comparison and by what it is called, each with its title."""
     groups: dict[tuple[int, str], list[Record]] = {}
@@ -122,7 +130,7 @@ def _row(
     samples = record.samples.get(measure) if record.status is Status.OK else None
     speedup = metrics.speedup(record, baseline, measure) if baseline else None
     return (
-        KernelName.parse(record.kernel).text_for(record.problem),
+        one_line(record.text),
         _median(samples, record, measure),
         _interval(record, measure),
         *(_median(record.samples.get(name) if samples else None, record, name) for name in further),

@@ -1,0 +1,64 @@
+"""All cells as CSV, every number with every digit that it has."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+from w8a8_bench.measures import part
+from w8a8_bench.record import Record
+from w8a8_bench.report.rows import NUMBERS, PARTS, Row, make_rows, measures_of
+from w8a8_bench.report.sets import ResultSet
+
+COMMON_LABELS = ("model", "layer", "tp")
+"""Columns of their own; other labels are `label_<name>`, so that none hides a column."""
+
+Fields = dict[str, object]
+
+
+def render(sets: Sequence[ResultSet]) -> str:
+    """A line a cell, with a header. What is not known is empty; units stand in the names of columns."""
+    rows = [(one, row) for one in sets for group in make_rows(one) for row in group]
+    measures = measures_of([row.record for _, row in rows])
+    lines = [{**_what(one, row.record), **_times(row, measures)} for one, row in rows]
+    columns = dict.fromkeys(name for line in lines for name in line)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _what(results: ResultSet, record: Record) -> Fields:
+    problem = record.problem
+    labels: Mapping[str, str | int] = record.labels
+    return {
+        "device": results.device_name,
+        "uuid": record.device or results.devices[0].get("uuid", ""),
+        "measured": results.headers[0].time,
+        "files": " ".join(results.files),
+        **{name: labels.get(name, "") for name in COMMON_LABELS},
+        **{f"label_{name}": value for name, value in labels.items() if name not in COMMON_LABELS},
+        **{name: value for name, value in problem.to_json().items() if name in ("m", "n", "k")},
+        "kernel": record.kernel,
+        "provider": record.provider,
+        **{name: value for name, value in problem.to_json().items() if name not in ("m", "n", "k")},
+        "status": record.status.value,
+        "reason": record.reason,
+        "flags": " ".join(record.flags),
+        "error_relative": record.error["relative"] if record.error else "",
+        "error_worst": record.error["worst"] if record.error else "",
+        "config": json.dumps(dict(record.config)) if record.config else "",
+        **{f"scheme_sqnr_{name}_db": decibel for name, decibel in record.scheme_sqnr_db.items()},
+    }
+
+
+def _times(row: Row, measures: Sequence[str]) -> Fields:
+    fields: Fields = {}
+    for measure in (name for one in measures for name in (one, *(part(one, which) for which in PARTS))):
+        if times := row.times.get(measure):
+            numbers = {name: read(times) for name, read in NUMBERS.items()}
+            fields |= {f"{measure}_{name}": number for name, number in numbers.items() if number is not None}
+    return fields

@@ -1,0 +1,158 @@
+"""What a reader decides by: how fast each kernel is over bf16, and which is the fastest where.
+
+`page/data.js` and `page/page.js` say the same of what is selected on the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.metrics import BASELINE
+from w8a8_bench.names import KernelName
+from w8a8_bench.record import Record
+from w8a8_bench.report.layers import Layer, Place, place
+from w8a8_bench.report.rows import Row, Times, make_rows, measures_of
+from w8a8_bench.report.sets import ResultSet
+
+Key = tuple[str, Format]
+
+AS_FAST = 0.99
+"""Kernels whose mean speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much."""
+
+
+@dataclass
+class Standing:
+    """One kernel: its speeds by size, over all layers; over bf16, or over the fastest of each shape without bf16."""
+
+    text: str
+    record: Record
+    letter: str = ""
+    speeds: dict[int, list[float]] = field(default_factory=dict)
+
+    @property
+    def every(self) -> list[float]:
+        return [speed for speeds in self.speeds.values() for speed in speeds]
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.record.kernel == BASELINE
+
+    @property
+    def is_8_bit(self) -> bool:
+        """A kernel of 8-bit operands that are multiplied as such, so neither a baseline nor the twin that casts."""
+        return self.record.problem.format in W8A8_FORMATS and not is_16_bit(self.record.kernel)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The fastest kernel of a shape, or of those that are as fast the one with the best mean; `ties` are the others."""
+
+    row: Row
+    ties: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`standings` begin with the best: kernels with a time at most shapes (`shapes`), by the mean of their speeds."""
+
+    measure: str | None
+    has_baseline: bool
+    axis: str
+    sizes: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    places: tuple[Place, ...]
+    shapes: int
+    standings: tuple[Standing, ...]
+    best: Mapping[tuple[int, int], Best]
+    rows: tuple[tuple[Row, ...], ...]
+
+    def title(self, layer: Layer) -> str:
+        """The layer, with its model where there are several."""
+        several = len({one.model for one in self.layers}) > 1
+        return f"{layer.model} {layer.title}".strip() if several else layer.title
+
+    def letter(self, row: Row) -> str:
+        return next(one.letter for one in self.standings if kernel_key(one.record) == kernel_key(row.record))
+
+
+def summarize(results: ResultSet) -> Summary:
+    """The summary of a set, by its headline measure."""
+    rows = make_rows(results)
+    layers, places = place([comparison.end for comparison in results.comparisons])
+    measures = measures_of(list(results.records))
+    measure = measures[0] if measures else None
+    axes = {layer.axis for layer in layers}
+    timed = [[(row, row.times[measure]) for row in group if measure in row.times] if measure else [] for group in rows]
+    has_baseline = any(times.speedup for group in timed for _, times in group)
+    standings: dict[Key, Standing] = {}
+    for group, where in zip(timed, places, strict=True):
+        for row, times in group:
+            speed = _speed(times, [one for _, one in group], has_baseline)
+            if speed is not None:
+                standing = standings.setdefault(kernel_key(row.record), Standing(row.record.text, row.record))
+                standing.speeds.setdefault(where.x, []).append(speed)
+    shapes = max((len(one.every) for one in standings.values()), default=0)
+    ranked = sorted(standings.values(), key=lambda one: (len(one.every) < shapes, -geometric_mean(one.every)))
+    rank = 0
+    for one in ranked:
+        one.letter = "16" if one.is_baseline else _letters(rank)
+        rank += not one.is_baseline
+    order = {kernel_key(one.record): number for number, one in enumerate(ranked)}
+    best = {
+        (where.layer, where.x): _best(group, order)
+        for group, where in zip(timed, places, strict=True)
+        if len(group) > 1
+    }
+    return Summary(
+        measure=measure,
+        has_baseline=has_baseline,
+        axis=axes.pop() if len(axes) == 1 else "m",
+        sizes=tuple(sorted({where.x for group, where in zip(timed, places, strict=True) if group})),
+        layers=layers,
+        places=places,
+        shapes=shapes,
+        standings=tuple(ranked),
+        best=best,
+        rows=rows,
+    )
+
+
+def kernel_key(record: Record) -> Key:
+    """What makes two records of one kernel: its text, and the operands, which the twin that casts does not name."""
+    return record.text, record.problem.format
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
+
+
+def is_16_bit(kernel: str) -> bool:
+    """Whether the kernel is a plain product, which every run can be compared with. A name of another maker is none."""
+    try:
+        return KernelName.parse(kernel).is_baseline
+    except ValueError:
+        return False
+
+
+def _speed(times: Times, of_shape: Sequence[Times], has_baseline: bool) -> float | None:
+    if has_baseline:
+        return times.speedup.median if times.speedup else None
+    return min(one.seconds for one in of_shape) / times.seconds
+
+
+def _best(group: Sequence[tuple[Row, Times]], order: Mapping[Key, int]) -> Best:
+    ranked = sorted(group, key=lambda one: one[1].seconds)
+    fastest = ranked[0][1].interval
+    equal = ranked[:1]
+    for row, times in ranked[1:]:
+        if fastest and times.interval and times.interval[0] <= fastest[1]:
+            equal.append((row, times))
+    equal.sort(key=lambda one: order.get(kernel_key(one[0].record), len(order)))
+    return Best(equal[0][0], tuple(row for row, _ in equal[1:]))
+
+
+def _letters(number: int) -> str:
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
