@@ -41,14 +41,15 @@ some kernels only:
 Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
 Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
 where --out says.
-Exit codes: 0 complete; 2 bad input, nothing run; 3 a kernel is broken, or the sweep could not be finished (full disk,
-lost device); 130 interrupted.
+Exit codes: 0 complete; 1 compare found something slower or newly broken; 2 bad input, nothing run; 3 a kernel is
+broken, or the sweep could not be finished (full disk, lost device); 130 interrupted.
 """
 
 BATCH_SIZES = (1, 16, 32, 64, 128, 256, 512)
 TP_SIZES = (1,)
 
 DEFAULT_BUDGET_S = 60.0
+DEFAULT_THRESHOLD_PERCENT = 1.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,6 +98,22 @@ def _parser(prog: str) -> _Parser:
     table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
     add("quick_bench", "INT8 and FP8 over a few squares and one model layer: what `make bench` runs", sweep, [shared])
 
+    comparing = add("compare", "two results files, cell by cell: slower, faster, same", "w8a8_bench.cli.compare")
+    comparing.add_argument("base", metavar="BASE.jsonl", help="records before the change (.jsonl or .jsonl.gz)")
+    comparing.add_argument("new", metavar="NEW.jsonl", help="records after it")
+    comparing.add_argument(
+        "--threshold",
+        type=float,
+        default=DEFAULT_THRESHOLD_PERCENT,
+        metavar="PERCENT",
+        help="less is no change; a cell that is slower by more makes the exit code 1 "
+        f"(default: {DEFAULT_THRESHOLD_PERCENT:g})",
+    )
+    comparing.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
+    comparing.add_argument("--all", action="store_true", help="list cells that are the same too")
+    comparing.add_argument(
+        "--force", action="store_true", help="compare across GPUs, data, timers, seeds or measures all the same"
+    )
     listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
     listing.add_argument("what", metavar="kernels|models|schemes")
     _add_recommend(add("recommend", "the kernel and the scheme to run a model with", "w8a8_bench.cli.recommend"))
