@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
 from w8a8_bench.record import ComparisonEnd, Record
-from w8a8_bench.stats import Ratio, paired_ratio
+from w8a8_bench.stats import Difference, Ratio, paired_difference, paired_ratio
 
 BASELINE = "pytorch_bf16_bf16_bf16_matmul-no-scales"
 """The kernel that speed-ups are over."""
@@ -72,14 +73,9 @@ def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
     """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
 
     None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
-    records of different comparisons: their blocks have the same numbers but were not taken together.
+    records of different comparisons.
     """
-    where, baseline_where = _where(record), _where(baseline)
-    if where != baseline_where:
-        raise ValueError(f"comparison {where} against {baseline_where}: a speed-up is within one comparison")
-    if record.status is not Status.OK or baseline.status is not Status.OK:
-        return None
-    if measure not in record.samples or measure not in baseline.samples:
+    if not _comparable(record, baseline, measure):
         return None
     return paired_ratio(
         baseline.samples[measure],
@@ -88,6 +84,45 @@ def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
         record.blocks[measure],
         process_of_block=record.processes,
     )
+
+
+def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | None:
+    """The record among `records` of the same kernel and problem with activations quantized beforehand.
+
+    None for a record that is its own twin, and where the twin was not planned.
+    """
+    if record.problem.activations is Activations.PREQUANTIZED:
+        return None
+    wanted = record.comparison, record.kernel, replace(record.problem, activations=Activations.PREQUANTIZED)
+    return next((other for other in records if (other.comparison, other.kernel, other.problem) == wanted), None)
+
+
+def quantization_cost(record: Record, twin: Record, measure: str) -> Difference | None:
+    """Seconds that quantizing A inside the timed region adds: `record` minus its `prequantized_twin`, block by block.
+
+    Not the quantization alone: after it the GEMM finds A in the L2, so that the two need not add up. It may be below
+    zero by noise. None and ValueError as `speedup`.
+    """
+    if not _comparable(record, twin, measure):
+        return None
+    return paired_difference(
+        record.samples[measure],
+        record.blocks[measure],
+        twin.samples[measure],
+        twin.blocks[measure],
+        process_of_block=record.processes,
+    )
+
+
+def _comparable(record: Record, other: Record, measure: str) -> bool:
+    """Whether both were measured. Raises ValueError for records of different comparisons.
+
+    Blocks of different comparisons have the same numbers but were not taken together.
+    """
+    where, other_where = _where(record), _where(other)
+    if where != other_where:
+        raise ValueError(f"comparison {where} against {other_where}: samples are paired within one comparison")
+    return all(r.status is Status.OK and measure in r.samples for r in (record, other))
 
 
 def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Ratio | None:
@@ -111,10 +146,26 @@ def _where(record: Record) -> str:
 
 def format_time(seconds: float) -> str:
     """Four significant digits with the unit that keeps them readable: `13.42 us`."""
+    value, decimals, unit, _ = _scaled(seconds)
+    return f"{value:.{decimals}f} {unit}"
+
+
+def format_difference(difference: Difference) -> str:
+    """With its sign and half the width of its interval, in one unit: `+2.713 us ±0.021`."""
+    value, decimals, unit, scale = _scaled(abs(difference.median))
+    text = f"{'-' if difference.median < 0 else '+'}{value:.{decimals}f} {unit}"
+    if difference.interval is None:
+        return text
+    low, high = difference.interval
+    return f"{text} ±{(high - low) / 2 / scale:.{decimals}f}"
+
+
+def _scaled(seconds: float) -> tuple[float, int, str, float]:
+    """The number to show, its decimals for four significant digits, its unit, and the unit in seconds."""
     digits, _, exponent_text = f"{seconds:.3e}".partition("e")
     exponent = int(exponent_text)
     # Of the rounded number, so that 999.96 us becomes 1.000 ms and not 1000 us.
     thousands = max(-3, min(0, exponent // 3))
     unit = {0: "s", -1: "ms", -2: "us", -3: "ns"}[thousands]
     shift = exponent - 3 * thousands
-    return f"{float(digits) * 10.0**shift:.{max(0, 3 - shift)}f} {unit}"
+    return float(digits) * 10.0**shift, max(0, 3 - shift), unit, 10.0 ** (3 * thousands)

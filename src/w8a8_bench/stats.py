@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,6 +22,14 @@ NOMINAL = 0.962
 @dataclass(frozen=True)
 class Ratio:
     """`estimate` of ratios, the median of one process, and its `interval`; None where there are too few for one."""
+
+    median: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`estimate` of differences in the samples' unit, and its `interval`; None where there are too few for one."""
 
     median: float
     interval: Interval | None
@@ -109,17 +117,30 @@ def paired_ratio(
     empty where all are of one. None where no block holds both. Raises ValueError where samples and blocks differ in
     number, a block comes twice or is of no process, or a sample of b is not above zero.
     """
-    a, b = _by_block(a_samples, a_blocks), _by_block(b_samples, b_blocks)
-    if any(sample <= 0 for sample in b.values()):
+    if any(sample <= 0 for sample in b_samples):
         raise ValueError("a sample to divide by is not above zero")
-    ratios = {block: sample / b[block] for block, sample in a.items() if block in b}
-    if not ratios:
+    pairs = _pairs(a_samples, a_blocks, b_samples, b_blocks)
+    if not pairs:
         return None
-    if process_of_block and not all(0 <= block < len(process_of_block) for block in ratios):
-        raise ValueError(f"blocks {sorted(ratios)}: expected each below {len(process_of_block)}, which have a process")
-    groups = [process_of_block[block] for block in ratios] if process_of_block else None
-    values = list(ratios.values())
-    return Ratio(estimate(values, groups), interval(values, groups))
+    ratios = [a / b for a, b in pairs.values()]
+    groups = _processes(pairs, process_of_block)
+    return Ratio(estimate(ratios, groups), interval(ratios, groups))
+
+
+def paired_difference(
+    a_samples: Sequence[float],
+    a_blocks: Sequence[int],
+    b_samples: Sequence[float],
+    b_blocks: Sequence[int],
+    process_of_block: Sequence[int] = (),
+) -> Difference | None:
+    """Difference a - b, from pairs of samples taken in the same block. Arguments, None and errors as `paired_ratio`."""
+    pairs = _pairs(a_samples, a_blocks, b_samples, b_blocks)
+    if not pairs:
+        return None
+    differences = [a - b for a, b in pairs.values()]
+    groups = _processes(pairs, process_of_block)
+    return Difference(estimate(differences, groups), interval(differences, groups))
 
 
 def differs(ratios: Sequence[float], *, margin: float = 0.001, confidence: float = 0.99) -> int:
@@ -223,3 +244,21 @@ def _by_block(samples: Sequence[float], blocks: Sequence[int]) -> dict[int, floa
     if len(paired) != len(samples):
         raise ValueError("a block comes twice: expected one sample a block")
     return paired
+
+
+def _pairs(
+    a_samples: Sequence[float], a_blocks: Sequence[int], b_samples: Sequence[float], b_blocks: Sequence[int]
+) -> dict[int, tuple[float, float]]:
+    """Both samples of every block that holds both, in the order of a's."""
+    a, b = _by_block(a_samples, a_blocks), _by_block(b_samples, b_blocks)
+    return {block: (sample, b[block]) for block, sample in a.items() if block in b}
+
+
+def _processes(blocks: Iterable[int], process_of_block: Sequence[int]) -> list[int] | None:
+    """The process of each block; None where all are of one."""
+    if not process_of_block:
+        return None
+    blocks = list(blocks)
+    if not all(0 <= block < len(process_of_block) for block in blocks):
+        raise ValueError(f"blocks {sorted(blocks)}: expected each below {len(process_of_block)}, which have a process")
+    return [process_of_block[block] for block in blocks]

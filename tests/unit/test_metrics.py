@@ -11,7 +11,7 @@ from w8a8_bench import metrics
 from w8a8_bench.kernel import Status
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
-from w8a8_bench.stats import Ratio
+from w8a8_bench.stats import Difference, Ratio
 
 SHAPE = GemmShape(m=3, n=5, k=129)
 A, B, OUT = 3 * 129, 129 * 5, 2 * 3 * 5
@@ -85,6 +85,52 @@ def test_speedup_of_several_processes_is_the_mean_of_their_medians() -> None:
     ratio = metrics.speedup(fast, baseline, "time_host")
     assert ratio is not None and ratio.median == 2.5
     assert ratio.interval is not None and ratio.interval[0] < 2.0, "two processes that differ leave a wide interval"
+
+
+def inside(kernel: str, *seconds: float, activations: Activations = Activations.DYNAMIC, **changes):
+    return record(kernel, *seconds, activations=activations, **changes)
+
+
+def test_quantization_costs_the_whole_minus_the_prequantized_gemm_of_the_same_block() -> None:
+    drift = [float(block) for block in range(1, 8)]
+    twin = record(INT8, *drift)
+    dynamic = inside(INT8, *(seconds + 0.25 for seconds in drift))
+    assert metrics.quantization_cost(dynamic, twin, "time_host") == Difference(0.25, (0.25, 0.25))
+    shifted = replace(dynamic, blocks={"time_host": tuple(range(1, 8))})
+    assert metrics.quantization_cost(shifted, twin, "time_host").median == -0.75, "by block, not by position"
+
+
+def test_no_quantization_cost_where_one_side_was_not_measured() -> None:
+    twin, dynamic = record(INT8, 1.0), inside(INT8, 2.0)
+    assert metrics.quantization_cost(dynamic, replace(twin, status=Status.SKIPPED), "time_host") is None
+    assert metrics.quantization_cost(replace(dynamic, status=Status.INCORRECT), twin, "time_host") is None
+    assert metrics.quantization_cost(dynamic, twin, "time_cold_l2") is None
+    with pytest.raises(ValueError, match="within one comparison"):
+        metrics.quantization_cost(dynamic, replace(twin, comparison=7), "time_host")
+
+
+def test_the_twin_is_the_same_kernel_and_scheme_in_the_same_comparison() -> None:
+    twin, dynamic = record(INT8, 1.0), inside(INT8, 2.0)
+    static = inside(INT8, 2.0, activations=Activations.STATIC)
+    per_token = replace(twin, problem=problem(INT8, "tensor-w-token-a"))
+    others = [dynamic, per_token, record(INT8 + "_bias", 1.0), replace(twin, comparison=1)]
+    assert metrics.prequantized_twin(dynamic, [*others, twin]) is twin
+    assert metrics.prequantized_twin(static, [*others, twin]) is twin
+    assert metrics.prequantized_twin(dynamic, others) is None
+    assert metrics.prequantized_twin(twin, [twin]) is None
+
+
+@pytest.mark.parametrize(
+    ("median", "interval", "text"),
+    [
+        (2.7134e-6, (2.6924e-6, 2.7344e-6), "+2.713 us ±0.021"),
+        (-1.5e-3, (-2.0e-3, 1.0e-3), "-1.500 ms ±1.500"),
+        (17.2e-6, None, "+17.20 us"),
+        (5e-11, (-1e-9, 1e-9), "+0.05000 ns ±1.00000"),
+    ],
+)
+def test_a_difference_has_its_sign_and_its_interval_in_the_same_unit(median, interval, text) -> None:
+    assert metrics.format_difference(Difference(median, interval)) == text
 
 
 def duplicate(kernel: str, seconds: tuple[float, ...], blocks: tuple[int, ...]):

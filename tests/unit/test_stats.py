@@ -162,6 +162,20 @@ def test_ratio_pairs_samples_of_the_same_block_only() -> None:
     assert stats.paired_ratio([], [], [], []) is None
 
 
+def test_difference_pairs_blocks_and_not_positions_and_may_be_below_zero() -> None:
+    drift = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+    later = stats.paired_difference([d + 0.5 for d in drift], range(7), drift[::-1], range(6, -1, -1))
+    assert later == stats.Difference(0.5, (0.5, 0.5))
+    assert stats.paired_difference([6.0, 99.0], [1, 2], [99.0, 8.0], [0, 1]) == stats.Difference(-2.0, None)
+    assert stats.paired_difference([1.0], [0], [1.0], [1]) is None
+    # Blocks 0 and 3 of one process, 1 and 2 of another: medians 1.5 and 2.5.
+    several = stats.paired_difference(
+        [2.0, 3.0, 4.0, 3.0], range(4), [1.0] * 4, range(4), process_of_block=[4, 9, 9, 4]
+    )
+    assert several is not None and several.median == 2.0
+    assert several.interval == pytest.approx((2.0 - 12.7062 * 0.5, 2.0 + 12.7062 * 0.5), abs=1e-4)
+
+
 def test_samples_that_can_not_be_paired_are_refused() -> None:
     with pytest.raises(ValueError, match="one a block"):
         stats.paired_ratio([1.0], [0, 1], [1.0], [0])
