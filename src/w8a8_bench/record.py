@@ -93,6 +93,8 @@ class Record:
     rotation             `sets` of operands that the launches went through, `bytes` of one, and whether the L2 was
                          `scrubbed` before each replay; empty where the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
+    scheme_sqnr_db       data (`normal`, `outliers`) to the signal-to-quantization-noise ratio of the scheme, whatever
+                         the kernel (see `scheme_error`); empty for 16-bit operands and where it is not known
     """
 
     comparison: int
@@ -111,6 +113,7 @@ class Record:
     clock_mhz: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    scheme_sqnr_db: Mapping[str, float] = field(default_factory=dict)
 
     KIND = "cell"
 
@@ -138,6 +141,7 @@ class Record:
             "clock_mhz": {measure: list(clocks) for measure, clocks in self.clock_mhz.items()},
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
+            "scheme_sqnr_db": dict(self.scheme_sqnr_db),
         }
 
     @classmethod
@@ -151,6 +155,7 @@ class Record:
             raise ValueError(f"processes: {len(processes)} entries and a block number {highest}")
         launches = _object(data, "launches_per_sample")
         rotation = _object(data, "rotation") if "rotation" in data else {}
+        sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
             kernel=_kernel(data),
@@ -168,6 +173,7 @@ class Record:
             clock_mhz=_clocks(data, samples),
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
+            scheme_sqnr_db={name: float(_field(sqnr, name, int, float, within="scheme_sqnr_db.")) for name in sqnr},
         )
 
 

@@ -81,4 +81,5 @@ RECORD = record(
     clock_mhz={"time_host": (1980.0, 1965.0)},
     rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
+    scheme_sqnr_db={"normal": 37.25, "outliers": 18.5},
 )

@@ -12,7 +12,7 @@ from made_results import END, HEADER, RECORD
 from w8a8_bench.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SINCE_SCHEMA_2 = {
-    "cell": {"processes": (), "rotation": {}},
+    "cell": {"processes": (), "rotation": {}, "scheme_sqnr_db": {}},
     "comparison": {"duplicate": {}, "machine": {}, "memory_bytes": None},
 }
 """Fields that a file of schema 1 lacks, and what they are then."""
@@ -86,6 +86,8 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"status": "fine"}, "status 'fine': expected one of ok, unsupported"),
         ({"kernel": "mine"}, "kernel: kernel name 'mine'"),
         ({"flags": ["a", 1]}, "flags[1] 1: expected text"),
+        ({"scheme_sqnr_db": {"normal": "37"}}, "scheme_sqnr_db.normal '37': expected a whole number or a number"),
+        ({"scheme_sqnr_db": {"normal": math.inf}}, "scheme_sqnr_db.normal inf"),
         ({"labels": {"tp": 1.5}}, "labels.tp 1.5"),
         ({"error": {"relative": 0.1}}, "error.worst is missing"),
         ({"problem": {}}, "problem.scheme is missing"),
