@@ -39,7 +39,7 @@ lint: setup-test ## ruff, mypy and the house's import rules
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
 pytest: setup-test ## the tests alone
-	@$(if $(INSTALL),,$(PY) $(SETUP) --check pytest xdist)
+	@$(if $(INSTALL),,$(PY) $(SETUP) --check pytest xdist hypothesis)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 format: setup-test ## rewrite the sources in the one format

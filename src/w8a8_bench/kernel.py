@@ -55,7 +55,11 @@ class Prepared(Protocol):
         ...
 
     def bind(self, operands: Operands) -> Launches:
-        """Convert layouts and return the launches. Called once for each operand set, outside any timed region."""
+        """Convert layouts and return the launches. Called once for each operand set, outside any timed region.
+
+        A launch reads `operands.a` as it then is: the check after timing changes it. Weights, scales, zero points and
+        bias stay what they are at `bind`.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ estimated is what is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.metrics import bytes_moved
@@ -38,18 +38,32 @@ about 6% of a rotation still hits."""
 
 MIN_SETS, MAX_SETS = 2, 1024
 
+MIN_LAUNCHES = 5
+"""Of a replay: one leads in, and four are timed. With a scrub each set is launched once, so that there are as many."""
 
-def rotation_sets(set_bytes: int, l2_bytes: int) -> tuple[int, bool]:
-    """How many operand sets a rotation has, and whether they are too small to fill the L2 often enough."""
+
+def rotation_sets(set_bytes: int, l2_bytes: int, most: int = MAX_SETS) -> tuple[int, bool]:
+    """How many operand sets a rotation has, and whether they are too few to fill the L2 often enough."""
     wanted = ceil_div(L2_TIMES * l2_bytes, set_bytes)
-    sets = min(max(wanted, MIN_SETS), MAX_SETS)
+    sets = min(max(wanted, MIN_SETS), most)
     return sets, sets < wanted
 
 
-def rotation_bytes(problems: Iterable[Problem], l2_bytes: int) -> int:
+def rotation_bytes(problems: Iterable[Problem], l2_bytes: int, most: int = MAX_SETS) -> int:
     """Device bytes of the rotations for the cells of one comparison, an upper estimate: few cells share none."""
     distinct = {(a_variant(p), b_variant(p), p.out, p.activations): bytes_moved(p) for p in problems}
-    return L2_TIMES * l2_bytes + sum(rotation_sets(size, l2_bytes)[0] * size for size in distinct.values())
+    return L2_TIMES * l2_bytes + sum(rotation_sets(size, l2_bytes, most)[0] * size for size in distinct.values())
+
+
+def most_sets(problems: Sequence[Problem], l2_bytes: int, room_bytes: int) -> int:
+    """How many sets a rotation may have so that all fit `room_bytes`; with fewer than it wants, the L2 is scrubbed.
+
+    Fewer than `MIN_LAUNCHES` would not be timed, so that less than that is never the answer, whether it fits or not.
+    """
+    most = MAX_SETS
+    while most > MIN_LAUNCHES and rotation_bytes(problems, l2_bytes, most) > room_bytes:
+        most = max(most // 2, MIN_LAUNCHES)
+    return most
 
 
 def row_chunks(rows: int, columns: int, elements: int, *, multiple: int = 1) -> Iterator[slice]:

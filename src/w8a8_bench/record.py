@@ -30,7 +30,8 @@ T = TypeVar("T")
 class RunHeader:
     """The first line of a run, and of every run that resumed it.
 
-    `plan` holds what fixes the cells, so that `--resume` can tell another sweep; `time` is UTC in ISO 8601.
+    `plan` holds what fixes the cells, so that `--resume` can tell another sweep; `time` is UTC in ISO 8601. `device` is
+    the first of `devices`.
     """
 
     command: tuple[str, ...]
@@ -41,6 +42,7 @@ class RunHeader:
     settings: Mapping[str, object]
     resumed: bool = False
     schema: int = SCHEMA
+    devices: tuple[Mapping[str, object], ...] = ()
 
     KIND = "run"
 
@@ -52,6 +54,7 @@ class RunHeader:
             "time": self.time,
             "environment": _plain_object(self.environment),
             "device": _plain_object(self.device),
+            "devices": [_plain_object(device) for device in self.devices],
             "plan": _plain_object(self.plan),
             "settings": _plain_object(self.settings),
             "resumed": self.resumed,
@@ -74,6 +77,7 @@ class RunHeader:
             plan=_object(data, "plan"),
             settings=_object(data, "settings"),
             resumed=_field(data, "resumed", bool),
+            devices=tuple(_each(data, "devices", dict)) if "devices" in data else (),
         )
 
 
@@ -95,6 +99,7 @@ class Record:
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     scheme_sqnr_db       data (`normal`, `outliers`) to the signal-to-quantization-noise ratio of the scheme, whatever
                          the kernel (see `scheme_error`); empty for 16-bit operands and where it is not known
+    device               UUID of the GPU, or `cpu`; empty in files that hold one device, which their header names
     """
 
     comparison: int
@@ -114,6 +119,7 @@ class Record:
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     scheme_sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
 
     KIND = "cell"
 
@@ -142,6 +148,7 @@ class Record:
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
             "scheme_sqnr_db": dict(self.scheme_sqnr_db),
+            "device": self.device,
         }
 
     @classmethod
@@ -174,6 +181,7 @@ class Record:
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
             scheme_sqnr_db={name: float(_field(sqnr, name, int, float, within="scheme_sqnr_db.")) for name in sqnr},
+            device=_text(data, "device") if "device" in data else "",
         )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 
-from w8a8_bench import metrics, peaks, stats
+from w8a8_bench import fork_guard, metrics, peaks, stats
 from w8a8_bench.comparison import Cell, Comparison
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
@@ -42,12 +44,26 @@ DUPLICATE = -1
 Progress = Callable[[str, str, float], None]
 """Told what is going on: phase (`prepare`, `check`, `time`), cell or block, and how much of the comparison is done."""
 
+InHand = Callable[[int | None], None]
+"""Told the place of the cell whose kernel's own code runs from now on; None when it has ended."""
+
+HOLDING = (Status.OUT_OF_MEMORY, Status.FAILED, Status.UNCAPTURABLE)
+"""Statuses after an exception, whose frames may hold memory that the next cell needs."""
+
+NO_MEMORY = ("not enough memory", "can't allocate memory")
+"""What torch says, as a plain RuntimeError, where main memory is refused: older and newer versions."""
+
+
+class DeviceLost(RuntimeError):
+    """A kernel left this process without a usable device: nothing more can be measured in it."""
+
 
 @dataclass
 class _CellRun:
     """A cell on its way through the comparison. A status other than OK is final, and nothing is run after it."""
 
     cell: Cell
+    index: int
     kernel: Kernel | None = None
     prepared: Prepared | None = None
     timed: Timed | None = None
@@ -89,10 +105,14 @@ def run_comparison(
     settings: Settings,
     *,
     progress: Progress = lambda phase, what, done: None,
+    in_hand: InHand = lambda cell: None,
     kernels: Callable[[str], Kernel] = registry.get,
 ) -> tuple[list[Record], ComparisonEnd]:
-    """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status."""
-    run = _ComparisonRun(comparison, device, settings, progress, kernels)
+    """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status.
+
+    Raises DeviceLost where a kernel's fault is the whole process's, as an illegal memory access on a GPU is.
+    """
+    run = _ComparisonRun(comparison, device, settings, progress, in_hand, kernels)
     try:
         return run.go()
     finally:
@@ -108,15 +128,18 @@ class _ComparisonRun:
         device: Device,
         settings: Settings,
         progress: Progress,
+        in_hand: InHand,
         kernels: Callable[[str], Kernel],
     ) -> None:
         self._comparison, self._device, self._settings = comparison, device, settings
-        self._progress, self._kernels = progress, kernels
-        self._runs = [_CellRun(cell) for cell in comparison.cells]
+        self._progress, self._in_hand, self._kernels = progress, in_hand, kernels
+        self._runs = [_CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
         self._duplicated: _CellRun | None = None
         self._duplicate: Timed | None = None
         self._oracle = Oracle()
         self._sqnr_db: dict[Scheme, dict[str, float]] = {}
+        self._chosen_set = 0
+        self._reversed: set[int] = set()
 
     def go(self) -> tuple[list[Record], ComparisonEnd]:
         if self._device.is_cuda:
@@ -131,6 +154,9 @@ class _ComparisonRun:
         with Watch(self._device, workers=self._settings.workers) as watch:
             taken = self._time(watch)
         marks["timing"] = time.perf_counter()
+        # One number for all, so that in nobody's rotation the set before the chosen one is changed as well.
+        fewest = min((len(run.timed.sets) for run in self._alive() if run.timed), default=1)
+        self._chosen_set = random.Random(self._settings.seed).randrange(fewest)
         for run in self._alive():
             self._progress("check", run.cell.text, 1.0)
             self._guarded(run, partial(self._check_again, run))
@@ -192,19 +218,55 @@ class _ComparisonRun:
 
     def _refused(self, run: _CellRun) -> bool:
         """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
-        run.kernel = self._kernels(run.cell.kernel)
-        support = run.kernel.supports(run.cell.problem, self._device)
-        if not support:
-            run.stop(Status.UNSUPPORTED, support.reason)
-        else:
+
+        def ask() -> None:
+            with self._in_hand_is(run):
+                run.kernel = self._kernels(run.cell.kernel)
+                support = run.kernel.supports(run.cell.problem, self._device)
+            if not support:
+                run.stop(Status.UNSUPPORTED, support.reason)
+
+        self._guarded(run, ask)
+        if run.alive:
             self._budget.skip_if_spent(run, 0.5, "checked")
         return not run.alive
 
+    @contextlib.contextmanager
+    def _in_hand_is(self, run: _CellRun) -> Iterator[None]:
+        """While the kernel's own code runs: whoever watches this process knows whose it is."""
+        self._in_hand(run.index)
+        try:
+            yield
+            self._synchronize()
+        finally:
+            self._in_hand(None)
+
+    @contextlib.contextmanager
+    def _launching(self, run: _CellRun) -> Iterator[None]:
+        with self._in_hand_is(run), fork_guard.launching():
+            yield
+
     def _guarded(self, run: _CellRun, step: Callable[[], None]) -> None:
         """Run one step of a cell; whatever it raises becomes the cell's status. Nothing is hidden: the text is kept."""
+        self._stop_if_it_raises(run, step)
+        if not run.alive:
+            run.prepared, run.timed = None, None
+        if run.status in HOLDING:
+            gc.collect()
+            if self._device.is_cuda:
+                self._require_device(run.reason)
+                torch.cuda.empty_cache()
+
+    def _require_device(self, reason: str) -> None:
+        """Raise DeviceLost where the CUDA context is beyond use: then everything in this process fails from here on."""
+        try:
+            self._synchronize()
+        except RuntimeError:
+            raise DeviceLost(reason) from None
+
+    def _stop_if_it_raises(self, run: _CellRun, step: Callable[[], None]) -> None:
         try:
             step()
-            self._synchronize()
         except (MemoryError, torch.OutOfMemoryError) as error:
             run.stop(Status.OUT_OF_MEMORY, in_one_line(error))
         except Uncapturable as error:
@@ -213,8 +275,7 @@ class _ComparisonRun:
             run.stop(Status.UNSUPPORTED, str(error))
         except Exception as error:
             text = in_one_line(error)
-            status = Status.OUT_OF_MEMORY if "not enough memory" in text else Status.FAILED
-            run.stop(status, text)
+            run.stop(Status.OUT_OF_MEMORY if any(said in text for said in NO_MEMORY) else Status.FAILED, text)
 
     def _synchronize(self) -> None:
         if self._device.is_cuda:
@@ -223,21 +284,35 @@ class _ComparisonRun:
     def _prepare_and_check(self, run: _CellRun, own: OperandFactory) -> None:
         """Prepare the kernel and judge its answer on the check's own operands, in a guarded output."""
         assert run.kernel is not None
-        run.prepared = run.kernel.prepare(run.cell.problem, self._device)
-        run.config = dict(run.prepared.config)
         operands = own.make(run.cell.problem, guarded=True)
-        run.prepared.bind(operands).total()
         self._synchronize()
+        with self._in_hand_is(run):
+            run.prepared = run.kernel.prepare(run.cell.problem, self._device)
+            run.config = dict(run.prepared.config)
+        with self._launching(run):
+            run.prepared.bind(operands).total()
         _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
 
     def _check_again(self, run: _CellRun) -> None:
-        """Judge what was timed, run once more, on one of its operand sets: it must still compute the answer."""
+        """Judge what was timed, run once more, on one of its operand sets, whose A is another by now.
+
+        It must still compute the answer, and not have kept the one that it computed before.
+        """
         assert run.timed is not None
-        one = random.Random(f"{self._settings.seed} {run.cell.text}").choice(run.timed.sets)
+        one = run.timed.sets[self._chosen_set]
+        self._reverse_once(one.a)
         poison(one.out)
         self._synchronize()
-        run.timed.rerun()
+        with self._launching(run):
+            run.timed.rerun()
         _judge(run, check(one, self._oracle, fast_accum=_is_fast(run)), when="after timing: ")
+
+    def _reverse_once(self, a: torch.Tensor) -> None:
+        """Reverse A along k, or m where k is 1. Cells that share A find it reversed already."""
+        if a.data_ptr() not in self._reversed:
+            self._reversed.add(a.data_ptr())
+            bits = a.view(torch.uint8 if a.element_size() == 1 else torch.int16)
+            bits.copy_(bits.flip(1 if a.shape[1] > 1 else 0))
 
     def _refuse_implausible(self, run: _CellRun) -> None:
         """A time that the device can't reach is no result, whatever else was right."""
@@ -266,7 +341,10 @@ class _ComparisonRun:
             assert run.prepared is not None
             if method is None:
                 method = make_method(self._device, self._settings)
-            bound(method.ready(run.prepared.bind, timed.make(run.cell.problem), like=run.timed))
+            operands = timed.make(run.cell.problem)
+            self._synchronize()
+            with self._launching(run):
+                bound(method.ready(run.prepared.bind, operands, like=run.timed))
 
         for run in self._alive():
             self._progress("prepare", run.cell.text, 0.5)
@@ -277,7 +355,7 @@ class _ComparisonRun:
         if self._alive():
             baselines = [run for run in self._alive() if run.cell.kernel == metrics.BASELINE]
             self._duplicated = (baselines or self._alive())[0]
-            copy = _CellRun(self._duplicated.cell, prepared=self._duplicated.prepared, timed=self._duplicated.timed)
+            copy = replace(self._duplicated)
             self._guarded(copy, partial(bind, copy, partial(setattr, self, "_duplicate")))
 
     def _time(self, watch: Watch) -> BlockSamples:
@@ -325,7 +403,8 @@ class _ComparisonRun:
         def sample() -> None:
             for measure, sampler in timed.samplers.items():
                 started = time.perf_counter()
-                taken[measure] = sampler.sample()
+                with self._launching(run):
+                    taken[measure] = sampler.sample()
                 run.looks.append(watch.look())
                 self._rest(time.perf_counter() - started)
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from w8a8_bench.data import Data
 from w8a8_bench.measures import TIME_HOST, TIME_KERNEL, Timer, headline
+from w8a8_bench.memory import MAX_SETS
 from w8a8_bench.stats import half_width
 
 
@@ -46,6 +47,7 @@ RIGORS: Mapping[str, Rigor] = MappingProxyType(
 
 DEFAULT_RIGOR = "standard"
 DEFAULT_DUTY = 0.5
+DEFAULT_STEP_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Settings:
     processes  fresh processes that measure each comparison; with more than one they are the random effect
     process    which of them this is: each shuffles its blocks in an order of its own
     workers    how many processes of this run are on the device, so that others can be told from them
+    most_sets  of operands in a rotation: fewer than it wants where memory is short
     """
 
     seed: int = 0
@@ -70,6 +73,7 @@ class Settings:
     processes: int = 1
     process: int = 0
     workers: int = 1
+    most_sets: int = MAX_SETS
 
     @property
     def headline(self) -> str:
@@ -97,6 +101,7 @@ class Settings:
             "processes": self.processes,
             "process": self.process,
             "workers": self.workers,
+            "most_sets": self.most_sets,
         }
 
     @classmethod
@@ -115,4 +120,5 @@ class Settings:
             processes=int(str(data["processes"])),
             process=int(str(data["process"])),
             workers=int(str(data["workers"])),
+            most_sets=int(str(data["most_sets"])),
         )

@@ -26,7 +26,7 @@ from w8a8_bench.providers import registry  # noqa: E402
 from w8a8_bench.record import ComparisonEnd, Record  # noqa: E402
 from w8a8_bench.runner import run_comparison  # noqa: E402
 from w8a8_bench.settings import Settings, StopRule  # noqa: E402
-from w8a8_bench.sweep.drive import Team  # noqa: E402
+from w8a8_bench.sweep.team import Team  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

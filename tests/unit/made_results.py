@@ -21,6 +21,7 @@ HEADER = RunHeader(
     plan={"dtypes": ["int8"], "cells": "abc"},
     settings={"seed": 0, "stop": {"target": 0.005}},
     resumed=True,
+    devices=({"kind": "cpu", "torch": [2, 13]},),
 )
 
 
@@ -82,4 +83,5 @@ RECORD = record(
     rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
     scheme_sqnr_db={"normal": 37.25, "outliers": 18.5},
+    device="cpu",
 )

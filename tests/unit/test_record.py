@@ -12,10 +12,11 @@ from made_results import END, HEADER, RECORD
 from w8a8_bench.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SINCE_SCHEMA_2 = {
-    "cell": {"processes": (), "rotation": {}, "scheme_sqnr_db": {}},
+    "run": {"devices": ()},
+    "cell": {"processes": (), "rotation": {}, "scheme_sqnr_db": {}, "device": ""},
     "comparison": {"duplicate": {}, "machine": {}, "memory_bytes": None},
 }
-"""Fields that a file of schema 1 lacks, and what they are then."""
+"""Fields that older files lack, and what they are then."""
 
 
 def through_json(item):

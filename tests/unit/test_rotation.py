@@ -10,13 +10,13 @@ import torch
 
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.memory import L2_TIMES, MAX_SETS, MIN_SETS, rotation_bytes, rotation_sets
+from w8a8_bench.memory import L2_TIMES, MAX_SETS, MIN_LAUNCHES, MIN_SETS, most_sets, rotation_bytes, rotation_sets
 from w8a8_bench.metrics import bytes_moved
 from w8a8_bench.names import KernelName
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem
 from w8a8_bench.providers import registry
-from w8a8_bench.timing.rotation import ALIGNMENT, MIN_LAUNCHES, Arena, NotCold, Plan, plan, set_bytes
+from w8a8_bench.timing.rotation import ALIGNMENT, Arena, NotCold, Plan, plan, set_bytes
 
 L2 = 60 * 2**20
 SHAPE = GemmShape(m=17, n=48, k=272)
@@ -66,6 +66,22 @@ def test_a_rotation_of_one_set_less_would_not_be_cold():
         sets, scrub = rotation_sets(set_size, L2)
         if not scrub and sets > MIN_SETS:
             assert sets * set_size >= 5 * L2 > (sets - 1) * set_size
+
+
+def test_where_memory_is_short_rotations_have_fewer_sets_and_the_l2_is_scrubbed():
+    problems = [problem(INT8, GemmShape(m=16, n=512, k=512)), problem(FP8, GemmShape(m=16, n=512, k=512))]
+    whole = rotation_bytes(problems, L2)
+    assert most_sets(problems, L2, whole) == MAX_SETS
+    most = most_sets(problems, L2, whole // 2)
+    assert MIN_LAUNCHES <= most < MAX_SETS
+    assert rotation_bytes(problems, L2, most) <= whole // 2
+    assert all(rotation_sets(bytes_moved(one), L2, most) == (most, True) for one in problems)
+    assert plan(bytes_moved(problems[0]), L2, most) == Plan(most, bytes_moved(problems[0]), scrub=True)
+    assert most_sets(problems, L2, 0) == MIN_LAUNCHES, "fewer sets could not be timed"
+
+
+def test_sets_that_are_large_are_never_cut_below_what_makes_them_cold():
+    assert rotation_sets(L2_TIMES * L2, L2, MIN_LAUNCHES) == (MIN_SETS, False)
 
 
 @pytest.mark.parametrize("l2", [None, 0])

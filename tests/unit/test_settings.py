@@ -21,6 +21,7 @@ FULL = Settings(
     duty=0.25,
     processes=5,
     workers=3,
+    most_sets=64,
 )
 
 

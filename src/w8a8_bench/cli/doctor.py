@@ -21,7 +21,7 @@ from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.record import RunHeader
 from w8a8_bench.settings import DEFAULT_DUTY
-from w8a8_bench.sweep.drive import SweepRefused, Worker, WorkerLost
+from w8a8_bench.sweep.process import SweepRefused, Worker, WorkerLost
 
 SHAPE = GemmShape(m=128, n=4096, k=4096)
 """What the kernels are asked about: a shape that no limit of sizes excludes."""

@@ -20,7 +20,7 @@ from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS
 from w8a8_bench.measures import REQUESTS, Timer
 from w8a8_bench.problem import Activations
-from w8a8_bench.settings import DEFAULT_DUTY, DEFAULT_RIGOR, RIGORS
+from w8a8_bench.settings import DEFAULT_DUTY, DEFAULT_RIGOR, DEFAULT_STEP_LIMIT_S, RIGORS
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 
@@ -123,6 +123,12 @@ def _sweep_options() -> _Parser:
         help="prequantized (default), or quantized inside the timed region: dynamic, static",
     )
     _add_device(shared)
+    shared.add_argument(
+        "--devices",
+        nargs="+",
+        metavar="NAME",
+        help="several GPUs, which share the shapes out: all, or cuda:0 cuda:1 ...",
+    )
     shared.add_argument("--out", metavar="FILE.jsonl", help="records; the pickle goes beside (default: named by time)")
     shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
     shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
@@ -158,6 +164,14 @@ def _sweep_options() -> _Parser:
         default=DEFAULT_BUDGET_S,
         metavar="SECONDS",
         help=f"wall time for one shape in a process; what is left is skipped; 0: none (default: {DEFAULT_BUDGET_S:g})",
+    )
+    shared.add_argument(
+        "--step-limit",
+        type=float,
+        default=DEFAULT_STEP_LIMIT_S,
+        metavar="SECONDS",
+        help="a kernel that takes longer over compiling, a launch or a sample is ended; 0: no limit (default: "
+        f"{DEFAULT_STEP_LIMIT_S:g})",
     )
     return shared
 

@@ -19,7 +19,8 @@ class Progress:
 
     def __init__(self, *, total: int, done: int) -> None:
         self._total, self._done = total, done
-        self._announced: Comparison | None = None
+        self._announced: set[int] = set()
+        self._shares: dict[int, float] = {}
         self._bar = _make_bar() if sys.stderr.isatty() and importlib.util.find_spec("rich") else None
         self._task = self._bar.add_task("starting", total=total, completed=done) if self._bar else None
 
@@ -35,15 +36,17 @@ class Progress:
     def update(self, comparison: Comparison, phase: str, what: str, done: float) -> None:
         """Tell what the worker is doing; `done` is how much of this comparison, 0 to 1."""
         if self._bar and self._task is not None:
+            self._shares[comparison.index] = done
             text = f"{comparison.where.title}  {phase} {what}"
-            self._bar.update(self._task, description=text, completed=self._done + done)
-        elif comparison is not self._announced:
-            print(f"[{self._done + 1}/{self._total}] {comparison.where.title}", file=sys.stderr, flush=True)
-            self._announced = comparison
+            self._bar.update(self._task, description=text, completed=self._done + sum(self._shares.values()))
+        elif comparison.index not in self._announced:
+            self._announced.add(comparison.index)
+            print(f"[{comparison.index + 1}/{self._total}] {comparison.where.title}", file=sys.stderr, flush=True)
 
-    def finished(self) -> None:
-        """One comparison more is done."""
+    def finished(self, comparison: Comparison) -> None:
+        """`comparison` is done."""
         self._done += 1
+        self._shares.pop(comparison.index, None)
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self._done)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import math
+import re
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,8 +34,11 @@ from w8a8_bench.settings import RIGORS, Settings
 from w8a8_bench.shapes import csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
-from w8a8_bench.sweep.drive import Finished, SweepRefused, Team, WorkerLost, refuse_too_large, run_sweep
+from w8a8_bench.sweep.drive import run_sweep
 from w8a8_bench.sweep.plan import digest, make_plan
+from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
+from w8a8_bench.sweep.survive import refuse_too_large
+from w8a8_bench.sweep.team import Finished, Team
 from w8a8_bench.sweep.worker import NO_TORCH
 
 QUICK_SQUARES = (256, 512, 1024)
@@ -78,10 +83,22 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out FILE: the records to go on with")
     try:
-        with Team(args.device) as team:
-            return _measure(args, plan, team)
+        with contextlib.ExitStack() as stack:
+            return _measure(args, plan, _teams(args, stack))
     except (SweepRefused, WorkerLost, store.StoreError) as error:
         raise UsageError(str(error)) from None
+
+
+def _teams(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Team]:
+    """A team for each device that is asked for. They start side by side, and end with `stack`."""
+    limits = Limits(step_s=args.step_limit or None)
+    if args.devices is None:
+        return [stack.enter_context(Team(args.device, limits))]
+    names = args.devices
+    if names == ["all"]:
+        first = stack.enter_context(Team("cuda:0", limits))
+        return [first, *(stack.enter_context(Team(f"cuda:{i}", limits)) for i in range(1, first.first.gpus))]
+    return [stack.enter_context(Team(name, limits)) for name in names]
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -89,6 +106,9 @@ def _plan(args: argparse.Namespace) -> Plan:
     formats = _formats(args)
     if not 0 <= args.budget < math.inf:
         raise ValueError(f"--budget {args.budget:g}: expected seconds, or 0 for no limit")
+    if not 0 <= args.step_limit < math.inf:
+        raise ValueError(f"--step-limit {args.step_limit:g}: expected seconds, or 0 for no limit")
+    _check_devices(args)
     schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
@@ -108,6 +128,18 @@ def _plan(args: argparse.Namespace) -> Plan:
         processes=args.processes or rigor.processes,
     )
     return Plan(args.command, formats, comparisons, settings, args.rigor)
+
+
+def _check_devices(args: argparse.Namespace) -> None:
+    if args.devices is None:
+        return
+    if args.device != "auto":
+        raise ValueError(f"--device {args.device} and --devices {' '.join(args.devices)}: give one of them")
+    for name in args.devices:
+        if name != "all" and not re.fullmatch(r"cuda:[0-9]+", name):
+            raise ValueError(f"--devices {name!r}: expected all, or cuda:<index> for each")
+    if len(set(args.devices)) < len(args.devices) or ("all" in args.devices and len(args.devices) > 1):
+        raise ValueError(f"--devices {' '.join(args.devices)}: a device is named twice")
 
 
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
@@ -168,23 +200,26 @@ def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
         stamp += 1
 
 
-def _measure(args: argparse.Namespace, plan: Plan, team: Team) -> int:
+def _measure(args: argparse.Namespace, plan: Plan, teams: Sequence[Team]) -> int:
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
     compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
     files = _files(args, plan, compat.dtype_text(plan.formats))
-    device, environment = team.first.hello()
+    device, environment = teams[0].first.hello()
+    devices = [team.device for team in teams]
     interrupt.check()
     plan = _with_measures(args, plan, device)
-    refuse_too_large(plan.comparisons, device, plan.settings)
+    for one in devices:
+        refuse_too_large(plan.comparisons, one, plan.settings)
     with store.Writer(files.records, resume=args.resume) as writer:
         _refuse_another_plan(writer, plan, device)
-        writer.write_header(_header(args, plan, device, environment, resumed=bool(writer.headers)))
-        session = _Session(args, plan, device, files, writer)
-        session.introduce(environment)
+        changes = _changes_since(writer.headers, environment)
+        writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
+        session = _Session(args, plan, devices, files, writer)
+        session.introduce(environment, changes)
         try:
-            return session.go(team)
+            return session.go(teams)
         except KeyboardInterrupt:
             session.broken_off("interrupted")
             return EXIT_INTERRUPTED
@@ -226,14 +261,27 @@ def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> No
             )
 
 
+def _changes_since(headers: Sequence[RunHeader], environment: Mapping[str, object]) -> list[str]:
+    """What is another than when the file was last written, fact by fact: versions, sources, driver, machine."""
+    if not headers:
+        return []
+    before = headers[-1].environment
+    return [
+        f"{name} was {before.get(name, 'not recorded')} and is {environment.get(name, 'not known')}"
+        for name in {**before, **environment}
+        if before.get(name) != environment.get(name)
+    ]
+
+
 def _header(
-    args: argparse.Namespace, plan: Plan, device: Device, environment: dict[str, object], *, resumed: bool
+    args: argparse.Namespace, plan: Plan, devices: Sequence[Device], environment: dict[str, object], *, resumed: bool
 ) -> RunHeader:
     return RunHeader(
         command=(args.prog, *args.words),
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         environment=environment,
-        device=device.to_json(),
+        device=devices[0].to_json(),
+        devices=tuple(device.to_json() for device in devices),
         plan=plan.to_json(),
         settings=plan.settings.to_json(),
         resumed=resumed,
@@ -247,19 +295,19 @@ class _Session:
         self,
         args: argparse.Namespace,
         plan: Plan,
-        device: Device,
+        devices: Sequence[Device],
         files: _Files,
         writer: store.Writer,
     ) -> None:
-        self._args, self._plan, self._device, self._files, self._writer = args, plan, device, files, writer
+        self._args, self._plan, self._devices, self._files, self._writer = args, plan, devices, files, writer
         self._records: list[Record] = list(writer.records)
         self._ends: list[ComparisonEnd] = []
         self._done: set[int] = set(writer.done)
         self._started = time.perf_counter()
 
-    def introduce(self, environment: dict[str, object]) -> None:
-        plan, device = self._plan, self._device
-        facts = [f"{device.name} ({device.torch_name})", f"torch {environment['torch']}"]
+    def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
+        plan = self._plan
+        facts = [*(f"{device.name} ({device.torch_name})" for device in self._devices), f"torch {environment['torch']}"]
         if "driver" in environment:
             facts.append(f"driver {environment['driver']}")
         facts += [
@@ -274,8 +322,10 @@ class _Session:
                 print(f"[{index}]  {name}")
         if self._done:
             print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
+        for change in changes:
+            print(f"resumed under other conditions: {change}; what follows has a header of its own", file=sys.stderr)
 
-    def go(self, team: Team) -> int:
+    def go(self, teams: Sequence[Team]) -> int:
         left = [c for c in self._plan.comparisons if c.index not in self._done]
         with Progress(total=len(self._plan.comparisons), done=len(self._done)) as progress:
 
@@ -286,10 +336,22 @@ class _Session:
                 self._done.add(result.comparison.index)
                 with progress.paused():
                     self._print_comparison(result)
-                progress.finished()
+                progress.finished(result.comparison)
                 interrupt.check()
 
-            run_sweep(team, left, self._plan.settings, progress=progress.update, finished=finished)
+            def said(line: str) -> None:
+                with progress.paused():
+                    print(line, file=sys.stderr, flush=True)
+
+            run_sweep(
+                teams,
+                left,
+                self._plan.settings,
+                progress=progress.update,
+                finished=finished,
+                said=said,
+                before=self._records,
+            )
         self._records.sort(key=lambda record: record.comparison)
         self._print_all()
         self._write_pickle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -34,7 +35,7 @@ def resolve_device(wanted: str) -> Device:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])
     if kind == "cpu":
-        total, available = _host_memory()
+        total, available = host_memory()
         return Device(
             kind="cpu",
             index=0,
@@ -74,6 +75,13 @@ def resolve_device(wanted: str) -> Device:
     return replace(device, max_sm_clock_mhz=limits.max_sm_clock_mhz, memory_bandwidth=limits.memory_bandwidth)
 
 
+def gpus() -> int:
+    """How many GPUs torch may use here."""
+    import torch
+
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
 def describe(device: Device) -> dict[str, object]:
     """The environment line of a results file: versions and machine, nothing that changes while the run goes on."""
     import torch
@@ -81,6 +89,7 @@ def describe(device: Device) -> dict[str, object]:
     facts: dict[str, object] = {
         "w8a8_bench": w8a8_bench.__version__,
         "git_revision": _git_revision(),
+        "source": _source_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
@@ -137,6 +146,15 @@ def _git_revision() -> str:
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
+def _source_digest() -> str:
+    """A fingerprint of this package's own files, kernels included, wherever it is installed."""
+    package = Path(w8a8_bench.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _cpu_name() -> str:
     if sys.platform == "linux":
         for line in _lines("/proc/cpuinfo"):
@@ -145,7 +163,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _host_memory() -> tuple[int, int]:
+def host_memory() -> tuple[int, int]:
     """Bytes of main memory, in all and available now, within the control group's limit where there is one."""
     sizes = {}
     for line in _lines("/proc/meminfo"):

@@ -1,14 +1,16 @@
 """The process that owns a device: it takes comparisons, one JSON line each, and answers in JSON lines.
 
-    python -m w8a8_bench.sweep.worker DEVICE
+    python -m w8a8_bench.sweep.worker DEVICE SLATE PARENT
 
+SLATE is the descriptor of the page on which it notes whose kernel runs, PARENT the process that it does not outlive.
 Requests come on standard input: `{"comparison": ..., "settings": ...}`. Answers go to what was standard output, which
 is then pointed at standard error, so that a kernel that prints can't be taken for the worker:
 
-    {"kind": "hello", "device": ..., "environment": ...}   once, at the start
+    {"kind": "hello", "device": ..., "environment": ..., "gpus": ...}   once, at the start
     {"kind": "refused", "reason": ...}                     instead of it: no such device, or no torch
     {"kind": "progress", "phase": ..., "what": ..., "done": 0..1}
     {"kind": "done", "records": [...], "end": ...}
+    {"kind": "lost", "reason": ...}                        instead of it: a kernel broke the device's context
     {"kind": "verdict", ...}                               one for each part of a self-test, and then
     {"kind": "tested"}
 
@@ -25,17 +27,26 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from w8a8_bench import fork_guard
+from w8a8_bench.sweep.slate import Slate
+
 if TYPE_CHECKING:
     from w8a8_bench.device import Device
     from w8a8_bench.runner import Progress
 
 PR_SET_PDEATHSIG = 1
+CLOSED = 77
+"""Exit code of a worker whose pipes to its parent were closed or replaced."""
+
 NO_TORCH = "torch is not installed: pip install 'w8a8-bench[cpu]', or 'w8a8-bench[cu13]' for a GPU with CUDA 13"
 
 
 def main(argv: list[str]) -> int:
+    wanted, slate, parent = argv
     _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    if os.getppid() != int(parent):
+        return 0  # it had ended before this process could ask to be told
+    fork_guard.install(in_child=_die_with_parent)  # what a kernel forks ends with this process, however that ends
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
@@ -45,13 +56,13 @@ def main(argv: list[str]) -> int:
             raise
         _send(answers, {"kind": "refused", "reason": NO_TORCH})
         return 0
-    return _serve(argv[0], answers)
+    return _serve(wanted, Slate(int(slate)), answers)
 
 
-def _serve(wanted: str, answers: TextIO) -> int:
+def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     from w8a8_bench import environment
     from w8a8_bench.comparison import Comparison
-    from w8a8_bench.runner import run_comparison
+    from w8a8_bench.runner import DeviceLost, run_comparison
     from w8a8_bench.settings import Settings
 
     try:
@@ -59,22 +70,30 @@ def _serve(wanted: str, answers: TextIO) -> int:
     except environment.DeviceError as error:
         _send(answers, {"kind": "refused", "reason": str(error)})
         return 0
-    _send(answers, {"kind": "hello", "device": device.to_json(), "environment": environment.describe(device)})
+    facts = {"device": device.to_json(), "environment": environment.describe(device), "gpus": environment.gpus()}
+    _send(answers, {"kind": "hello", **facts})
 
     def progress(phase: str, what: str, done: float) -> None:
         _send(answers, {"kind": "progress", "phase": phase, "what": what, "done": done})
+
+    held = [(number, _identity(number)) for number in (sys.stdin.fileno(), answers.fileno())]
+
+    def in_hand(cell: int | None) -> None:
+        slate.note(cell)
+        if cell is None and any(_identity(number) != identity for number, identity in held):
+            os._exit(CLOSED)  # at once, while the slate still says whose kernel it was
 
     for line in sys.stdin:
         request = json.loads(line)
         if "self_test" in request:
             _test(device, request["self_test"], progress, answers)
             continue
-        records, end = run_comparison(
-            Comparison.from_json(request["comparison"]),
-            device,
-            Settings.from_json(request["settings"]),
-            progress=progress,
-        )
+        comparison, settings = Comparison.from_json(request["comparison"]), Settings.from_json(request["settings"])
+        try:
+            records, end = run_comparison(comparison, device, settings, progress=progress, in_hand=in_hand)
+        except DeviceLost as error:
+            _send(answers, {"kind": "lost", "reason": str(error)})
+            return 1
         _send(answers, {"kind": "done", "records": [r.to_json() for r in records], "end": end.to_json()})
     return 0
 
@@ -88,6 +107,15 @@ def _test(device: Device, options: Mapping[str, Any], progress: Progress, answer
     for verdict in self_test.run(device, duty=options["duty"], seed=options["seed"], progress=told):
         _send(answers, verdict.to_json())
     _send(answers, {"kind": "tested"})
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """What a descriptor stands for; None once it is closed."""
+    try:
+        facts = os.fstat(descriptor)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _send(answers: TextIO, message: Mapping[str, object]) -> None:

@@ -13,13 +13,13 @@ def make_method(device: Device, settings: Settings) -> Method:
     if settings.measures == (TIME_KERNEL,):
         from w8a8_bench.timing.profiler import ProfilerMethod
 
-        return ProfilerMethod(device)
+        return ProfilerMethod(device, settings.most_sets)
     if TIME_KERNEL in settings.measures:
         raise ValueError(f"{TIME_KERNEL} is taken alone: the profiler slows what is timed after it")
     if settings.timer is Timer.GRAPH:
         from w8a8_bench.timing.cuda_graph import GraphMethod
 
-        return GraphMethod(device, settings.measures)
+        return GraphMethod(device, settings.measures, settings.most_sets)
     if settings.timer is Timer.EVENT:
         from w8a8_bench.timing.cuda_events import EventMethod
 

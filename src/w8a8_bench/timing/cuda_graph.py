@@ -27,7 +27,7 @@ import torch
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch, in_one_line
 from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
-from w8a8_bench.memory import L2_TIMES
+from w8a8_bench.memory import L2_TIMES, MAX_SETS, MIN_LAUNCHES
 from w8a8_bench.operands import Operands
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
@@ -106,7 +106,7 @@ class GraphTimer:
 
     def period(self, launches: Sequence[Launch], plan: rotation.Plan) -> float:
         """About how long one of `launches` takes, in seconds."""
-        size = min(max(len(launches), rotation.MIN_LAUNCHES), PILOT_LAUNCHES)
+        size = min(max(len(launches), MIN_LAUNCHES), PILOT_LAUNCHES)
         pilot = self.sampler(launches, size, scrub=plan.scrub)
         pilot.sample()
         return pilot.sample().seconds
@@ -177,13 +177,13 @@ def _event() -> torch.cuda.Event:
 class GraphMethod:
     """Times the cells of one comparison by graph: cold, hot, and the cost of enqueueing, as `measures` ask."""
 
-    def __init__(self, device: Device, measures: Sequence[str]) -> None:
-        self._device, self._measures = device, measures
+    def __init__(self, device: Device, measures: Sequence[str], most_sets: int = MAX_SETS) -> None:
+        self._device, self._measures, self._most_sets = device, measures, most_sets
         self.timer = GraphTimer(device)
         self.arena = rotation.Arena()
 
     def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
-        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes)
+        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes, self._most_sets)
         sets = self.arena.sets(operands, plan.sets if TIME_COLD in self._measures else 1)
         with self.timer.on_stream():
             bound = [bind(one) for one in sets]

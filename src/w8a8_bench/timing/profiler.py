@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch
 from w8a8_bench.measures import TIME_KERNEL
+from w8a8_bench.memory import MAX_SETS
 from w8a8_bench.operands import Operands
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
@@ -57,13 +58,13 @@ class KernelSampler:
 class ProfilerMethod:
     """Times the cells of one comparison by profiled graphs."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, most_sets: int = MAX_SETS) -> None:
+        self._device, self._most_sets = device, most_sets
         self._timer = GraphTimer(device)
         self._arena = rotation.Arena()
 
     def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
-        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes)
+        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes, self._most_sets)
         sets = self._arena.sets(operands, plan.sets)
         with self._timer.on_stream():
             bound = [bind(one) for one in sets]

@@ -1,7 +1,7 @@
 """Operand sets in a row, so many that each launch finds its own in DRAM; and the plan of how many.
 
-Sets total 5 times the L2 (`memory.L2_TIMES`). Where even the most sets are less than that, the L2 is scrubbed before
-each replay, outside what is timed, and a replay touches each set once.
+Sets total 5 times the L2 (`memory.L2_TIMES`). Where even the most sets are less than that, or memory has no room for
+them, the L2 is scrubbed before each replay, outside what is timed, and a replay touches each set once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 
-from w8a8_bench.memory import rotation_sets
+from w8a8_bench.memory import MAX_SETS, MIN_LAUNCHES, rotation_sets
 from w8a8_bench.operands import Operands
 
-MIN_LAUNCHES = 5
-"""Of a replay: one leads in, and four are timed."""
 ALIGNMENT = 1024
 """Bytes between starts of tensors in the arena: no two share a line, and TMA and vector loads find theirs aligned."""
 
@@ -42,11 +40,11 @@ class Plan:
         return self.sets * rotations
 
 
-def plan(set_bytes: int, l2_bytes: int | None) -> Plan:
-    """How many sets make every launch cold. Raises NotCold where the size of the L2 is unknown."""
+def plan(set_bytes: int, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
+    """How many sets, `most` at most, make every launch cold. Raises NotCold where the size of the L2 is unknown."""
     if not l2_bytes:
         raise NotCold("the size of this GPU's L2 is unknown, so that no rotation is known to be cold")
-    sets, scrub = rotation_sets(set_bytes, l2_bytes)
+    sets, scrub = rotation_sets(set_bytes, l2_bytes, most)
     return Plan(sets, set_bytes, scrub)
 
 

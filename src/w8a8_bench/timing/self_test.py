@@ -18,6 +18,7 @@ import torch
 from w8a8_bench import stats
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch
+from w8a8_bench.memory import MIN_LAUNCHES
 from w8a8_bench.settings import StopRule
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.blocks import run_blocks, settle
@@ -108,7 +109,7 @@ class _SelfTest:
         points = []
         for microseconds in SPINS_US:
             launches = [partial(self._timer.code.spin_ns, 1000 * microseconds)]
-            sampler = self._timer.sampler(launches, max(rotation.MIN_LAUNCHES, round(REPLAY_S * 1e6 / microseconds)))
+            sampler = self._timer.sampler(launches, max(MIN_LAUNCHES, round(REPLAY_S * 1e6 / microseconds)))
             period = self._median(sampler)
             points.append((1e-6 * microseconds, period))
             plan = rotation.Plan(1, 0, scrub=False)
@@ -192,7 +193,7 @@ class _SelfTest:
             right = wrong = 0
             for trial in range(repeats * len(SLOWED_SPINS_US)):
                 microseconds = SLOWED_SPINS_US[trial % len(SLOWED_SPINS_US)]
-                count = max(rotation.MIN_LAUNCHES, round(REPLAY_S * 1e6 / microseconds))
+                count = max(MIN_LAUNCHES, round(REPLAY_S * 1e6 / microseconds))
                 fast, slow = (
                     self._timer.sampler([partial(self._timer.code.spin_ns, round(1000 * microseconds * factor))], count)
                     for factor in (1, 1 + by)
