@@ -96,8 +96,8 @@ def _parser(prog: str) -> _Parser:
     table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
     add("quick_bench", "INT8 and FP8 over a few squares and one model layer: what `make bench` runs", sweep, [shared])
 
-    listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
-    listing.add_argument("what", metavar="kernels|models|schemes")
+    listing = add("list", "what can be asked for: kernels, providers, models, schemes", "w8a8_bench.cli.listing")
+    listing.add_argument("what", metavar="kernels|providers|models|schemes")
     doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
     _add_device(doctor)
     doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
@@ -112,6 +112,9 @@ def _sweep_options() -> _Parser:
     tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
     shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
     shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names of `list kernels` (default: all)")
+    shared.add_argument(
+        "--providers", nargs="+", metavar="NAME", help="providers of `list providers`, all their kernels (default: all)"
+    )
     shared.add_argument(
         "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: the kernel's)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import shlex
 import sys
 import time
@@ -25,7 +26,7 @@ from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
-from w8a8_bench.providers import registry
+from w8a8_bench.providers import registry, third_party
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.report.table import render
 from w8a8_bench.settings import RIGORS, Settings
@@ -92,7 +93,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
-    kernels = registry.select(args.kernels, formats)
+    kernels = registry.select(args.kernels, formats, _providers(args))
     comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
     rigor = RIGORS[args.rigor]
     if args.processes is not None and args.processes < 1:
@@ -108,6 +109,16 @@ def _plan(args: argparse.Namespace) -> Plan:
         processes=args.processes or rigor.processes,
     )
     return Plan(args.command, formats, comparisons, settings, args.rigor)
+
+
+def _providers(args: argparse.Namespace) -> list[str] | None:
+    """The names of --providers, parted by commas or spaces; raises ValueError where there is none."""
+    if args.providers is None:
+        return None
+    names = [name for word in args.providers for name in word.split(",") if name]
+    if not names:
+        raise ValueError(f"--providers {' '.join(args.providers)!r}: expected names of `list providers`")
+    return names
 
 
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
@@ -259,6 +270,8 @@ class _Session:
 
     def introduce(self, environment: dict[str, object]) -> None:
         plan, device = self._plan, self._device
+        for remark in registry.remarks(self._args.kernels, plan.formats, _providers(self._args)):
+            print(remark, file=sys.stderr)
         facts = [f"{device.name} ({device.torch_name})", f"torch {environment['torch']}"]
         if "driver" in environment:
             facts.append(f"driver {environment['driver']}")
@@ -301,6 +314,8 @@ class _Session:
         """Keep what there is, and say how to go on."""
         words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
         start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
+        if files := os.environ.get(third_party.FILES):
+            start = ["env", f"{third_party.FILES}={files}", *start]
         command = shlex.join([*start, *words])
         done, total = len(self._done), len(self._plan.comparisons)
         print(
