@@ -20,7 +20,7 @@ from w8a8_bench.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.kernel import Kernel, Prepared, Status, in_one_line
+from w8a8_bench.kernel import Kernel, Prepared, Status, Support, in_one_line
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
@@ -218,18 +218,20 @@ class _ComparisonRun:
 
     def _refused(self, run: _CellRun) -> bool:
         """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
-
-        def ask() -> None:
-            with self._in_hand_is(run):
-                run.kernel = self._kernels(run.cell.kernel)
-                support = run.kernel.supports(run.cell.problem, self._device)
-            if not support:
-                run.stop(Status.UNSUPPORTED, support.reason)
-
-        self._guarded(run, ask)
+        self._guarded(run, partial(self._ask, run))
         if run.alive:
             self._budget.skip_if_spent(run, 0.5, "checked")
         return not run.alive
+
+    def _ask(self, run: _CellRun) -> None:
+        """Get the kernel and its answer to the problem. Neither is to raise, and a third party's may."""
+        with self._in_hand_is(run):
+            run.kernel = self._kernels(run.cell.kernel)
+            support = run.kernel.supports(run.cell.problem, self._device)
+        if not isinstance(support, Support):
+            raise TypeError(f"supports() gave {support!r:.60}: expected a Support")
+        if not support:
+            run.stop(Status.UNSUPPORTED, support.reason or "refused, and no reason was given")
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: _CellRun) -> Iterator[None]:

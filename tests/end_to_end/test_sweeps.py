@@ -286,7 +286,7 @@ def test_help_lists_and_recommendations_import_no_library(words):
         f"    main({list(words)!r})\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'rich', 'triton', 'importlib.metadata'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(

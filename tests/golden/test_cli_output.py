@@ -30,6 +30,7 @@ RUNS = {
     "help_list": ("list", "--help"),
     "help_doctor": ("doctor", "--help"),
     "list_kernels": ("list", "kernels"),
+    "list_providers": ("list", "providers"),
     "list_models": ("list", "models"),
     "list_schemes": ("list", "schemes"),
     "square_bench_int8": ("--dtype", "int8", *CPU, *SQUARE),
@@ -44,6 +45,10 @@ RUNS = {
         *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1", "--budget", "300"),
     ),
     "csv_bench": ("csv_bench", "--csv", str(HERE / "shapes.csv"), "--dtype", "int8", *CPU, *ONE_INT8),
+    "providers": (
+        *("--dtype", "int8", *CPU, *SQUARE, *ONE_INT8, "cutlass_i8_i8_bf16_scaled_mm"),
+        *("--providers", "pytorch,cutlass", "triton"),
+    ),
     "schemes": (
         *("--dtype", "int8", *CPU, *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_mm"),
         *("pytorch_i8_i8_bf16_scaled_mm_azp", "--schemes", "tensor-w-tensor-a", "channel-w-token-a"),
@@ -63,6 +68,10 @@ ERRORS = {
     "unknown_flag": ("--dtype", "int8", *SQUARE, "--kernel-names", "x"),
     "unknown_kernel": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_m"),
     "kernel_of_another_dtype": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_fp8_fp8_bf16_scaled_mm"),
+    "unknown_provider": ("--dtype", "int8", *SQUARE, "--providers", "cutlass,pytorhc"),
+    "no_provider": ("--dtype", "int8", *SQUARE, "--providers", ","),
+    "provider_of_another_dtype": ("--dtype", "int8", *SQUARE, "--providers", "triton"),
+    "kernel_of_another_provider": ("--dtype", "int8", *SQUARE, *ONE_INT8, "--providers", "cutlass"),
     "unknown_model": ("--dtype", "int8", "model_bench", "--models", "meta-llama/Llama-2-7b"),
     "models_path_missing": ("--dtype", "int8", "model_bench", "--models", "nowhere/config.json"),
     "tp_divides_no_model": ("--dtype", "int8", "model_bench", "--tp-sizes", "3"),
@@ -158,6 +167,7 @@ def mask(text: str) -> str:
         if re.search(r", torch \S+, .*data \w+, seed", line):
             line = "<device>, " + line[line.index("data ") :]
         line = re.sub(r"-\d{9,}\.(jsonl|pkl)", r"-<time>.\1", line)
+        line = re.sub(r"^([a-z]+) +\S+ +(\d+)  (installed|no: .*)$", r"\1  <version>  \2  <state>", line)
         line = re.sub(r"itself [\d.]+x( \([\d.]+ to [\d.]+\))?, \d+ blocks$", "itself <noise>, <count> blocks", line)
         line = re.sub(r"^took [\d.]+ s: .*", lambda took: re.sub(r"-?\d+(\.\d+)?", "#", took[0]), line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)

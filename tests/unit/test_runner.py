@@ -75,6 +75,25 @@ def raise_(error: Exception):
     raise error
 
 
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        (lambda: raise_(KeyError("tile")), Status.FAILED, "KeyError: 'tile'"),
+        (lambda: True, Status.FAILED, "supports() gave True: expected a Support"),
+        (lambda: Support.no(""), Status.UNSUPPORTED, "no reason was given"),
+    ],
+)
+def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, status, says):
+    class Answering(Planted):
+        def supports(self, problem, device):
+            return answer()
+
+    kernels = {GOOD: Answering(GOOD, lambda operands, calls: None), OTHER: registry.get(OTHER)}
+    (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
+    assert (one.status, other.status) == (status, Status.OK)
+    assert says in one.reason
+
+
 def test_a_good_kernel_is_ok_with_samples_of_every_block_and_its_error():
     (record,), end = run_comparison(comparison(GOOD), CPU, QUICK)
     assert (record.status, record.reason, record.blocks, end.blocks) == (Status.OK, "", {"time_host": (0, 1)}, 2)

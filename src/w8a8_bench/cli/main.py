@@ -114,8 +114,8 @@ def _parser(prog: str) -> _Parser:
     comparing.add_argument(
         "--force", action="store_true", help="compare across GPUs, data, timers, seeds or measures all the same"
     )
-    listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
-    listing.add_argument("what", metavar="kernels|models|schemes")
+    listing = add("list", "what can be asked for: kernels, providers, models, schemes", "w8a8_bench.cli.listing")
+    listing.add_argument("what", metavar="kernels|providers|models|schemes")
     _add_recommend(add("recommend", "the kernel and the scheme to run a model with", "w8a8_bench.cli.recommend"))
     doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
     _add_device(doctor)
@@ -164,6 +164,9 @@ def _sweep_options() -> _Parser:
     tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
     shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
     shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names of `list kernels` (default: all)")
+    shared.add_argument(
+        "--providers", nargs="+", metavar="NAME", help="providers of `list providers`, all their kernels (default: all)"
+    )
     shared.add_argument(
         "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: the kernel's)"
     )

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import math
+import os
 import re
 import shlex
 import sys
@@ -27,7 +28,7 @@ from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
-from w8a8_bench.providers import registry
+from w8a8_bench.providers import registry, third_party
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.report.table import render
 from w8a8_bench.settings import RIGORS, Settings
@@ -112,7 +113,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
-    kernels = registry.select(args.kernels, formats)
+    kernels = registry.select(args.kernels, formats, _providers(args))
     comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
     rigor = RIGORS[args.rigor]
     if args.processes is not None and args.processes < 1:
@@ -140,6 +141,16 @@ def _check_devices(args: argparse.Namespace) -> None:
             raise ValueError(f"--devices {name!r}: expected all, or cuda:<index> for each")
     if len(set(args.devices)) < len(args.devices) or ("all" in args.devices and len(args.devices) > 1):
         raise ValueError(f"--devices {' '.join(args.devices)}: a device is named twice")
+
+
+def _providers(args: argparse.Namespace) -> list[str] | None:
+    """The names of --providers, parted by commas or spaces; raises ValueError where there is none."""
+    if args.providers is None:
+        return None
+    names = [name for word in args.providers for name in word.split(",") if name]
+    if not names:
+        raise ValueError(f"--providers {' '.join(args.providers)!r}: expected names of `list providers`")
+    return names
 
 
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
@@ -318,6 +329,8 @@ class _Session:
 
     def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
         plan = self._plan
+        for remark in registry.remarks(self._args.kernels, plan.formats, _providers(self._args)):
+            print(remark, file=sys.stderr)
         facts = [*(f"{device.name} ({device.torch_name})" for device in self._devices), f"torch {environment['torch']}"]
         if "driver" in environment:
             facts.append(f"driver {environment['driver']}")
@@ -374,6 +387,8 @@ class _Session:
         """Keep what there is, and say how to go on."""
         words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
         start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
+        if files := os.environ.get(third_party.FILES):
+            start = ["env", f"{third_party.FILES}={files}", *start]
         command = shlex.join([*start, *words])
         done, total = len(self._done), len(self._plan.comparisons)
         print(
