@@ -260,8 +260,9 @@ function drawRoofline(body, rows, chosen) {
     add(svg, 'text', { class: 'roof-label', x: box.right + 6, y: y(tflops) + 11 }, `${formatNumber(tflops)} TFLOP/s`);
   }
   if (drawn.length && bandwidth) {
-    const left = Math.max(x.low, y.low / bandwidth) * 1.25;
-    add(svg, 'text', { class: 'roof-label', x: x(left), y: y(left * bandwidth) - 14, 'text-anchor': 'start' }, `${formatNumber(bandwidth)} TB/s`);
+    // Above the slope, where it leaves room to the left.
+    const left = Math.sqrt(Math.max(x.low, y.low / bandwidth) * (peak / bandwidth));
+    add(svg, 'text', { class: 'roof-label', x: x(left) - 6, y: y(left * bandwidth) - 6, 'text-anchor': 'end' }, `${formatNumber(bandwidth)} TB/s`);
   }
   followPointer(svg, placed);
   return true;
