@@ -79,9 +79,9 @@ def test_every_time_ratio_and_limit_is_the_records(shown) -> None:
                     assert agrees(numbers["clock_mhz"], stats.median(r.clock_mhz[measure]))
                 twin = prequantized_twin(r, group)
                 cost = metrics.quantization_cost(r, twin, measure) if twin else None
-                assert agrees(numbers.get("cost_seconds"), cost.median if cost else None)
-                assert agrees(numbers.get("cost_seconds_low"), cost.interval[0] if cost else None)
-                assert agrees(numbers.get("cost_seconds_high"), cost.interval[1] if cost else None)
+                assert agrees(numbers.get("quantization_cost_seconds"), cost.median if cost else None)
+                assert agrees(numbers.get("quantization_cost_seconds_low"), cost.interval[0] if cost else None)
+                assert agrees(numbers.get("quantization_cost_seconds_high"), cost.interval[1] if cost else None)
     assert row + 1 == len(one["rows"]["kernel"])
 
 

@@ -41,7 +41,7 @@ digit of 0 or 5 where digits were cut off. All digits of all numbers would make 
 
 AVERAGED = Context(prec=9, rounding=ROUND_05UP)
 """For the columns that the page forms means of."""
-AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads", "cost_seconds")
+AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads", "quantization_cost_seconds")
 
 
 def render(sets: Sequence[ResultSet]) -> str:
