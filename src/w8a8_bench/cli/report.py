@@ -15,6 +15,7 @@ from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.kernel import Status
 from w8a8_bench.report import REPORTS
 from w8a8_bench.report.sets import ResultSet, make_sets
+from w8a8_bench.text import one_line
 
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".csv": "csv", ".txt": "table"}
 """The format that a name of an output stands for, unless `--format` says another."""
@@ -65,10 +66,10 @@ def _read(paths: Sequence[Path], *, pool_gpus: bool) -> tuple[ResultSet, ...]:
     if not records:
         raise UsageError(f"{names}: no comparison is complete, so there is nothing to report")
     if not any(record.status is Status.OK for record in records):
-        first = next(record for record in records)
+        first = records[0]
         raise UsageError(
             f"{names}: none of {len(records)} cells is ok, so there is no time to report; the first is "
-            f"{first.status.value}: {first.reason}"
+            f"{first.status.value}: {one_line(first.reason)}"
         )
     return make_sets(results, pool_gpus=pool_gpus)
 

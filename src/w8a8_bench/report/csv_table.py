@@ -20,9 +20,14 @@ Fields = dict[str, object]
 
 def render(sets: Sequence[ResultSet]) -> str:
     """A line a cell, with a header. What is not known is empty; units stand in the names of columns."""
-    rows = [(one, row) for one in sets for group in make_rows(one) for row in group]
-    measures = measures_of([row.record for _, row in rows])
-    lines = [{**_what(one, row.record), **_times(row, measures)} for one, row in rows]
+    rows = [
+        (one, comparison.uuid, row)
+        for one in sets
+        for comparison, group in zip(one.comparisons, make_rows(one), strict=True)
+        for row in group
+    ]
+    measures = measures_of([row.record for _, _, row in rows])
+    lines = [{**_what(one, uuid, row.record), **_times(row, measures)} for one, uuid, row in rows]
     columns = dict.fromkeys(name for line in lines for name in line)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(columns), restval="", lineterminator="\n")
@@ -31,12 +36,12 @@ def render(sets: Sequence[ResultSet]) -> str:
     return out.getvalue()
 
 
-def _what(results: ResultSet, record: Record) -> Fields:
+def _what(results: ResultSet, uuid: str, record: Record) -> Fields:
     problem = record.problem
     labels: Mapping[str, str | int] = record.labels
     return {
         "device": results.device_name,
-        "uuid": record.device or results.devices[0].get("uuid", ""),
+        "uuid": uuid,
         "measured": results.headers[0].time,
         "files": " ".join(results.files),
         **{name: labels.get(name, "") for name in COMMON_LABELS},

@@ -23,11 +23,10 @@ from w8a8_bench.peaks import operations_per_clock
 from w8a8_bench.problem import Activations
 from w8a8_bench.record import Record
 from w8a8_bench.report import facts
-from w8a8_bench.report.cliffs import find_cliffs
 from w8a8_bench.report.layers import place
 from w8a8_bench.report.rows import NUMBERS, PARTS, Row, Times, make_rows, measures_of
 from w8a8_bench.report.sets import ResultSet
-from w8a8_bench.report.summary import is_16_bit, kernel_key
+from w8a8_bench.report.summary import cliffs_of, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
 
 Json = dict[str, object]
@@ -42,7 +41,7 @@ digit of 0 or 5 where digits were cut off. All digits of all numbers would make 
 
 AVERAGED = Context(prec=9, rounding=ROUND_05UP)
 """For the columns that the page forms means of."""
-AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads", "cost_seconds")
+AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads", "quantization_cost_seconds")
 
 
 def render(sets: Sequence[ResultSet]) -> str:
@@ -91,7 +90,7 @@ def set_data(results: ResultSet) -> Json:
     measures = measures_of(records)
     headline = measures[0] if measures else None
     index = {id(record): number for number, record in enumerate(records)}
-    cliffs = find_cliffs(records, headline)
+    cliffs = cliffs_of(results, headline)
     device = results.device
     emulated = any(EMULATED in record.flags and record.status is Status.OK for record in records)
     roofs = []

@@ -42,7 +42,7 @@ def place(ends: Sequence[ComparisonEnd]) -> tuple[tuple[Layer, ...], tuple[Place
     keys: dict[Hashable, int] = {}
     layers: list[Layer] = []
     places: list[Place] = []
-    several_tp = len({end.labels.get("tp") for end in ends}) > 1
+    several_tp = len({end.labels["tp"] for end in ends if "tp" in end.labels}) > 1
     for end in ends:
         shape = end.shape
         varying = alone.get((_labels(end), shape.n, shape.k), ("m",))

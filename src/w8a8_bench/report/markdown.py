@@ -9,10 +9,9 @@ from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.metrics import format_time
 from w8a8_bench.record import Record
 from w8a8_bench.report import facts
-from w8a8_bench.report.cliffs import find_cliffs
 from w8a8_bench.report.rows import Row
 from w8a8_bench.report.sets import ResultSet
-from w8a8_bench.report.summary import AS_FAST, Standing, Summary, geometric_mean, summarize
+from w8a8_bench.report.summary import AS_FAST, Standing, Summary, cliffs_of, geometric_mean, summarize
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE, NOTHING
 from w8a8_bench.text import one_line
 
@@ -179,9 +178,7 @@ def _scheme(record: Record) -> str:
 
 
 def _cliffs(results: ResultSet, summary: Summary) -> Lines:
-    cliffs = sorted(
-        find_cliffs(list(results.records), summary.measure), key=lambda cliff: cliff.ratio.median, reverse=True
-    )
+    cliffs = sorted(cliffs_of(results, summary.measure), key=lambda cliff: cliff.ratio.median, reverse=True)
     if not cliffs:
         return []
     rows = [

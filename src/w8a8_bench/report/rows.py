@@ -63,9 +63,9 @@ NUMBERS: Mapping[str, Callable[[Times], float | None]] = {
     "speedup_high": lambda times: _high(times.speedup.interval) if times.speedup else None,
     "percent_of_peak": lambda times: times.limit.of_peak,
     "percent_of_reads": lambda times: times.limit.of_reads,
-    "cost_seconds": lambda times: times.cost.median if times.cost else None,
-    "cost_seconds_low": lambda times: _low(times.cost.interval) if times.cost else None,
-    "cost_seconds_high": lambda times: _high(times.cost.interval) if times.cost else None,
+    "quantization_cost_seconds": lambda times: times.cost.median if times.cost else None,
+    "quantization_cost_seconds_low": lambda times: _low(times.cost.interval) if times.cost else None,
+    "quantization_cost_seconds_high": lambda times: _high(times.cost.interval) if times.cost else None,
 }
 """The columns of a measure, by the names that the page and CSV give them."""
 

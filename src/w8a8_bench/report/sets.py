@@ -25,10 +25,11 @@ Facts = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The records of one comparison and the line that closed it."""
+    """The records of one comparison, the line that closed it, and the UUID of its GPU; empty where it has none."""
 
     records: tuple[Record, ...]
     end: ComparisonEnd
+    uuid: str
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,13 @@ def _parts(results: Results) -> Iterator[tuple[RunHeader, Facts, list[Comparison
     start = 0
     for end, run in zip(results.ends, results.runs, strict=True):
         records = results.records[start : start + end.cells]
-        device = records[0].device if records else ""
-        parts.setdefault((run, device), []).append(Comparison(records, end))
+        uuid = records[0].device if records else ""
+        uuid = uuid or str(results.headers[run].device.get("uuid") or "")
+        parts.setdefault((run, uuid), []).append(Comparison(records, end, uuid))
         start += end.cells
     for (run, uuid), comparisons in parts.items():
         header = results.headers[run]
-        named = (device for device in header.devices if uuid and device.get("uuid") == uuid)
+        named = (device for device in header.devices if device.get("uuid") == uuid)
         yield header, next(named, header.device), comparisons
 
 
@@ -137,7 +139,7 @@ def _numbered(index: int, comparison: Comparison) -> Comparison:
     if comparison.end.index == index:
         return comparison
     records = tuple(replace(record, comparison=index) for record in comparison.records)
-    return Comparison(records, replace(comparison.end, index=index))
+    return replace(comparison, records=records, end=replace(comparison.end, index=index))
 
 
 def _cell(record: Record) -> tuple[object, ...]:

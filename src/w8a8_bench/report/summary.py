@@ -13,6 +13,7 @@ from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.metrics import BASELINE
 from w8a8_bench.names import KernelName
 from w8a8_bench.record import Record
+from w8a8_bench.report.cliffs import Cliff, find_cliffs
 from w8a8_bench.report.layers import Layer, Place, place
 from w8a8_bench.report.rows import Row, Times, make_rows, measures_of
 from w8a8_bench.report.sets import ResultSet
@@ -123,6 +124,14 @@ def summarize(results: ResultSet) -> Summary:
 def kernel_key(record: Record) -> Key:
     """What makes two records of one kernel: its text, and the operands, which the twin that casts does not name."""
     return record.text, record.problem.format
+
+
+def cliffs_of(results: ResultSet, measure: str | None) -> list[Cliff]:
+    """Cliffs of every GPU: two GPUs may differ by more than a cliff is."""
+    by_gpu: dict[str, list[Record]] = {}
+    for comparison in results.comparisons:
+        by_gpu.setdefault(comparison.uuid, []).extend(comparison.records)
+    return [cliff for records in by_gpu.values() for cliff in find_cliffs(records, measure)]
 
 
 def geometric_mean(values: Sequence[float]) -> float:

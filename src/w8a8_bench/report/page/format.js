@@ -14,7 +14,7 @@ function evenTie(rounded, exact) {
 function fixed(value, digits) {
   const rounded = value.toFixed(digits);
   if (!value.toFixed(digits + 1).endsWith('5')) return rounded;
-  return digits ? evenTie(rounded, value.toFixed(60)) : rounded;
+  return evenTie(rounded, value.toFixed(60));
 }
 
 function scientific(value, digits) {
@@ -33,12 +33,15 @@ function formatTime(seconds) {
   return `${seconds < 0 ? '-' : ''}${value} ${{ '0': 's', '-1': 'ms', '-2': 'us', '-3': 'ns' }[thousands]}`;
 }
 
-/* Four significant digits, zeros at the end left out. */
+/* Four significant digits, zeros at the end left out, as Python's `.4g` writes them. */
 function formatNumber(value) {
   if (value === 0) return '0';
   const [digits, exponent] = scientific(value, 3);
+  if (exponent < -4 || exponent >= 4) return Number(digits) + exponentText(exponent);
   return String(Number(`${digits}e${exponent}`));
 }
+
+const exponentText = (exponent) => `e${exponent < 0 ? '-' : '+'}${String(Math.abs(exponent)).padStart(2, '0')}`;
 
 const formatRatio = (value) => `${fixed(value, 2)}x`;
 const formatPercent = (value) => `${fixed(value, 0)}%`;
@@ -50,7 +53,7 @@ const formatDecibel = (value) => fixed(value, 1);
 function formatError(value) {
   if (typeof value === 'string') return value;
   const [digits, exponent] = scientific(value, 1);
-  return `${digits}e${exponent < 0 ? '-' : '+'}${String(Math.abs(exponent)).padStart(2, '0')}`;
+  return digits + exponentText(exponent);
 }
 
 function plural(count, one, many) {

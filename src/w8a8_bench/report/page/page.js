@@ -368,11 +368,11 @@ function fillKernel(cell, kernel) {
 function drawQuantization(rows, chosen) {
   const dynamic = rows.filter((row) => isOk(row) && current.kernels[kernelOf(row)].dynamic);
   if (!dynamic.length) return hideSection('quantization');
-  const known = dynamic.filter((row) => value(row, 'cost_seconds') !== null);
+  const known = dynamic.filter((row) => value(row, 'quantization_cost_seconds') !== null);
   const note = 'What quantizing the activations inside the timed region adds to the same kernel on activations that were quantized before, from samples of the same block. Quantization alone takes another time, since the GEMM after it finds A in the L2.';
   return section('quantization', 'Cost of quantizing activations', note, (body) => {
     if (!known.length) return add(body, 'p', { class: 'empty' }, 'No cost: the same kernels were not measured on prequantized activations beside these.');
-    const map = meansOf(known, (row) => (100 * value(row, 'cost_seconds')) / value(row, 'seconds'), (all) => all.reduce((a, b) => a + b, 0) / all.length);
+    const map = meansOf(known, (row) => (100 * value(row, 'quantization_cost_seconds')) / value(row, 'seconds'), (all) => all.reduce((a, b) => a + b, 0) / all.length);
     map.kernels.sort((a, b) => map.total(a).mean - map.total(b).mean);
     add(body, 'h3', {}, `Share of the whole time by kernel and ${axisName()}`);
     drawMap(body, {
@@ -463,7 +463,7 @@ function drawCells(rows) {
     number('±95%', 'half_width', formatHalf),
     ...(known('seconds', `${state.measure}_quant`) ? [number('quant', 'seconds', formatTime, `${state.measure}_quant`)] : []),
     ...(known('seconds', `${state.measure}_gemm`) ? [number('gemm', 'seconds', formatTime, `${state.measure}_gemm`)] : []),
-    ...(known('cost_seconds') ? [number('cost', 'cost_seconds', formatTime)] : []),
+    ...(known('quantization_cost_seconds') ? [number('cost', 'quantization_cost_seconds', formatTime)] : []),
     ...current.measures.filter((one) => one.name !== state.measure).map((one) => number(one.name, 'seconds', formatTime, one.name)),
     ...(known('clock_mhz') ? [number('MHz', 'clock_mhz', formatClock)] : []),
     ...(known('tflops') ? [number('TFLOP/s', 'tflops', formatNumber)] : []),

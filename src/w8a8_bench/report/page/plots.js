@@ -70,7 +70,7 @@ const CURVES = {
   tflops: { name: 'TFLOP/s', title: 'TFLOP/s', column: 'tflops', log: true, tick: tickNumber },
   speedup: { name: 'Speed-up', title: 'speed-up over bf16', column: 'speedup', low: 'speedup_low', high: 'speedup_high', tick: (v) => `${tickNumber(v)}x`, even: 1 },
   limit: { name: 'Percent of limit', title: 'percent of the limit', column: 'limit', tick: (v) => `${tickNumber(v)}%` },
-  cost: { name: 'Cost', title: 'time that quantization adds', column: 'cost_seconds', low: 'cost_seconds_low', high: 'cost_seconds_high', tick: (v) => (v === 0 ? '0' : v < 0 ? `-${tickTime(-v)}` : tickTime(v)), even: 0 },
+  cost: { name: 'Cost', title: 'time that quantization adds', column: 'quantization_cost_seconds', low: 'quantization_cost_seconds_low', high: 'quantization_cost_seconds_high', tick: (v) => (v === 0 ? '0' : v < 0 ? `-${tickTime(-v)}` : tickTime(v)), even: 0 },
 };
 
 /* Value and interval of a row on a curve. TFLOP/s and percent of the limit vary as one over the time. */
@@ -260,8 +260,9 @@ function drawRoofline(body, rows, chosen) {
     add(svg, 'text', { class: 'roof-label', x: box.right + 6, y: y(tflops) + 11 }, `${formatNumber(tflops)} TFLOP/s`);
   }
   if (drawn.length && bandwidth) {
-    const left = Math.max(x.low, y.low / bandwidth) * 1.25;
-    add(svg, 'text', { class: 'roof-label', x: x(left), y: y(left * bandwidth) - 14, 'text-anchor': 'start' }, `${formatNumber(bandwidth)} TB/s`);
+    // Above the slope, where it leaves room to the left.
+    const left = Math.sqrt(Math.max(x.low, y.low / bandwidth) * (peak / bandwidth));
+    add(svg, 'text', { class: 'roof-label', x: x(left) - 6, y: y(left * bandwidth) - 6, 'text-anchor': 'end' }, `${formatNumber(bandwidth)} TB/s`);
   }
   followPointer(svg, placed);
   return true;

@@ -1,0 +1,185 @@
+"""What `report` writes of a made-up sweep, as it stands in the files beside this one, and what it refuses.
+
+After a change that is meant, write them anew with `UPDATE_GOLDEN=1 python -m pytest tests/golden`, and read the diff.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_results import end, record
+from made_sweep import LAYERS, header, lines, made_sweep
+from test_cli_output import assert_golden
+
+from w8a8_bench import stats, store
+from w8a8_bench.kernel import Status
+from w8a8_bench.metrics import BASELINE
+from w8a8_bench.report import REPORTS, markdown
+from w8a8_bench.report.sets import make_sets
+from w8a8_bench.store import Results
+
+FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
+
+
+def write(path: Path, results: Results) -> str:
+    path.write_text("".join(f"{line}\n" for line in lines(results)))
+    return path.name
+
+
+@pytest.fixture
+def made(tmp_path) -> str:
+    """A results file in the directory that `cli` runs in."""
+    return write(tmp_path / "made.jsonl", made_sweep(LAYERS[:2], tokens=(1, 17, 64)))
+
+
+@pytest.mark.parametrize("format_", ["markdown", "csv", "table"])
+def test_text_reports_read_as_recorded(cli, tmp_path, made, format_):
+    result = cli("report", made, "--format", format_)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_golden(f"report_{format_}", result.stdout)
+    assert [path.name for path in tmp_path.iterdir()] == [made]
+
+
+def test_help_reads_as_recorded(cli):
+    assert_golden("help_report", cli("report", "--help").stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("a.html", "<!doctype html>"), ("a.md", "## W8A8"), ("a.csv", "device,uuid"), ("a.txt", "m=1 n=")],
+)
+def test_the_name_of_the_output_says_its_format(cli, tmp_path, made, name, begins):
+    result = cli("report", made, "-o", name)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}: 84 cells\n", "")
+    assert (tmp_path / name).read_text().startswith(begins)
+
+
+def test_without_a_name_the_page_is_report_html_and_is_written_anew(cli, tmp_path, made):
+    (tmp_path / "report.html").write_text("old")
+    assert cli("report", made).stdout == "report.html: 84 cells\n"
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and page.endswith("</html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [made, "report.html"]
+
+
+def test_a_link_goes_on_pointing_where_it_did(cli, tmp_path, made):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "latest.html").symlink_to(tmp_path / "kept/report.html")
+    assert cli("report", made, "-o", "latest.html").returncode == 0
+    assert (tmp_path / "latest.html").is_symlink()
+    assert (tmp_path / "kept/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_gzipped_files_and_files_of_several_gpus_are_read_together(cli, tmp_path, made):
+    other = "".join(f"{line}\n" for line in lines(made_sweep(LAYERS[2:3], tokens=(1,), uuid="GPU-9")))
+    (tmp_path / "other.jsonl.gz").write_bytes(gzip.compress(other.encode()))
+    result = cli("report", made, "other.jsonl.gz", "-o", "both.html")
+    assert result.stdout == "both.html: 98 cells in 2 sets, which are kept apart\n"
+    pooled = cli("report", made, "other.jsonl.gz", "--pool-gpus", "-o", "both.html")
+    assert pooled.stdout == "both.html: 98 cells\n"
+
+
+def test_a_file_that_is_named_twice_is_read_once(cli, made):
+    assert cli("report", made, f"./{made}", "-o", "r.html").stdout == "r.html: 84 cells\n"
+
+
+def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cli, tmp_path, made):
+    whole = (tmp_path / made).read_text()
+    (tmp_path / made).write_text(whole[: len(whole) - 500])
+    result = cli("report", made, "--format", "markdown")
+    assert result.returncode == 0
+    said = result.stderr.splitlines()
+    assert said and all(line.startswith("warning: ") for line in said)
+    assert all(line.removeprefix("warning: ") in result.stdout for line in said)
+
+
+def only(status: Status) -> Results:
+    records = (replace(record(FP8), status=status, reason="needs sm_89", error=None),)
+    return Results((header(),), records, (end(records),), (), (0,), Path("x"))
+
+
+REFUSALS = {
+    "no_file": ("report",),
+    "missing": ("report", "nowhere.jsonl"),
+    "directory": ("report", "."),
+    "pickle": ("report", "old.pkl"),
+    "corrupt": ("report", "corrupt.jsonl"),
+    "empty": ("report", "empty.jsonl"),
+    "no_comparison": ("report", "begun.jsonl"),
+    "nothing_ok": ("report", "failed.jsonl"),
+    "out_is_a_directory": ("report", "made.jsonl", "-o", "."),
+    "out_is_empty": ("report", "made.jsonl", "-o", ""),
+    "out_is_an_input": ("report", "made.jsonl", "-o", "link.html"),
+    "out_is_a_name_of_results": ("report", "made.jsonl", "-o", "other.jsonl"),
+    "out_in_no_directory": ("report", "made.jsonl", "-o", "nowhere/report.html"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, name):
+    (tmp_path / "old.pkl").write_bytes(b"\x80\x04.")
+    (tmp_path / "corrupt.jsonl").write_text((tmp_path / made).read_text().replace('"status": "ok"', '"status": "fine"'))
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "begun.jsonl").write_text((tmp_path / made).read_text().partition("\n")[0] + "\n")
+    write(tmp_path / "failed.jsonl", only(Status.UNSUPPORTED))
+    (tmp_path / "link.html").symlink_to(tmp_path / made)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    result = cli(*REFUSALS[name])
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert_golden(f"error_report_{name}", result.stderr)
+
+
+def test_an_output_that_can_not_be_written_is_one_clear_line(cli, made):
+    result = cli("report", made, "-o", "/proc/report.html")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("w8a8-bench: error: --out /proc/report.html can't be written: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_csv_has_every_digit_of_every_time(tmp_path, made):
+    results = store.read(tmp_path / made)
+    rows = list(csv.DictReader(io.StringIO(REPORTS["csv"](make_sets([results])))))
+    assert len(rows) == len(results.records)
+    for row, r in zip(rows, results.records, strict=True):
+        assert (row["kernel"], row["status"], row["reason"]) == (r.kernel, r.status.value, r.reason)
+        assert tuple(int(row[size]) for size in "mnk") == (r.problem.shape.m, r.problem.shape.n, r.problem.shape.k)
+        if r.status is Status.OK:
+            low, high = stats.interval(r.samples["time_cold_l2"])
+            assert float(row["time_cold_l2_seconds"]) == stats.median(r.samples["time_cold_l2"])
+            assert (float(row["time_cold_l2_seconds_low"]), float(row["time_cold_l2_seconds_high"])) == (low, high)
+        else:
+            assert not any(value for name, value in row.items() if name.startswith("time_"))
+
+
+def test_markdown_fits_a_comment_and_says_what_it_leaves_out(monkeypatch):
+    assert markdown.MOST_CHARACTERS < 65_536, "what GitHub takes"
+    results = made_sweep(LAYERS[:2], tokens=(1, 17, 64))
+    whole = REPORTS["markdown"](make_sets([results]))
+    assert "<details>" in whole and "left out" not in whole
+    monkeypatch.setattr(markdown, "MOST_CHARACTERS", len(whole) - 1)
+    shorter = REPORTS["markdown"](make_sets([results]))
+    assert "The times of all cells are left out, for length" in shorter and "<details>" not in shorter
+    assert shorter.startswith(whole.partition("<details>")[0])
+    monkeypatch.setattr(markdown, "MOST_CHARACTERS", 1_000)
+    cut = REPORTS["markdown"](make_sets([results]))
+    assert len(cut) < 1_100 and "Cut off here" in cut
+
+
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", "a|b", "`tick`", "@team #1", "two\nlines", "**bold**"])
+def test_text_of_records_is_no_markdown(evil):
+    base = record(BASELINE, *[1e-5] * 12, labels={"layer": evil})
+    failed = replace(base, kernel=evil, status=Status.FAILED, reason=evil, error=None)
+    results = Results((header(name=evil),), (base, failed), (end([base, failed]),), (evil,), (0,), Path("x.jsonl"))
+    text = REPORTS["markdown"](make_sets([results]))
+    outside = "".join(text.replace("\\|", "").replace("`` `tick` ``", "").split("`")[::2])
+    assert evil.replace("\n", " ") not in outside
+    assert "alert" not in outside and "@team" not in outside
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in tables if line.startswith("| failed")} == {5}
