@@ -27,6 +27,9 @@ same (`stats.discoveries`)."""
 DEFAULT_THRESHOLD = 0.01
 """Less than this is no change: in two sweeps of the same code on an H200 all 280 cells agree within it."""
 
+LARGEST_REACH = math.log(1000)
+"""An interval that reaches farther on either side says nothing."""
+
 
 class Verdict(str, Enum):
     """Of a cell's time: changed; not changed by as much as the threshold, by two one-sided tests; or neither shown."""
@@ -39,7 +42,8 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Timed:
-    """A cell that both runs timed. `interval` is the 95% interval of this ratio alone; None for too few samples."""
+    """A cell that both runs timed. `interval` is the 95% interval of this ratio alone; None for too few samples, or
+    samples too far apart."""
 
     shift: Shift
     interval: Interval | None
@@ -71,11 +75,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Mean:
-    """Geometric mean of new over base, with its 95% interval."""
+    """Geometric mean of new over base of cells with enough samples for an interval, and its own 95% interval."""
 
     cells: int
     ratio: float
-    interval: Interval
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,10 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     timed = {id(one.new) for one in chain(*shifts)}
     untimed = [cell for cell in records if id(cell[1]) not in timed]
     changes = [Change(base, new) for base, new in untimed if base.status is not new.status]
-    cells = dict.fromkeys(_cell(one) for one in chain(*shifts))
-    means = {cell: _mean([[s for s in within if _cell(s) == cell] for within in shifts], spread) for cell in cells}
+    placed = [(place, one) for place, within in enumerate(shifts) for one in within if one.samples]
+    by_cell: dict[str, list[tuple[int, Shift]]] = {}
+    for place, one in placed:
+        by_cell.setdefault(_cell(one), []).append((place, one))
     return Outcome(
         measure=measure,
         threshold=threshold,
@@ -159,8 +165,8 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         untimed=len(untimed) - len(changes),
         only_base=pairing.only_base,
         only_new=pairing.only_new,
-        mean=_mean(shifts, spread),
-        by_cell={cell: mean for cell, mean in means.items() if mean},
+        mean=_mean(placed, spread) if placed else None,
+        by_cell={cell: _mean(cells, spread) for cell, cells in by_cell.items()},
     )
 
 
@@ -194,16 +200,11 @@ def _tail(log: float, variance: Variance) -> float:
     return t_tail(log / math.sqrt(variance.value), variance.degrees)
 
 
-def _mean(shifts: Sequence[Sequence[Shift]], spread: Effects) -> Mean | None:
-    """Of the cells whose samples are enough for an interval."""
-    known = [[one for one in within if one.samples] for within in shifts]
-    logs = [one.log for one in chain(*known)]
-    if not logs:
-        return None
-    log = math.fsum(logs) / len(logs)
-    return Mean(len(logs), math.exp(log), _interval(log, spread.of_mean(known)))
+def _mean(placed: Sequence[tuple[int, Shift]], spread: Effects) -> Mean:
+    log = math.fsum(one.log for _, one in placed) / len(placed)
+    return Mean(len(placed), math.exp(log), _interval(log, spread.of_mean(placed)))
 
 
-def _interval(log: float, variance: Variance) -> Interval:
+def _interval(log: float, variance: Variance) -> Interval | None:
     reach = t_reach(variance)
-    return math.exp(log - reach), math.exp(log + reach)
+    return (math.exp(log - reach), math.exp(log + reach)) if reach <= LARGEST_REACH else None

@@ -19,6 +19,7 @@ from w8a8_bench.text import GAP, aligned, markdown, markdown_table, one_line
 
 CHANGED = (Verdict.SLOWER, Verdict.FASTER)
 NOTHING = "-"
+NO_INTERVAL = "no interval"
 CLOCK_MARGIN = 0.01
 """Two sweeps of the same code on an H200 differ by a tenth of it (root mean square over the cells)."""
 
@@ -129,7 +130,7 @@ def _kernels(outcome: Outcome) -> Table:
                 str(verdicts.total()),
                 *(str(verdicts[verdict]) for verdict in Verdict),
                 _ratio(mean.ratio) if mean else NOTHING,
-                _interval(mean.interval if mean else None),
+                _interval(mean.interval) if mean else NOTHING,
             )
         )
     header = ("kernel", "cells", *(verdict.value for verdict in Verdict), "new/base", "95% interval")
@@ -251,11 +252,11 @@ def _cells_of(number: int) -> str:
 
 
 def _ratio(ratio: float) -> str:
-    return f"{ratio:.4f}x"
+    return f"{ratio:.4f}x" if ratio < 1000 else f"{ratio:.3g}x"
 
 
 def _interval(interval: Interval | None) -> str:
-    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else NOTHING
+    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else NO_INTERVAL
 
 
 def _percent(share: float) -> str:

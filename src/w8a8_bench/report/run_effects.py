@@ -20,6 +20,7 @@ ratios to the baseline by 0.16%, since they hold the baseline's noise too. With 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -97,15 +98,14 @@ class Effects:
         common = self.anchors.get(shift.new.kernel, self.common)
         return total_variance([shift.samples, self.cell, common.shapes[shape]])
 
-    def of_mean(self, shifts: Sequence[Sequence[Shift]]) -> Variance:
-        """Of the mean of `shifts`, by shape: the effects of cells and shapes average out, that of the run does not."""
-        n = sum(map(len, shifts))
-        kernels = {one.new.kernel for within in shifts for one in within}
+    def of_mean(self, placed: Sequence[tuple[int, Shift]]) -> Variance:
+        """Of the mean of shifts with their shapes: the effects of cells and shapes average out, that of the run not."""
+        n = len(placed)
+        kernels = {one.new.kernel for _, one in placed}
         common = self.anchors.get(kernels.pop(), self.common) if len(kernels) == 1 else self.common
         parts = [common.run]
-        for within, shape in zip(shifts, common.shapes, strict=True):
-            parts.append(shape.scaled(len(within) / n))
-            parts += [part.scaled(1 / n) for one in within for part in (one.samples, self.cell) if part]
+        parts += [common.shapes[shape].scaled(cells / n) for shape, cells in Counter(s for s, _ in placed).items()]
+        parts += [part.scaled(1 / n) for _, one in placed for part in (one.samples, self.cell) if part]
         return total_variance(parts)
 
 
