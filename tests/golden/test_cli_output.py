@@ -24,6 +24,7 @@ RUNS = {
     "help_model_bench": ("model_bench", "--help"),
     "help_csv_bench": ("csv_bench", "--help"),
     "help_quick_bench": ("quick_bench", "--help"),
+    "help_compare": ("compare", "--help"),
     "help_list": ("list", "--help"),
     "help_doctor": ("doctor", "--help"),
     "list_kernels": ("list", "kernels"),
