@@ -27,6 +27,7 @@ RUNS = {
     "help_csv_bench": ("csv_bench", "--help"),
     "help_quick_bench": ("quick_bench", "--help"),
     "help_recommend": ("recommend", "--help"),
+    "help_compare": ("compare", "--help"),
     "help_list": ("list", "--help"),
     "help_doctor": ("doctor", "--help"),
     "list_kernels": ("list", "kernels"),

@@ -164,7 +164,7 @@ def _statuses(outcome: Outcome) -> Table:
         verdict = "worse" if change.worse else NOTHING
         reason = record.reason or change.base.reason
         rows.append((where, _cell(record), change.base.status.value, record.status.value, verdict, reason))
-    header = ("shape", "kernel", "base", "new", "", "reason")
+    header = ("shape", "kernel", "base", "new", "verdict", "reason")
     return Table("Statuses that changed", header, tuple(rows), left=tuple(range(6)), code=(1,))
 
 
@@ -176,7 +176,7 @@ def _lists(outcome: Outcome) -> Iterator[str]:
         if records:
             yield f"only in {side}: {_cells_of(len(records))}: {names}"
     if outcome.untimed:
-        yield f"timed in neither, for the same reason: {_cells_of(outcome.untimed)}"
+        yield f"timed in neither, with the same status: {_cells_of(outcome.untimed)}"
 
 
 def _notes(compared: Compared) -> Iterator[str]:
