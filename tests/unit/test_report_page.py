@@ -242,3 +242,12 @@ def test_twenty_thousand_records_are_under_ten_megabytes() -> None:
     page = html.render(make_sets([large_sweep(2_000)]))
     (one,) = page_data(page)["sets"]
     assert len(page.encode()) < 10e6 / 20_000 * len(one["rows"]["kernel"])
+
+
+def test_an_installed_package_has_the_files_of_the_page() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer")
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["w8a8_bench"]
+    package = ROOT / "src/w8a8_bench"
+    packed = {path.name for pattern in patterns for path in package.glob(pattern)}
+    assert {"page.html", *html.STYLES, *html.SCRIPTS} <= packed
+    assert {path.name for path in (package / "report/page").iterdir()} == {"page.html", *html.STYLES, *html.SCRIPTS}

@@ -144,14 +144,13 @@ function drawAxes(svg, { x, y, xTicks, yTicks, xTitle, yTitle, box, tickX = tick
   add(svg, 'text', { class: 'title', x: 0, y: box.top - 9 }, yTitle);
 }
 
-/* Columns of plots in `container`, and the width of one, so that text is drawn at its own size. */
-function gridOf(container, count) {
+/* Columns for so many plots, and the width of one, so that text is drawn at its own size. */
+function gridOf(count) {
   if (state.printing) return count > 1 ? { columns: 2, width: 340 } : { columns: 1, width: 700 };
-  const width = container.clientWidth || 900;
-  const most = Math.max(1, Math.floor((width + GAP) / (350 + GAP)));
+  const most = Math.max(1, Math.floor((state.width + GAP) / (350 + GAP)));
   // Four plots in rows of three leave a hole: two rows of two.
   const columns = count === 4 && most === 3 ? 2 : Math.max(1, Math.min(most, count));
-  return { columns, width: Math.max(280, (width - GAP * (columns - 1)) / columns) };
+  return { columns, width: Math.max(280, (state.width - GAP * (columns - 1)) / columns) };
 }
 
 const GAP = 22;

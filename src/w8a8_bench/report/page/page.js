@@ -18,6 +18,8 @@ const hideSection = (name) => {
 
 function draw() {
   tip.hide();
+  // Asked for once: between changes of the page, every question for a size lays all of it out anew.
+  state.width = document.querySelector('main').clientWidth;
   const { rows, withBaseline } = selectRows();
   const chosen = chosenKernels(withBaseline);
   drawHead();
@@ -189,8 +191,8 @@ function drawSpeedup(rows, withBaseline, chosen) {
   const what = hasBaseline() ? 'Speed-up over bf16' : 'Speed beside the fastest kernel of each shape';
   const note = [
     `${several ? 'Geometric mean over the selected layers' : 'Ratio of samples of the same block'}, by ${axisName()}.`,
-    ` A kernel without a time at every shape stands below and says at how many it has one.`,
-    ' The letters name the kernels below; click one to draw it in color or in grey.',
+    ' Kernels without a time at every shape stand below, with the number of theirs.',
+    ' A click on a letter draws its kernel in color or in grey.',
   ];
   if (!hasBaseline()) note.unshift('These records have no bf16 baseline. ');
   return section('speedup', what, note, (body) => drawMap(body, {

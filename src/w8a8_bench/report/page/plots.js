@@ -76,7 +76,6 @@ const CURVES = {
 /* Value and interval of a row on a curve. TFLOP/s and percent of the limit vary as one over the time. */
 function pointOf(row, curve) {
   const middle = value(row, curve.column);
-  if (middle === null) return null;
   if (curve.low) return { row, x: xOf(row), y: middle, low: value(row, curve.low), high: value(row, curve.high) };
   const [seconds, low, high] = ['seconds', 'seconds_low', 'seconds_high'].map((column) => value(row, column));
   const known = low !== null && low > 0 && high !== null;
@@ -85,19 +84,18 @@ function pointOf(row, curve) {
 
 /* A plot a layer: a curve a kernel. */
 function drawCurves(body, rows, curve, chosen, { marks = false } = {}) {
-  const byLayer = new Map();
-  for (const row of rows) {
-    const point = pointOf(row, curve);
-    if (!point) continue;
-    if (!byLayer.has(layerOf(row))) byLayer.set(layerOf(row), new Map());
-    const kernels = byLayer.get(layerOf(row));
-    if (!kernels.has(kernelOf(row))) kernels.set(kernelOf(row), []);
-    kernels.get(kernelOf(row)).push(point);
-  }
-  const layers = [...byLayer.keys()].sort((a, b) => a - b);
+  const drawable = rows.filter((row) => value(row, curve.column) !== null);
+  const layers = [...new Set(drawable.map(layerOf))].sort((a, b) => a - b);
   const shown = state.allLayers ? layers : layers.slice(0, MOST_PLOTS);
+  const byLayer = new Map(shown.map((layer) => [layer, new Map()]));
+  for (const row of drawable) {
+    const kernels = byLayer.get(layerOf(row));
+    if (!kernels) continue;
+    if (!kernels.has(kernelOf(row))) kernels.set(kernelOf(row), []);
+    kernels.get(kernelOf(row)).push(pointOf(row, curve));
+  }
   const plots = add(body, 'div', { class: 'plots' });
-  const { columns, width } = gridOf(plots, shown.length);
+  const { columns, width } = gridOf(shown.length);
   plots.style.setProperty('--columns', columns);
   for (const layer of shown) drawLayer(plots, layer, byLayer.get(layer), curve, chosen, width, marks);
   if (shown.length < layers.length) {
@@ -108,7 +106,6 @@ function drawCurves(body, rows, curve, chosen, { marks = false } = {}) {
     });
     add(more.parentNode, 'span', {}, `The first ${shown.length} are drawn; or choose one above.`);
   }
-  return layers.length;
 }
 
 const MOST_PLOTS = 12;
@@ -221,7 +218,7 @@ function drawRoofline(body, rows, chosen) {
   const drawn = [...new Map(roofs.filter((roof) => formats.has(roof.format)).map((roof) => [roof.tflops, []])).keys()]
     .map((tflops) => ({ tflops, names: roofs.filter((r) => r.tflops === tflops && formats.has(r.format)).map((r) => r.format) }));
   const figure = add(body, 'figure');
-  const { width } = gridOf(body, 1);
+  const { width } = gridOf(1);
   const height = Math.round(Math.max(300, Math.min(520, width * 0.5)));
   const box = { left: 46, right: width - (drawn.length ? 92 : 12), top: 24, bottom: height - 38 };
   const xs = points.map((p) => p.x);
@@ -271,7 +268,7 @@ function drawRoofline(body, rows, chosen) {
 /* A point a kernel: what its scheme keeps of the product, and how fast it is. */
 function drawAccuracy(body, points, chosen, measureOfSpeed) {
   const figure = add(body, 'figure');
-  const { width } = gridOf(body, 1);
+  const { width } = gridOf(1);
   const height = Math.round(Math.max(280, Math.min(420, width * 0.42)));
   const box = { left: 46, right: width - 30, top: 24, bottom: height - 38 };
   const spread = (values) => [Math.min(...values), Math.max(...values)];

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_results import END, HEADER, end, record
 from made_sweep import LAYERS, made_sweep
+from open_page import Page, start, why_not
 
 from w8a8_bench import metrics, stats, store
 from w8a8_bench.kernel import Status
@@ -24,6 +27,22 @@ COLD, HOT = "time_cold_l2", "time_hot_l2"
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 EVIL = "<script>alert(1)</script>"
 NOTHING = "–"
+
+
+if why := why_not():
+    pytest.skip(why, allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Any]:
+    driver = start(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path) -> Page:
+    return Page(browser, tmp_path / "report.html")
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,13 @@
-"""A headless Chromium for the tests of the page. Where one part of it is missing, they are skipped and say so."""
+"""A report that is open in a headless Chromium: how it is looked at, and what it takes to have one."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from w8a8_bench.report import html
 from w8a8_bench.report.sets import make_sets
@@ -140,27 +138,26 @@ class Page:
         return self._path.as_uri()
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory) -> Iterator[Any]:
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    missing = [] if chromium else [BROWSERS[0]]
-    missing += [] if shutil.which(DRIVER) else [DRIVER]
-    missing += [] if importlib.util.find_spec("selenium") else ["selenium"]
-    if missing:
-        pytest.skip(f"the page is not tested in a browser: {', '.join(missing)} not found")
+def start(profile: Path) -> Any:
+    """A driver of a browser that knows nothing yet and keeps what it is told in `profile`."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    options.binary_location = _chromium()
+    for option in (*OPTIONS, f"--user-data-dir={profile}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which(DRIVER)))
-    yield driver
-    driver.quit()
+    return webdriver.Chrome(options=options, service=Service(shutil.which(DRIVER)))
 
 
-@pytest.fixture
-def page(browser, tmp_path) -> Page:
-    return Page(browser, tmp_path / "report.html")
+def why_not() -> str | None:
+    """What is missing for a browser, as the reason to skip its tests."""
+    missing = [] if _chromium() else [BROWSERS[0]]
+    missing += [] if shutil.which(DRIVER) else [DRIVER]
+    missing += [] if importlib.util.find_spec("selenium") else ["selenium"]
+    return f"the page of a report is not tested in a browser: there is no {', no '.join(missing)}" if missing else None
+
+
+def _chromium() -> str | None:
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
