@@ -6,5 +6,6 @@ from collections.abc import Callable, Sequence
 
 from w8a8_bench.record import Record
 from w8a8_bench.report.table import render as render_table
+from w8a8_bench.report.table import render_schemes
 
-REPORTS: dict[str, Callable[[Sequence[Record]], str]] = {"table": render_table}
+REPORTS: dict[str, Callable[[Sequence[Record]], str]] = {"table": render_table, "schemes": render_schemes}
