@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from w8a8_bench.names import cell_text
-from w8a8_bench.problem import GemmShape, Problem
+from w8a8_bench.problem import GemmShape, Problem, Scaling
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,21 @@ class Comparison:
             raise ValueError("comparison: expected shape and labels as objects and cells as a list")
         where = LabelledShape(GemmShape(**{name: int(shape[name]) for name in ("m", "n", "k")}), dict(labels))
         return cls(int(str(data["index"])), where, tuple(Cell.from_json(cell) for cell in cells))
+
+
+class OfKernel(Protocol):
+    """A cell, planned or measured."""
+
+    @property
+    def kernel(self) -> str: ...
+
+    @property
+    def problem(self) -> Problem: ...
+
+
+def is_grid(cells: Iterable[OfKernel]) -> bool:
+    """Whether a kernel stands under several schemes: then it is schemes that are compared, and not kernels alone."""
+    schemes: dict[str, set[Scaling | None]] = {}
+    for cell in cells:
+        schemes.setdefault(cell.kernel, set()).add(cell.problem.scaling)
+    return any(len(several) > 1 for several in schemes.values())

@@ -200,9 +200,9 @@ class _ComparisonRun:
         self._judge_schemes(own)
 
     def _judge_schemes(self, own: OperandFactory) -> None:
-        """The accuracy of each scheme, once for all cells that share it, where cells are left and time for it."""
+        """The accuracy of each scheme, once for all cells that share it, where a cell is left to be timed."""
         schemes = [scheme for scheme in (scheme_of(run.cell.problem) for run in self._runs) if scheme]
-        deadline = self._budget.deadline(0.5)
+        deadline = self._budget.deadline(1.0)
         if not schemes or not self._alive() or (deadline is not None and time.perf_counter() > deadline):
             return
         try:

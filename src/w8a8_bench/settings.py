@@ -47,6 +47,18 @@ RIGORS: Mapping[str, Rigor] = MappingProxyType(
 
 DEFAULT_RIGOR = "standard"
 DEFAULT_DUTY = 0.5
+
+DEFAULT_BUDGET_S = 60.0
+CELL_BUDGET_S = 1.0
+"""A GPU rests as long as it works, so that a sample of 5 ms takes 10 ms: 40 blocks of a cell and of its two parts, with
+activations quantized inside, take 1.2 s, and most cells have no parts and settle sooner."""
+
+
+def default_budget_s(cells: int) -> float:
+    """Wall time of a comparison: more where there are more cells than its usual time holds."""
+    return max(DEFAULT_BUDGET_S, CELL_BUDGET_S * cells)
+
+
 DEFAULT_STEP_LIMIT_S = 120.0
 
 

@@ -58,6 +58,12 @@ RUNS = {
         *("--dtype", "fp8", *CPU, *SQUARE, "--activations", "prequantized", "dynamic"),
         *ONE_FP8,
     ),
+    "grid": (
+        *("--dtype", "int8", "fp8", *CPU, *SQUARE, "--schemes", "all", "--activations", "dynamic", "static"),
+        *("--rigor", "quick", "--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm"),
+        *("pytorch_i8_i8_bf16_scaled_mm_azp_pt", "pytorch_fp8_fp8_bf16_scaled_mm"),
+        *("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", "cutlass_i8_i8_bf16_scaled_mm_azp"),
+    ),
 }
 
 ERRORS = {
@@ -173,7 +179,8 @@ def mask(text: str) -> str:
         line = re.sub(r"^took [\d.]+ s: .*", lambda took: re.sub(r"-?\d+(\.\d+)?", "#", took[0]), line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
         if "|" in line or "±" in line or re.search(r"\b(ok|unsupported|skipped)\b", line):
-            line = re.sub(r"(?<![\w=-])±?\d+(\.\d+)?(e[-+]?\d+)?(%| ?(us|ms|ns|s|x)\b)?(?![\w)])", "#", line)
+            line = re.sub(r"(?<= )[+-]\d+(\.\d+)? [mun]?s( ±[\d.]+)?", "#", line)  # a difference of times
+            line = re.sub(r"(?<![\w=\[-])±?\d+(\.\d+)?(e[-+]?\d+)?(%| ?(us|ms|ns|s|x)\b)?(?![\w)])", "#", line)
             line = re.sub(r" - |unsettled,? ?", " # ", line)
             line = re.sub(r"(\s*#)+", " #", line)
         line = re.sub(r"-{5,}", "-----", line)

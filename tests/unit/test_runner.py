@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -215,9 +216,19 @@ def test_an_accuracy_that_can_not_be_found_costs_no_cell_and_is_not_hidden(monke
 
 
 def test_no_accuracy_is_found_without_time_or_a_cell_that_wants_it(monkeypatch):
-    monkeypatch.setattr(runner, "scheme_sqnr_db", lambda *given, **named: raise_(AssertionError("was asked")))
-    late = Settings(stop=QUICK.stop, budget_s=1e-9)
+    asked = []
+    monkeypatch.setattr(runner, "scheme_sqnr_db", lambda *given, **named: asked.append(given) or {})
     refused = comparison("cutlass_i8_i8_bf16_scaled_mm")
-    for what, settings in ((comparison(BASELINE), QUICK), (refused, QUICK), (comparison(GOOD), late)):
-        (record,), _ = run_comparison(what, CPU, settings)
-        assert (record.scheme_sqnr_db, "SQNR" in record.reason) == ({}, False)
+    for what in (comparison(BASELINE), refused):
+        run_comparison(what, CPU, QUICK)
+    assert asked == []
+    clock = [0.0]
+
+    def slow(operands, calls):
+        clock[0] += 100.0
+
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for budget_s, times in ((10.0, 0), (1000.0, 1)):
+        settings = Settings(stop=QUICK.stop, budget_s=budget_s)
+        (record,), _ = run_comparison(comparison(GOOD), CPU, settings, kernels=lambda name: Planted(name, slow))
+        assert (record.status, len(asked)) == (Status.OK, times), "checked, but the check took the whole budget"

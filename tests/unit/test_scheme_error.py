@@ -129,6 +129,12 @@ def test_scales_are_of_the_whole_operand_though_few_rows_are_looked_at(side: str
         assert sqnr(x, w, Format.FP8, BLOCKWISE) == pytest.approx(10 * math.log10(12), abs=1)
 
 
+def test_a_sampled_row_has_its_own_zero_point() -> None:
+    x, w = normal(300, 256, 1) + 4, normal(64, 256, 2)
+    x[64:] -= 8  # under the zero point of a row above zero, all of these would saturate
+    assert sqnr(x, w, Format.INT8, azp=Azp.TOKEN) > 30
+
+
 def test_a_sampled_column_has_the_scale_of_its_own_block() -> None:
     x, w = normal(8, 128, 1), normal(1024, 128, 2)
     for block in range(8):

@@ -9,7 +9,7 @@ import pytest
 
 from w8a8_bench.data import Data
 from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer
-from w8a8_bench.settings import DEFAULT_RIGOR, RIGORS, Settings, StopRule
+from w8a8_bench.settings import DEFAULT_RIGOR, RIGORS, Settings, StopRule, default_budget_s
 
 FULL = Settings(
     seed=7,
@@ -45,6 +45,10 @@ def test_without_the_profiler_or_with_it_alone_one_pass_is_enough(measures) -> N
 def test_the_headline_of_settings_is_the_first_measure_by_precedence() -> None:
     assert replace(FULL, measures=(TIME_KERNEL, TIME_HOT, TIME_COLD)).headline == TIME_COLD
     assert [one.headline for one in FULL.passes()] == [TIME_COLD, TIME_KERNEL]
+
+
+def test_a_grid_of_many_cells_has_more_time_by_default() -> None:
+    assert [default_budget_s(cells) for cells in (0, 12, 60, 170)] == [60, 60, 60, 170]
 
 
 def test_rigors_are_those_that_the_documents_promise() -> None:

@@ -8,8 +8,8 @@ from made_results import LABELS, end, record
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.metrics import BASELINE
-from w8a8_bench.problem import Activations, GemmShape
-from w8a8_bench.report.table import EMULATED_NOTE, render
+from w8a8_bench.problem import BLOCKWISE, Activations, GemmShape, Scaling
+from w8a8_bench.report.table import EMULATED_NOTE, render, render_schemes
 
 INT8, FP8 = "pytorch_i8_i8_bf16_scaled_mm", "pytorch_fp8_fp8_bf16_scaled_mm"
 SHAPE = GemmShape(m=16, n=64, k=32)
@@ -77,6 +77,141 @@ def test_parts_of_dynamic_activations_have_columns_of_their_own() -> None:
     assert row(text, f"{INT8}[dynamic]")[:7] == ["3.000", "us", "-", "1.000", "us", "2.000", "us"]
     assert row(text, BASELINE)[:5] == ["4.000", "us", "±0.00%", "-", "-"]
     assert "quant" not in render([BASE])
+
+
+def dynamic_and_twin(scheme="tensor-w-tensor-a", *, comparison=0, extra=1.5e-6, kernel=INT8):
+    """A kernel quantizing inside the timed region, and on activations quantized beforehand."""
+    twin = made(kernel, *[2e-6] * 6, comparison=comparison)
+    scaling = Scaling.parse(scheme)
+    twin = replace(twin, problem=replace(twin.problem, scaling=scaling))
+    inside = replace(twin, problem=replace(twin.problem, activations=Activations.DYNAMIC))
+    return twin, replace(inside, samples={"time_host": (2e-6 + extra,) * 6})
+
+
+def test_what_quantizing_costs_is_over_the_twin_of_the_same_scheme_and_shape() -> None:
+    twin, dynamic = dynamic_and_twin()
+    decoy, _ = dynamic_and_twin("tensor-w-token-a")
+    decoy = replace(decoy, samples={"time_host": (1e-6,) * 6})
+    other = replace(decoy, problem=twin.problem, comparison=1, labels={"note": "x"})
+    text = render([BASE, decoy, twin, dynamic, other])
+    assert header(text)[:4] == ["kernel", "median", "±95%", "quantizing"]
+    assert row(text, f"{INT8}[dynamic]")[:6] == ["3.500", "us", "±0.00%", "+1.500", "us", "±0.000"]
+    assert row(text, BASELINE)[3] == "-"
+    assert "quantizing" not in render([BASE, dynamic]), "without its twin the cost is not known"
+
+
+def test_accuracy_of_schemes_is_shown_where_schemes_or_formats_are_compared() -> None:
+    exact, coarse = {"normal": 39.25, "outliers": 17.0}, {"normal": 28.5}
+    int8, fp8 = replace(FAST, scheme_sqnr_db=exact), made(FP8, 2e-6, scheme_sqnr_db=coarse)
+    text = render([BASE, int8, fp8])
+    assert " ".join(header(text)[4:]) == "vs bf16 error SQNR status reason", "outliers are known of one scheme only"
+    assert row(text, INT8)[-3:] == ["39.2", "dB", "ok"]
+    assert row(text, BASELINE)[-2:] == ["-", "ok"]
+    both = render([BASE, int8, replace(fp8, scheme_sqnr_db={"normal": 28.5, "outliers": 28.0})])
+    assert " ".join(header(both)[6:9]) == "error SQNR outliers"
+    assert row(both, INT8)[-5:] == ["39.2", "dB", "17.0", "dB", "ok"]
+    assert "SQNR" not in render([BASE, int8, replace(int8, kernel=INT8 + "_bias")]), "one scheme: nothing to compare"
+    assert "SQNR" not in render([BASE, int8, replace(fp8, status=Status.UNSUPPORTED, samples={})])
+
+
+def grid() -> list:
+    """Two kernels of either format under two schemes, sorted by kernel as a plan is, and a kernel that refuses both."""
+    records = [BASE]
+    for kernel in (INT8, FP8):
+        for scheme in ("tensor-w-tensor-a", "channel-w-token-a"):
+            records += dynamic_and_twin(scheme, kernel=kernel, extra=1e-6 if kernel == INT8 else 3e-6)
+    refused = [replace(r, kernel=CUTLASS, status=Status.UNSUPPORTED, reason="no sm_90") for r in records[1:5]]
+    return [*records, *refused]
+
+
+CUTLASS = "cutlass_i8_i8_bf16_scaled_mm"
+
+
+def test_a_grid_is_sorted_by_scheme_then_format_and_its_refusals_stand_together_at_the_end() -> None:
+    lines = render(grid()).splitlines()
+    assert [line.split()[0] if not line.startswith("--") else line for line in lines[2:]] == [
+        BASELINE,
+        "-- tensor-w-tensor-a",
+        INT8,
+        f"{INT8}[dynamic]",
+        FP8,
+        f"{FP8}[dynamic]",
+        "-- channel-w-token-a",
+        f"{INT8}[channel-w-token-a]",
+        f"{INT8}[channel-w-token-a,dynamic]",
+        f"{FP8}[channel-w-token-a]",
+        f"{FP8}[channel-w-token-a,dynamic]",
+        "-- unsupported",
+        f"{CUTLASS}[4",
+    ]
+    assert lines[-1].split()[1] == "cells]"
+    assert lines[-1].endswith("unsupported  no sm_90")
+
+
+def test_refusals_for_different_reasons_are_rows_of_their_own() -> None:
+    *records, one, two, three, four = grid()
+    text = render([*records, one, two, three, replace(four, reason="k=3")])
+    assert [line.split("  ")[0] for line in text.splitlines()[-2:]] == [
+        f"{CUTLASS}[3 cells]",
+        f"{CUTLASS}[channel-w-token-a,dynamic]",
+    ]
+
+
+def test_a_run_of_the_default_schemes_keeps_its_order_and_a_row_a_cell() -> None:
+    refused = [replace(REFUSED, problem=replace(REFUSED.problem, activations=kind)) for kind in Activations]
+    lines = render([BASE, *refused, FAST]).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [BASELINE, FP8, f"{FP8}[dynamic]", f"{FP8}[static]", INT8]
+
+
+def schemes_of(records) -> list[list[str]]:
+    return [line.split() for line in render_schemes(records).splitlines()[2:]]
+
+
+def test_the_fastest_kernel_of_each_combination_is_a_line_by_where_activations_are_quantized() -> None:
+    ratios = {"normal": 39.0, "outliers": 20.0}
+    records = [replace(record, scheme_sqnr_db=ratios if record.kernel == INT8 else {}) for record in grid()]
+    slow = [replace(r, kernel=INT8.replace("pytorch", "vllm"), samples={"time_host": (9e-6,) * 6}) for r in records]
+    text = render_schemes([*slow[1:3], *records])
+    assert text.splitlines()[0] == "fastest by scheme  m=16 n=64 k=32  time_host"
+    assert " ".join(text.splitlines()[1].split()) == (
+        "activations scheme format zero point median ±95% vs bf16 quantizing SQNR outliers kernel"
+    )
+    first, *others = [line.split() for line in text.splitlines()[2:]]
+    assert first == ["-", "-", "bf16", "-", "4.000", "us", "±0.00%", "1.00x", "-", "-", "-", BASELINE]
+    assert [(line[0], line[1], line[2]) for line in others] == [
+        (kind, scheme, fmt)
+        for kind in ("prequantized", "dynamic")
+        for scheme in ("tensor-w-tensor-a", "channel-w-token-a")
+        for fmt in ("int8", "fp8")
+    ]
+    assert others[4] == [
+        *("dynamic", "tensor-w-tensor-a", "int8", "none", "3.000", "us", "±0.00%", "1.33x"),
+        *("+1.000", "us", "±0.000", "39.0", "dB", "20.0", "dB", INT8),
+    ]
+    assert [line[-1] for line in others] == [INT8, FP8] * 4, "the slower one, the refused and other data are not shown"
+
+
+def test_a_bias_competes_only_where_every_kernel_has_one() -> None:
+    plain, _ = dynamic_and_twin()
+    biased = replace(plain, kernel=INT8 + "_bias", problem=replace(plain.problem, bias=True))
+    biased = replace(biased, samples={"time_host": (1e-6,) * 6})
+    assert [line[-1] for line in schemes_of([plain, biased])] == [INT8]
+    assert [line[-1] for line in schemes_of([biased, replace(plain, status=Status.SKIPPED)])] == [INT8 + "_bias"]
+
+
+def test_a_combination_that_no_kernel_computed_says_why_and_one_without_meaning_is_no_line() -> None:
+    plain, _ = dynamic_and_twin()
+    refused = replace(plain, status=Status.UNSUPPORTED, samples={}, scheme_sqnr_db={"normal": 30.0})
+    illegal = replace(refused, problem=replace(refused.problem, scaling=BLOCKWISE))
+    assert schemes_of([refused, illegal]) == [
+        ["prequantized", "tensor-w-tensor-a", "int8", "none", "-", "-", "-", "30.0", "dB", "none:", "unsupported"]
+    ]
+    assert render_schemes([]) == ""
+
+
+def test_emulated_fp8_is_called_so_where_it_is_the_fastest() -> None:
+    ((*_, kernel, note),) = schemes_of([made(FP8, 1e-6, flags=("emulated",))])
+    assert (kernel, note) == (FP8, "(emulated)")
 
 
 def test_emulated_fp8_is_never_shown_without_saying_so() -> None:

@@ -20,7 +20,14 @@ from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS
 from w8a8_bench.measures import REQUESTS, Timer
 from w8a8_bench.problem import Activations
-from w8a8_bench.settings import DEFAULT_DUTY, DEFAULT_RIGOR, DEFAULT_STEP_LIMIT_S, RIGORS
+from w8a8_bench.settings import (
+    CELL_BUDGET_S,
+    DEFAULT_BUDGET_S,
+    DEFAULT_DUTY,
+    DEFAULT_RIGOR,
+    DEFAULT_STEP_LIMIT_S,
+    RIGORS,
+)
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 
@@ -48,7 +55,6 @@ broken, or the sweep could not be finished (full disk, lost device); 130 interru
 BATCH_SIZES = (1, 16, 32, 64, 128, 256, 512)
 TP_SIZES = (1,)
 
-DEFAULT_BUDGET_S = 60.0
 DEFAULT_THRESHOLD_PERCENT = 1.0
 
 
@@ -168,14 +174,17 @@ def _sweep_options() -> _Parser:
         "--providers", nargs="+", metavar="NAME", help="providers of `list providers`, all their kernels (default: all)"
     )
     shared.add_argument(
-        "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: the kernel's)"
+        "--schemes",
+        nargs="+",
+        metavar="SCHEME",
+        help="schemes of `list schemes`, or all: every legal combination (default: the kernel's)",
     )
     shared.add_argument(
         "--activations",
         nargs="+",
         default=[Activations.PREQUANTIZED.value],
         metavar="KIND",
-        help="prequantized (default), or quantized inside the timed region: dynamic, static",
+        help="prequantized (default); dynamic, static: quantized inside the timed region, and prequantized beside it",
     )
     _add_device(shared)
     shared.add_argument(
@@ -216,9 +225,9 @@ def _sweep_options() -> _Parser:
     shared.add_argument(
         "--budget",
         type=float,
-        default=DEFAULT_BUDGET_S,
         metavar="SECONDS",
-        help=f"wall time for one shape in a process; what is left is skipped; 0: none (default: {DEFAULT_BUDGET_S:g})",
+        help="wall time for one shape in a process; what is left is skipped; 0: none (default: "
+        f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} a cell where that is more)",
     )
     shared.add_argument(
         "--step-limit",

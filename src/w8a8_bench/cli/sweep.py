@@ -21,17 +21,17 @@ from w8a8_bench import store
 from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
 from w8a8_bench.cli.progress import Progress
-from w8a8_bench.comparison import Comparison, LabelledShape
+from w8a8_bench.comparison import Comparison, LabelledShape, is_grid
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
-from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
+from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
 from w8a8_bench.providers import registry, third_party
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
-from w8a8_bench.report.table import render
-from w8a8_bench.settings import RIGORS, Settings
+from w8a8_bench.report.table import render, render_schemes
+from w8a8_bench.settings import RIGORS, Settings, default_budget_s
 from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
@@ -41,6 +41,9 @@ from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
 from w8a8_bench.sweep.survive import refuse_too_large
 from w8a8_bench.sweep.team import Finished, Team
 from w8a8_bench.sweep.worker import NO_TORCH
+
+ALL = "all"
+"""Of `--schemes`: every combination that has a meaning."""
 
 QUICK_SQUARES = (256, 512, 1024)
 QUICK_LAYER = ("meta-llama/Llama-3.1-8B-Instruct", "o_proj", 16)
@@ -105,30 +108,41 @@ def _teams(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Team]:
 def _plan(args: argparse.Namespace) -> Plan:
     """Check every argument that needs no device; raises ValueError with one line for the first that is wrong."""
     formats = _formats(args)
-    if not 0 <= args.budget < math.inf:
+    if args.budget is not None and not 0 <= args.budget < math.inf:
         raise ValueError(f"--budget {args.budget:g}: expected seconds, or 0 for no limit")
     if not 0 <= args.step_limit < math.inf:
         raise ValueError(f"--step-limit {args.step_limit:g}: expected seconds, or 0 for no limit")
     _check_devices(args)
-    schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
+    everything = ALL in (args.schemes or ())
+    schemes = SCHEMES if everything else _schemes(args.schemes)
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
     kernels = registry.select(args.kernels, formats, _providers(args))
-    comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
+    comparisons = make_plan(
+        _shapes(args), kernels, formats, schemes=schemes, activations=activations, legal_only=everything
+    )
     rigor = RIGORS[args.rigor]
     if args.processes is not None and args.processes < 1:
         raise ValueError(f"--processes {args.processes}: expected at least 1")
     if not 0.01 <= args.duty <= 1:
         raise ValueError(f"--duty {args.duty:g}: expected a share of the time, 0.01 to 1")
+    most_cells = max((len(comparison.cells) for comparison in comparisons), default=0)
     settings = Settings(
         seed=args.seed,
         data=data,
-        budget_s=args.budget or None,
+        budget_s=default_budget_s(most_cells) if args.budget is None else args.budget or None,
         stop=rigor.stop,
         duty=args.duty,
         processes=args.processes or rigor.processes,
     )
     return Plan(args.command, formats, comparisons, settings, args.rigor)
+
+
+def _schemes(words: Sequence[str] | None) -> list[Scaling] | None:
+    try:
+        return [Scaling.parse(word) for word in words] if words else None
+    except ValueError as error:
+        raise ValueError(f"{error}, or {ALL}") from None
 
 
 def _check_devices(args: argparse.Namespace) -> None:
@@ -403,8 +417,12 @@ class _Session:
     def _print_comparison(self, result: Finished) -> None:
         from w8a8_bench import compat
 
-        print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
+        grid = is_grid(result.records)
+        if not grid:  # it takes a column a cell: at the end, one table a scheme
+            print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
         print(render(result.records, [result.end], self._devices[0]), flush=True)
+        if grid:
+            print(f"\n{render_schemes(result.records)}\n", flush=True)
 
     def _print_all(self) -> None:
         from w8a8_bench import compat
@@ -419,7 +437,7 @@ class _Session:
         skipped = sum(record.status is Status.SKIPPED and "budget" in record.reason for record in self._records)
         if skipped:
             cells = "1 cell was" if skipped == 1 else f"{skipped} cells were"
-            print(f"{cells} skipped: --budget {self._args.budget:g} s a shape was spent", file=sys.stderr)
+            print(f"{cells} skipped: --budget {self._plan.settings.budget_s:g} s a shape was spent", file=sys.stderr)
 
     def _print_costs(self) -> None:
         """Where the time of this sweep went, and the most device memory that it held."""
@@ -435,14 +453,21 @@ class _Session:
         print(f"took {whole:.1f} s: {', '.join(parts)} ({share:.0f}% not timing){held}")
 
     def _groups(self, dtypes: str) -> dict[str, list[Record]]:
-        """The final tables, titled as the original's: one a model and TP size, or one of everything."""
+        """The final tables, titled as the original's: one a model and TP size, or one of everything.
+
+        Of a grid one a scheme and kind of activations, each with the baselines; of one shape there is nothing to add.
+        """
         groups: dict[str, list[Record]] = {}
         for record in self._records:
             title = f"All Results {self._plan.command}-{dtypes}"
             if self._plan.command == "model_bench":
                 title = f"Results {dtypes} {record.labels['model']}-TP{record.labels['tp']}"
             groups.setdefault(title, []).append(record)
-        return groups
+        if not is_grid(self._records):
+            return groups
+        if len(self._plan.comparisons) == 1:
+            return {}
+        return {f"{title}, {part}": of for title, records in groups.items() for part, of in _by_scheme(records).items()}
 
     def _write_pickle(self) -> None:
         from w8a8_bench import compat
@@ -453,6 +478,18 @@ class _Session:
             raise store.StoreError(
                 f"{self._files.pickle} can't be written: {error.strerror}; {self._files.records} is safe"
             ) from None
+
+
+def _by_scheme(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each scheme and kind of activations that has a time, with the baselines before them."""
+    baselines = [record for record in records if record.problem.scaling is None]
+    parts: dict[str, list[Record]] = {}
+    for scheme in SCHEMES:
+        for kind in Activations:
+            of = [r for r in records if (r.problem.scaling, r.problem.activations) == (scheme, kind)]
+            if any(record.status is Status.OK for record in of):
+                parts[f"{scheme}, {kind.value}"] = [*baselines, *of]
+    return parts
 
 
 def _without_out(words: Sequence[str]) -> list[str]:

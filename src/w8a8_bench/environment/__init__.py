@@ -136,7 +136,8 @@ def _git_revision() -> str:
     if not (root / ".git").exists():
         return "not a git checkout"
     try:
-        git = ["git", "-C", str(root)]
+        # Without its optional lock: `status` killed while it holds that would leave the checkout locked.
+        git = ["git", "--no-optional-locks", "-C", str(root)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         status = subprocess.run(
             [*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True, timeout=10, check=True
