@@ -198,7 +198,7 @@ def results(
             own.append(record(kernel, *taken, comparison=index, shape=shape, status=status, reason=reason))
         records += own
         ends.append(replace(end(own), duplicate={}))
-    return Results((HEADER,), tuple(records), tuple(ends), ())
+    return Results((HEADER,), tuple(records), tuple(ends), (), (0,) * len(ends), Path("made.jsonl"))
 
 
 def verdicts(base: Results, new: Results, **options) -> set[Verdict]:
@@ -242,7 +242,7 @@ def test_several_processes_are_the_random_effect() -> None:
         blocks = tuple(range(24))
         taken = tuple(scale * (1 + (apart if b >= 12 else 0.0)) * (1 + 1e-4 * (b % 5)) for b in blocks)
         one = record(FP8, samples={"time_host": taken}, processes=(0,) * 12 + (1,) * 12)
-        return Results((HEADER,), (one,), (replace(end([one]), duplicate={}),), ())
+        return Results((HEADER,), (one,), (replace(end([one]), duplicate={}),), (), (0,), Path("made.jsonl"))
 
     assert verdicts(run(1e-5, 0.0), run(1.05e-5, 0.0)) == {Verdict.SLOWER}
     assert verdicts(run(1e-5, 0.05), run(1.05e-5, 0.05)) == {Verdict.INCONCLUSIVE}
@@ -312,7 +312,8 @@ def test_the_same_cell_twice_is_paired_in_order_and_labels_tell_cells_apart() ->
 
     def run(first: float, second: float, labels=({}, {})) -> Results:
         ones = [record(FP8, *[s] * 6, comparison=i, labels=labels[i]) for i, s in enumerate((first, second))]
-        return Results((HEADER,), tuple(ones), tuple(replace(end([one]), duplicate={}) for one in ones), ())
+        ends = tuple(replace(end([one]), duplicate={}) for one in ones)
+        return Results((HEADER,), tuple(ones), ends, (), (0,) * len(ends), Path("made.jsonl"))
 
     assert [t.ratio for t in judged(run(1e-5, 2e-5), run(2e-5, 2e-5)).timed] == pytest.approx([2.0, 1.0])
     named = run(1e-5, 2e-5, ({"layer": "a"}, {"layer": "b"}))

@@ -14,7 +14,6 @@ from itertools import chain
 
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import headline
-from w8a8_bench.names import KernelName
 from w8a8_bench.record import Record
 from w8a8_bench.report.pairing import Pairing, ShapePair
 from w8a8_bench.report.run_effects import Effects, Shift, effects, shift
@@ -175,7 +174,7 @@ def _measures(record: Record) -> set[str]:
 
 
 def _cell(one: Shift) -> str:
-    return KernelName.parse(one.new.kernel).text_for(one.new.problem)
+    return one.new.text
 
 
 def _verdicts(shifts: Sequence[Shift], variances: Sequence[Variance | None], threshold: float) -> list[Verdict]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from w8a8_bench import stats
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.metrics import format_time
-from w8a8_bench.names import KernelName
 from w8a8_bench.record import Record, RunHeader
 from w8a8_bench.report.compare import ERROR_RATE, Outcome, Shape, Timed, Verdict
 from w8a8_bench.report.conditions import Difference, anchored
@@ -244,7 +243,7 @@ def _harmless(rows: Iterable[Iterable[str]]) -> list[list[str]]:
 
 
 def _cell(record: Record) -> str:
-    return KernelName.parse(record.kernel).text_for(record.problem)
+    return record.text
 
 
 def _cells_of(number: int) -> str:
