@@ -54,5 +54,5 @@ setup-test:
 	@$(if $(INSTALL),$(INSTALL) --test)
 
 clean: ## remove the environment and the caches; results stay
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,8 +20,9 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment with `src/` on the path."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    """The caller's environment with `src/` on the path, and without the caller's own providers."""
+    own = {name: value for name, value in os.environ.items() if name != "W8A8_BENCH_PROVIDERS"}
+    return {**own, "PYTHONPATH": str(ROOT / "src")}
 
 
 @pytest.fixture

@@ -1,4 +1,15 @@
-"""The seam between the benchmark and what it measures: a kernel, what it answers, and what becomes of it."""
+"""The seam between the benchmark and what it measures: a kernel, what it answers, and what becomes of it.
+
+A provider is a module, of this package or anybody's (CONTRIBUTING.md shows one whole), with
+
+    KERNELS        names of its kernels by the grammar of `names`, in the order in which they run
+    ON_REQUEST     names of those that run only when named; may be left out
+    probe()        a `Probe`: its library's version, or why it is not to be had. Imports no library
+    kernel(name)   the `Kernel` of that name. Imports and loads what it needs; what it raises becomes the row's reason
+
+The commands read KERNELS and `probe` on every call, so the module imports its library inside `kernel`, or later. Of the
+built-in ones the names stand in `providers/registry.py` instead, and those modules import what they like.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +55,56 @@ class Support:
 
     def __bool__(self) -> bool:
         return self.ok
+
+
+UNKNOWN_VERSION = "unknown version"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a library is there, found out without importing it: its version, or the reason why it can't be used."""
+
+    installed: bool
+    version: str = ""
+    reason: str = ""
+
+    @classmethod
+    def found(cls, version: str) -> Probe:
+        return cls(True, version=version)
+
+    @classmethod
+    def missing(cls, reason: str) -> Probe:
+        """It is not installed. The provider's kernels are left out of a run that does not ask for them."""
+        return cls(False, reason=reason)
+
+    @classmethod
+    def broken(cls, reason: str) -> Probe:
+        """It is installed, but not whole or not for this machine. The provider's kernels refuse for that reason."""
+        return cls(True, reason=reason)
+
+    @classmethod
+    def of(cls, package: str, distribution: str = "") -> Probe:
+        """Look for an importable `package`, and for the version of the distribution that it comes in.
+
+        The distribution is by default called as the package is. A directory without `__init__.py` is no package.
+        """
+        import importlib.metadata  # here, since it takes longer to import than `--help` takes to run
+        import importlib.util
+
+        distribution = distribution or package
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            return cls.missing(f"{distribution} is not installed")
+        try:
+            return cls.found(importlib.metadata.version(distribution) or UNKNOWN_VERSION)
+        except importlib.metadata.PackageNotFoundError:
+            return cls.found(UNKNOWN_VERSION)  # a source tree on the path
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+    def __str__(self) -> str:
+        return self.reason or self.version
 
 
 class Prepared(Protocol):

@@ -28,6 +28,10 @@ GUARD_ELEMENTS = 4096
 """Least number of poisoned elements on either side of a guarded output."""
 
 
+SQNR_ROWS, SQNR_COLUMNS = 64, 256
+"""Sample of D that the accuracy of a scheme is found on. At m = n = 1024 its float64 products are a 64th of those that
+the check multiplies."""
+
 L2_TIMES = 5
 """A rotation of operand sets is so many times the L2. Replacement there is not strictly least-recently-used: at 3 times
 about 6% of a rotation still hits."""
@@ -91,7 +95,7 @@ def comparison_bytes(problems: Iterable[Problem]) -> int:
     if len(shapes) > 1:
         raise ValueError(f"a comparison has one shape, not {len(shapes)}: {', '.join(sorted(map(str, shapes)))}")
     (shape,) = shapes
-    return _operand_bytes(shape, problems) + _oracle_bytes(shape, problems)
+    return _operand_bytes(shape, problems) + _oracle_bytes(shape, problems) + _scheme_error_bytes(shape, problems)
 
 
 AVariant = tuple[Format, ActScale, Azp]
@@ -140,6 +144,14 @@ def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
     comparing = 10 * 8 * _chunk(m, n, CHECK_CHUNK)
     same_operand = max(m * k, n * k)  # one byte an element: is this operand one already multiplied?
     return kept + len(requantized) * m * k + max(panels, quantizing, comparing, same_operand)
+
+
+def _scheme_error_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
+    """Beside the operands and what the oracle keeps: activations with outliers, and the sample in float64, twice."""
+    if all(problem.scaling is None for problem in problems):
+        return 0
+    m, n, k = shape.m, shape.n, shape.k
+    return 2 * m * k + 2 * 8 * k * (min(m, SQNR_ROWS) + min(n, SQNR_COLUMNS))
 
 
 def _chunk(rows: int, columns: int, elements: int) -> int:

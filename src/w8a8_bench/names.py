@@ -1,6 +1,7 @@
 """Kernel names: `{provider}_{a}_{b}_{out}_{op}[_{variant}]`, and the problem that a name stands for.
 
-The original's names follow this grammar, so one parser serves them and every kernel added since.
+The original's names follow this grammar, so one parser serves them and every kernel added since. A provider is a word
+of small letters and digits, or several joined by `_`; a, b and out are the last three words before the operation.
 """
 
 from __future__ import annotations
@@ -27,10 +28,16 @@ _VARIANTS = {
     "fast_accum": (Azp.NONE, False),
     "cast": (Azp.NONE, False),
 }
+_PROVIDER = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*"
 _GRAMMAR = re.compile(
-    r"(?P<provider>[a-z][a-z0-9]*)_(?P<a>i8|fp8|bf16|fp16)_(?P<b>i8|fp8|bf16|fp16)_(?P<out>bf16|fp16)"
+    rf"(?P<provider>{_PROVIDER})_(?P<a>i8|fp8|bf16|fp16)_(?P<b>i8|fp8|bf16|fp16)_(?P<out>bf16|fp16)"
     rf"_(?P<op>{SCALED_MM}|{MATMUL})(?:_(?P<variant>\w+))?"
 )
+
+
+def is_provider_name(text: str) -> bool:
+    """Whether kernel names may begin with `text` as their provider."""
+    return re.fullmatch(_PROVIDER, text) is not None
 
 
 @dataclass(frozen=True)

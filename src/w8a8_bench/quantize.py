@@ -56,27 +56,38 @@ def quantize_activations(x: torch.Tensor, problem: Problem) -> Quantized:
 
 
 def quantize(x: torch.Tensor, fmt: Format, activation: ActScale, azp: Azp) -> Quantized:
-    """Quantize x [m,k] with scales, and zero points if any, computed from it.
+    """Quantize x [m,k] with scales, and zero points if any, computed from it."""
+    scale, zero_point = activation_scale(x, fmt, activation, azp)
+    return Quantized(_apply(x, scale, zero_point, fmt), scale, zero_point)
+
+
+def activation_scale(
+    x: torch.Tensor, fmt: Format, activation: ActScale, azp: Azp
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Scale and zero point of x [m,k], shaped as in `Quantized`.
 
     A zero point per token with a scale per tensor takes the scale of the whole tensor's range, and each zero point from
     the least value of its row; it cannot leave -128..127, since no row reaches below the tensor.
     """
-    if azp is Azp.NONE:
-        absmax = _absmax(x, BLOCK if activation is ActScale.GROUP else x.shape[1])
-        scale, zero_point = _symmetric_scale(absmax, fmt, activation), None
-    else:
-        scale, zero_point = _scale_and_azp(x, activation, azp)
-    return Quantized(_apply(x, scale, zero_point, fmt), scale, zero_point)
+    if azp is not Azp.NONE:
+        return _scale_and_azp(x, activation, azp)
+    absmax = _absmax(x, BLOCK if activation is ActScale.GROUP else x.shape[1])
+    return _symmetric_scale(absmax, fmt, activation), None
 
 
 def quantize_weights(w: torch.Tensor, fmt: Format, weight: WeightScale) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantize w [n,k] symmetrically: q [n,k], and the scale [1,1], [1,n] or [ceil(k/128), ceil(n/128)] in fp32."""
+    scale = weight_scale(w, fmt, weight)
+    return _apply(w, scale, None, fmt), scale.t().contiguous()
+
+
+def weight_scale(w: torch.Tensor, fmt: Format, weight: WeightScale) -> torch.Tensor:
+    """Scale of w [n,k] in its own orientation: fp32 [1,1], [n,1] or [ceil(n/128), ceil(k/128)]."""
     if weight is WeightScale.BLOCK:
-        absmax = _absmax(_absmax(w, BLOCK).t(), BLOCK).t()  # [ceil(n/128), ceil(k/128)]
+        absmax = _absmax(_absmax(w, BLOCK).t(), BLOCK).t()
     else:
         absmax = _absmax(w, w.shape[1])
-    scale = _symmetric_scale(absmax, fmt, _LIKE[weight])
-    return _apply(w, scale, None, fmt), scale.t().contiguous()
+    return _symmetric_scale(absmax, fmt, _LIKE[weight])
 
 
 def apply_static(x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None, fmt: Format) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -21,6 +22,9 @@ SCHEMA = 2
 
 2: `blocks` and `clock_mhz` of a record are by measure (in 1, one list of blocks for all measures and no clock).
 """
+
+LEAST_SAMPLE, MOST_SAMPLE = 1e-12, 1e9
+"""Seconds of a launch, or MHz, between which anything lies; what is made of them overflows nowhere."""
 
 Labels = Mapping[str, str | int]
 Json = dict[str, object]
@@ -307,6 +311,8 @@ def _typed(value: object, where: str, *types: type[T]) -> T:
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             if isinstance(value, float) and not math.isfinite(value):
                 break
+            if float in types and isinstance(value, int) and abs(value) > sys.float_info.max:
+                break  # no float can hold it
             return value
     raise ValueError(f"{where} {_shown(value)}: expected {' or '.join(_TYPE_NAMES[kind] for kind in types)}")
 
@@ -350,13 +356,13 @@ def _number(value: object, where: str) -> float:
 def _samples(measure: str, value: object, name: str = "samples") -> tuple[float, ...]:
     where = f"{name}.{measure}"
     taken: list[float] = _typed(value, where, list)
-    if set(map(type, taken)) == {float} and min(taken) > 0 and max(taken) < math.inf:
+    if set(map(type, taken)) == {float} and min(taken) >= LEAST_SAMPLE and max(taken) <= MOST_SAMPLE:
         return tuple(taken)
     seconds = tuple(_number(item, f"{where}[{index}]") for index, item in enumerate(taken))
     for index, sample in enumerate(seconds):
-        if sample <= 0:
+        if not LEAST_SAMPLE <= sample <= MOST_SAMPLE:
             unit = "seconds" if name == "samples" else "MHz"
-            raise ValueError(f"{where}[{index}] {sample!r}: expected {unit} above zero")
+            raise ValueError(f"{where}[{index}] {sample!r}: expected {LEAST_SAMPLE:g} to {MOST_SAMPLE:g} {unit}")
     return seconds
 
 

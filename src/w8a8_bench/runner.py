@@ -20,13 +20,15 @@ from w8a8_bench.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.kernel import Kernel, Prepared, Status, in_one_line
+from w8a8_bench.kernel import Kernel, Prepared, Status, Support, in_one_line
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
+from w8a8_bench.problem import Problem
 from w8a8_bench.providers import registry
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.reference import Oracle, Verdict, check, poison
+from w8a8_bench.scheme_error import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.settings import Settings
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
@@ -135,6 +137,7 @@ class _ComparisonRun:
         self._duplicated: _CellRun | None = None
         self._duplicate: Timed | None = None
         self._oracle = Oracle()
+        self._sqnr_db: dict[Scheme, dict[str, float]] = {}
         self._chosen_set = 0
         self._reversed: set[int] = set()
 
@@ -194,24 +197,41 @@ class _ComparisonRun:
             self._progress("check", run.cell.text, 0.5 * position / len(self._runs))
             if not self._refused(run):
                 self._guarded(run, partial(self._prepare_and_check, run, own))
+        self._judge_schemes(own)
+
+    def _judge_schemes(self, own: OperandFactory) -> None:
+        """The accuracy of each scheme, once for all cells that share it, where cells are left and time for it."""
+        schemes = [scheme for scheme in (scheme_of(run.cell.problem) for run in self._runs) if scheme]
+        deadline = self._budget.deadline(0.5)
+        if not schemes or not self._alive() or (deadline is not None and time.perf_counter() > deadline):
+            return
+        try:
+            outliers = self._factory(Data.OUTLIERS, own.seed).activations()
+            sources = {Data.NORMAL.value: own.activations(), Data.OUTLIERS.value: outliers}
+            self._sqnr_db = scheme_sqnr_db(schemes, sources, own.weights(), seed=own.seed)
+        except Exception as error:  # no cell is lost for it, and it is not hidden
+            for run in self._alive():
+                run.reason = f"SQNR is not known: {in_one_line(error)}"
 
     def _factory(self, data: Data, seed: int) -> OperandFactory:
         return OperandFactory(self._comparison.shape, self._device.torch_name, data=data.value, seed=seed)
 
     def _refused(self, run: _CellRun) -> bool:
         """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
-
-        def ask() -> None:
-            with self._in_hand_is(run):
-                run.kernel = self._kernels(run.cell.kernel)
-                support = run.kernel.supports(run.cell.problem, self._device)
-            if not support:
-                run.stop(Status.UNSUPPORTED, support.reason)
-
-        self._guarded(run, ask)
+        self._guarded(run, partial(self._ask, run))
         if run.alive:
             self._budget.skip_if_spent(run, 0.5, "checked")
         return not run.alive
+
+    def _ask(self, run: _CellRun) -> None:
+        """Get the kernel and its answer to the problem. Neither is to raise, and a third party's may."""
+        with self._in_hand_is(run):
+            run.kernel = self._kernels(run.cell.kernel)
+            support = run.kernel.supports(run.cell.problem, self._device)
+        if not isinstance(support, Support):
+            raise TypeError(f"supports() gave {support!r:.60}: expected a Support")
+        if not support:
+            run.stop(Status.UNSUPPORTED, support.reason or "refused, and no reason was given")
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: _CellRun) -> Iterator[None]:
@@ -436,7 +456,12 @@ class _ComparisonRun:
             clock_mhz={measure: values for measure, values in clocks.items() if len(values) == len(samples[measure])},
             rotation=dict(timed.rotation) if timed else {},
             flags=tuple(self._flags(run)),
+            scheme_sqnr_db=self._sqnr_of(run.cell.problem),
         )
+
+    def _sqnr_of(self, problem: Problem) -> dict[str, float]:
+        scheme = scheme_of(problem)
+        return dict(self._sqnr_db.get(scheme, {})) if scheme else {}
 
     def _flags(self, run: _CellRun) -> list[str]:
         flags = []

@@ -83,6 +83,9 @@ def read(path: Path | str) -> Results:
     path = Path(path)
     try:
         with open(path, "rb") as raw:
+            kind = os.fstat(raw.fileno()).st_mode
+            if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                raise StoreError(f"{path} is a device: name a file")
             packed = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
             parsed = _parse(path, file, resuming=False)

@@ -1,8 +1,39 @@
-"""Text that came out of a file, made fit for a terminal, a table or an error."""
+"""Text that came out of a file, made fit for a terminal, a table or a page."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+GAP = "  "
+
+_MARKDOWN = {ord(char): f"\\{char}" for char in "\\`*_[]|~#"} | {
+    ord(char): f"&#{ord(char)};"
+    for char in "<>&@"  # tags, and the names of people who would be told
+}
 
 
 def one_line(text: str) -> str:
     """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
     return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Rows of a table as lines, each column as wide as its widest text and those of `left` flush left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [GAP.join(_justified(row, widths, left)).rstrip() for row in rows]
+
+
+def _justified(row: Iterable[str], widths: Iterable[int], left: Collection[int]) -> Iterable[str]:
+    for place, (text, width) in enumerate(zip(row, widths, strict=True)):
+        yield text.ljust(width) if place in left else text.rjust(width)
+
+
+def markdown(text: str) -> str:
+    """Text that a renderer of Markdown shows as it stands, in a cell of a table too."""
+    return one_line(text).translate(_MARKDOWN)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Lines of a Markdown table. Cells are Markdown already."""
+    rule = ["---" if place in left else "--:" for place in range(len(header))]
+    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]

@@ -267,8 +267,18 @@ def test_resuming_with_another_way_of_timing_is_refused(cli, tmp_path, option, s
     assert (tmp_path / "r.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [("--help",), ("list", "kernels"), ("list", "models"), ("list", "schemes")])
-def test_help_and_lists_import_no_library(words):
+RECOMMEND = (
+    *("recommend", str(ROOT / "results/h200/llama2_7b_28_shapes_run1.jsonl.gz")),
+    *("--model", "meta-llama/Llama-2-7b-hf"),
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("list", "kernels"), ("list", "models"), ("list", "schemes"), RECOMMEND],
+    ids=lambda words: " ".join(words[::2]),
+)
+def test_help_lists_and_recommendations_import_no_library(words):
     program = (
         "import sys\n"
         "from w8a8_bench.cli.main import main\n"
@@ -276,7 +286,7 @@ def test_help_and_lists_import_no_library(words):
         f"    main({list(words)!r})\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'torch', 'numpy', 'rich', 'triton'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'rich', 'triton', 'importlib.metadata'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(

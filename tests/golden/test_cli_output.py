@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 HERE = Path(__file__).parent
 CPU = ("--device", "cpu")
@@ -24,9 +26,12 @@ RUNS = {
     "help_model_bench": ("model_bench", "--help"),
     "help_csv_bench": ("csv_bench", "--help"),
     "help_quick_bench": ("quick_bench", "--help"),
+    "help_recommend": ("recommend", "--help"),
+    "help_compare": ("compare", "--help"),
     "help_list": ("list", "--help"),
     "help_doctor": ("doctor", "--help"),
     "list_kernels": ("list", "kernels"),
+    "list_providers": ("list", "providers"),
     "list_models": ("list", "models"),
     "list_schemes": ("list", "schemes"),
     "square_bench_int8": ("--dtype", "int8", *CPU, *SQUARE),
@@ -41,6 +46,10 @@ RUNS = {
         *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1", "--budget", "300"),
     ),
     "csv_bench": ("csv_bench", "--csv", str(HERE / "shapes.csv"), "--dtype", "int8", *CPU, *ONE_INT8),
+    "providers": (
+        *("--dtype", "int8", *CPU, *SQUARE, *ONE_INT8, "cutlass_i8_i8_bf16_scaled_mm"),
+        *("--providers", "pytorch,cutlass", "triton"),
+    ),
     "schemes": (
         *("--dtype", "int8", *CPU, *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_mm"),
         *("pytorch_i8_i8_bf16_scaled_mm_azp", "--schemes", "tensor-w-tensor-a", "channel-w-token-a"),
@@ -60,7 +69,14 @@ ERRORS = {
     "unknown_flag": ("--dtype", "int8", *SQUARE, "--kernel-names", "x"),
     "unknown_kernel": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_m"),
     "kernel_of_another_dtype": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_fp8_fp8_bf16_scaled_mm"),
+    "unknown_provider": ("--dtype", "int8", *SQUARE, "--providers", "cutlass,pytorhc"),
+    "no_provider": ("--dtype", "int8", *SQUARE, "--providers", ","),
+    "provider_of_another_dtype": ("--dtype", "int8", *SQUARE, "--providers", "triton"),
+    "kernel_of_another_provider": ("--dtype", "int8", *SQUARE, *ONE_INT8, "--providers", "cutlass"),
     "unknown_model": ("--dtype", "int8", "model_bench", "--models", "meta-llama/Llama-2-7b"),
+    "models_path_missing": ("--dtype", "int8", "model_bench", "--models", "nowhere/config.json"),
+    "tp_divides_no_model": ("--dtype", "int8", "model_bench", "--tp-sizes", "3"),
+    "batch_sizes_no_number": ("--dtype", "int8", "model_bench", "--batch-sizes", "16", "clifs"),
     "unknown_dtype": ("--dtype", "int4", *SQUARE),
     "unknown_scheme": ("--dtype", "int8", *SQUARE, "--schemes", "row-w-row-a"),
     "unknown_activations": ("--dtype", "int8", *SQUARE, "--activations", "lazy"),
@@ -134,6 +150,12 @@ ERRORS = {
     "duty_over_one": ("--dtype", "int8", *SQUARE, "--duty", "1.5"),
     "duty_nan": ("--dtype", "int8", *SQUARE, "--duty", "nan"),
     "budget_negative": ("--dtype", "int8", *SQUARE, "--budget", "-1"),
+    "recommend_no_file": ("recommend", "nowhere.jsonl", "--model", "meta-llama/Llama-2-7b-hf"),
+    "recommend_no_model": ("recommend", "nowhere.jsonl"),
+    "recommend_unknown_model": ("recommend", "nowhere.jsonl", "--model", "meta-llama/Llama-2-7b"),
+    "recommend_sqnr_nan": (
+        *("recommend", "nowhere.jsonl", "--model", "meta-llama/Llama-2-7b-hf", "--min-sqnr", "nan"),
+    ),
     "list_nothing": ("list",),
     "list_unknown": ("list", "kernel"),
 }
@@ -146,6 +168,7 @@ def mask(text: str) -> str:
         if re.search(r", torch \S+, .*data \w+, seed", line):
             line = "<device>, " + line[line.index("data ") :]
         line = re.sub(r"-\d{9,}\.(jsonl|pkl)", r"-<time>.\1", line)
+        line = re.sub(r"^([a-z]+) +\S+ +(\d+)  (installed|no: .*)$", r"\1  <version>  \2  <state>", line)
         line = re.sub(r"itself [\d.]+x( \([\d.]+ to [\d.]+\))?, \d+ blocks$", "itself <noise>, <count> blocks", line)
         line = re.sub(r"^took [\d.]+ s: .*", lambda took: re.sub(r"-?\d+(\.\d+)?", "#", took[0]), line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
@@ -172,6 +195,14 @@ def test_standard_output_reads_as_recorded(cli, name):
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert_golden(name, mask(result.stdout))
+
+
+def test_the_recommendation_of_committed_records_reads_as_recorded(cli, tmp_path):
+    name = "llama2_7b_28_shapes_run1.jsonl.gz"
+    shutil.copy(ROOT / "results/h200" / name, tmp_path)
+    result = cli("recommend", name, "--model", "meta-llama/Llama-2-7b-hf")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_golden("recommend", result.stdout)  # nothing to mask: it is worked out from committed records
 
 
 @pytest.mark.parametrize("name", ERRORS)

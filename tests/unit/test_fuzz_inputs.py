@@ -55,12 +55,23 @@ def test_a_csv_file_is_shapes_or_one_line(tmp_path_factory, data):
     assert says is None or (says.startswith(str(path)) and len(says.splitlines()) == 1), says
 
 
-COMMANDS = ["square_bench", "range_bench", "model_bench", "csv_bench", "quick_bench", "list", "doctor", "squarebench"]
+COMMANDS = [
+    "square_bench",
+    "range_bench",
+    "model_bench",
+    "csv_bench",
+    "quick_bench",
+    "list",
+    "doctor",
+    "compare",
+    "squarebench",
+]
 OPTIONS = [
     *("--dtype", "--kernels", "--schemes", "--activations", "--device", "--devices", "--out", "--resume", "--data"),
     *("--seed", "--timer", "--measure", "--rigor", "--processes", "--duty", "--budget", "--step-limit", "--dim-start"),
     *("--dim_end", "--dim-increment", "--m-constant", "--n_constant", "--models", "--tp-sizes", "--batch_sizes"),
     *("--csv", "--timing", "--help", "-h", "--version", "--", "-", "--dim", "--k", "--rigour", "--out=", "--seed=7"),
+    *("--threshold", "--force", "--format", "--all"),
 ]
 VALUES = [
     *("int8", "fp8", "bf16", "all", "cpu", "cuda", "cuda:0", "cuda:x", "auto", "r.jsonl", "r.txt", "/dev/null"),

@@ -135,6 +135,13 @@ def test_the_table_of_the_readme_is_made_from_committed_records():
     assert table.render(ok, results.ends, device) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_recommendation_of_the_readme_is_that_of_committed_records():
+    golden = (ROOT / "tests/golden/recommend.txt").read_text(encoding="utf-8")
+    table_of_model = golden.partition("## The whole model\n\n")[2].partition("\n\n## ")[0]
+    assert "fp8 tensor-w-tensor-a" in table_of_model
+    assert table_of_model in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_two_committed_sweeps_of_the_same_cells_agree():
     """What CHANGELOG.md says of them: medians of two runs are within 1% of each other in every cell."""
     runs = [store.read(ROOT / f"results/h200/llama2_7b_28_shapes_run{number}.jsonl.gz") for number in (1, 2)]

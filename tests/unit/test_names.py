@@ -53,6 +53,10 @@ def test_every_original_name_stands_for_a_legal_problem(text: str) -> None:
         "pytorch_i8_i8_bf16_scaled_mm_nosuch",
         "pytorch_i8_i8_bf16_scaled_mm_",
         "pytorch_i8_i8_bf16_scaled_mm ",
+        "_i8_i8_bf16_scaled_mm",
+        "my__lib_i8_i8_bf16_scaled_mm",
+        "my-lib_i8_i8_bf16_scaled_mm",
+        "my_lib__i8_i8_bf16_scaled_mm",
         "pytorch_i8_i8_bf16_scaled_mm\n",
         "Pytorch_i8_i8_bf16_scaled_mm",
     ],
@@ -60,6 +64,16 @@ def test_every_original_name_stands_for_a_legal_problem(text: str) -> None:
 def test_a_name_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="kernel name"):
         KernelName.parse(text)
+
+
+@pytest.mark.parametrize("word", ["acme", "my_lib", "x_i8", "i8", "lib_2", "my_scaled_mm"])
+@pytest.mark.parametrize(
+    "rest", ["i8_i8_bf16_scaled_mm_azp_pt", "fp8_fp8_fp16_scaled_mm", "bf16_bf16_bf16_matmul-no-scales"]
+)
+def test_a_third_partys_word_may_have_parts_and_leaves_the_rest_as_it_is(word: str, rest: str) -> None:
+    name, plain = KernelName.parse(f"{word}_{rest}"), KernelName.parse(f"x_{rest}")
+    assert name.provider == word
+    assert (name.format, name.out, name.op, name.variant) == (plain.format, plain.out, plain.op, plain.variant)
 
 
 def test_baselines_serve_every_format_and_others_their_own() -> None:

@@ -13,7 +13,7 @@ from w8a8_bench.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SINCE_SCHEMA_2 = {
     "run": {"devices": ()},
-    "cell": {"processes": (), "rotation": {}, "scheme_sqnr_db": {}, "device": ""},
+    "cell": {"processes": (), "rotation": {}, "device": "", "scheme_sqnr_db": {}},
     "comparison": {"duplicate": {}, "machine": {}, "memory_bytes": None},
 }
 """Fields that older files lack, and what they are then."""
@@ -72,6 +72,10 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"comparison": -1}, "comparison -1: expected at least 0"),
         ({"samples": {"time_host": [1.0]}}, "samples.time_host: 1 samples of 2 blocks"),
         ({"samples": {"time_hot_l2": [1.0]}}, "samples.time_hot_l2: 1 samples of 0 blocks"),
+        ({"samples": {"time_host": [1.0, 10**400]}}, "samples.time_host[1] 1" + "0" * 56 + "...: expected a whole"),
+        ({"scheme_sqnr_db": {"normal": "31"}}, "scheme_sqnr_db.normal '31': expected a whole number or a number"),
+        ({"scheme_sqnr_db": {"normal": math.inf}}, "scheme_sqnr_db.normal inf: expected a whole number or a number"),
+        ({"scheme_sqnr_db": {"normal": None}}, "scheme_sqnr_db.normal None: expected a whole number or a number"),
         ({"blocks": {"time_host": [0, 1, 2]}}, "samples.time_host: 2 samples of 3 blocks"),
         ({"blocks": {"time_host": [0, "1"]}}, "blocks.time_host[1] '1': expected a whole number"),
         ({"blocks": {"time_host": [1, 1]}}, "blocks.time_host: a block comes twice"),
@@ -81,11 +85,13 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"processes": [0, "1"]}, "processes[1] '1': expected a whole number"),
         ({"clock_mhz": {"time_host": [1980.0]}}, "clock_mhz.time_host: 1 clocks of 2 samples"),
         ({"clock_mhz": {"time_hot_l2": [1980.0]}}, "clock_mhz.time_hot_l2: 1 clocks of 0 samples"),
-        ({"clock_mhz": {"time_host": [1980.0, 0]}}, "clock_mhz.time_host[1] 0.0: expected MHz above zero"),
+        ({"clock_mhz": {"time_host": [1980.0, 0]}}, "clock_mhz.time_host[1] 0.0: expected 1e-12 to 1e+09 MHz"),
         ({"rotation": {"sets": 1.5}}, "rotation.sets 1.5: expected a whole number"),
         ({"rotation": {"sets": -1}}, "rotation.sets -1: expected at least 0"),
         ({"samples": {"time_host": [1.0, "2"]}}, "samples.time_host[1] '2': expected a whole number or a number"),
-        ({"samples": {"time_host": [1.0, 0.0]}}, "samples.time_host[1] 0.0: expected seconds above zero"),
+        ({"samples": {"time_host": [1.0, 0.0]}}, "samples.time_host[1] 0.0: expected 1e-12 to 1e+09 seconds"),
+        ({"samples": {"time_host": [1.0, 1e-200]}}, "samples.time_host[1] 1e-200: expected 1e-12"),
+        ({"samples": {"time_host": [1.0, 10**20]}}, "samples.time_host[1] 1e+20: expected 1e-12"),
         ({"samples": {"time_host": [1.0, math.inf]}}, "samples.time_host[1] inf"),
         ({"samples": {"time_host": [1.0, 10**400]}}, "samples.time_host[1] 1000"),
         ({"error": {"relative": 10**400, "worst": 0}}, "error.relative 1"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from w8a8_bench import environment
+from w8a8_bench import environment, runner
 from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS, Format
@@ -73,6 +73,25 @@ def run_with(spoil: Callable[[object, int], None], settings: Settings = QUICK):
 
 def raise_(error: Exception):
     raise error
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        (lambda: raise_(KeyError("tile")), Status.FAILED, "KeyError: 'tile'"),
+        (lambda: True, Status.FAILED, "supports() gave True: expected a Support"),
+        (lambda: Support.no(""), Status.UNSUPPORTED, "no reason was given"),
+    ],
+)
+def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, status, says):
+    class Answering(Planted):
+        def supports(self, problem, device):
+            return answer()
+
+    kernels = {GOOD: Answering(GOOD, lambda operands, calls: None), OTHER: registry.get(OTHER)}
+    (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
+    assert (one.status, other.status) == (status, Status.OK)
+    assert says in one.reason
 
 
 def test_a_good_kernel_is_ok_with_samples_of_every_block_and_its_error():
@@ -161,3 +180,44 @@ def test_every_kernel_scheme_and_kind_of_activations_is_right_or_refused_on_a_cp
         assert record.status in (Status.OK, Status.UNSUPPORTED), f"{record.kernel} {record.problem} {record.reason}"
         assert ("emulated" in record.flags) is (record.problem.format is Format.FP8)
     assert sum(record.status is Status.OK for record in records) > 40
+
+
+FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
+BASELINE = "pytorch_bf16_bf16_bf16_matmul-no-scales"
+
+
+def mixed() -> Comparison:
+    """Two INT8 cells of one scheme, a refused one of another, FP8, and a baseline."""
+    cells = [*comparison(GOOD, OTHER, "cutlass_i8_i8_bf16_scaled_mm_azp", BASELINE).cells]
+    cells.append(Cell(FP8, KernelName.parse(FP8).problem(SHAPE, Format.FP8, PER_TENSOR, Activations.DYNAMIC)))
+    return Comparison(0, LabelledShape(SHAPE), tuple(cells))
+
+
+def test_every_cell_says_how_exact_its_scheme_is_whatever_data_is_timed():
+    records, _ = run_comparison(mixed(), CPU, QUICK)
+    good, other, refused, baseline, fp8 = (record.scheme_sqnr_db for record in records)
+    assert records[2].status is Status.UNSUPPORTED
+    assert good.keys() == {"normal", "outliers"}
+    assert good == other, "bias is no part of the scheme"
+    assert good != refused and refused.keys() == good.keys(), "a scheme is as exact where no kernel computes it"
+    assert baseline == {}, "its operands are the unquantized ones"
+    assert good["outliers"] < good["normal"] - 5
+    assert good["normal"] > fp8["normal"] > 25
+    zeros, _ = run_comparison(mixed(), CPU, Settings(data=Data.ZEROS, stop=QUICK.stop))
+    assert [record.scheme_sqnr_db for record in zeros] == [record.scheme_sqnr_db for record in records]
+
+
+def test_an_accuracy_that_can_not_be_found_costs_no_cell_and_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(runner, "scheme_sqnr_db", lambda *given, **named: raise_(MemoryError("no room\nat all")))
+    records, _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK)
+    assert [(r.status, r.scheme_sqnr_db) for r in records] == [(Status.OK, {})] * 2
+    assert {record.reason for record in records} == {"SQNR is not known: MemoryError: no room"}
+
+
+def test_no_accuracy_is_found_without_time_or_a_cell_that_wants_it(monkeypatch):
+    monkeypatch.setattr(runner, "scheme_sqnr_db", lambda *given, **named: raise_(AssertionError("was asked")))
+    late = Settings(stop=QUICK.stop, budget_s=1e-9)
+    refused = comparison("cutlass_i8_i8_bf16_scaled_mm")
+    for what, settings in ((comparison(BASELINE), QUICK), (refused, QUICK), (comparison(GOOD), late)):
+        (record,), _ = run_comparison(what, CPU, settings)
+        assert (record.scheme_sqnr_db, "SQNR" in record.reason) == ({}, False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from published_configs import BUILT_IN
 
 from w8a8_bench.problem import GemmShape
-from w8a8_bench.shapes import csv_file
-from w8a8_bench.shapes.models import MODELS, model_shapes
+from w8a8_bench.shapes import batch_sizes, csv_file
+from w8a8_bench.shapes.models import MODELS, all_model_shapes, model_shapes
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
 
@@ -137,11 +139,86 @@ def test_unknown_model_is_answered_with_near_names() -> None:
     assert "expected one of mistralai/Mistral-7B-v0.1" in message(model_shapes, ["zzzz"], [1], [1])
 
 
-def test_tp_that_does_not_divide_is_refused_with_model_layer_and_size() -> None:
-    assert message(model_shapes, ["meta-llama/Llama-3-8b"], [1, 5], [1]) == (
-        "TP 5 does not divide n=6144 of qkv_proj in meta-llama/Llama-3-8b: choose a TP size that does"
+def test_a_model_may_be_the_path_of_a_configuration(tmp_path, monkeypatch) -> None:
+    config = {**BUILT_IN["meta-llama/Llama-2-7b-hf"], "num_hidden_layers": 5}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    for path in ("mine/config.json", "./mine", "mine/", str(tmp_path / "mine" / "config.json")):
+        first, *_ = model_shapes([path], [2], [16])
+        assert first.shape == GemmShape(m=16, n=6144, k=4096)
+        assert first.labels == {"model": path, "layer": "qkv_proj", "tp": 2, "count": 5}
+
+
+def test_a_name_of_the_table_stays_a_name_where_a_path_is_called_so_too(tmp_path, monkeypatch) -> None:
+    name = "meta-llama/Llama-2-7b-hf"
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "config.json").write_text(json.dumps({**BUILT_IN[name], "num_hidden_layers": 5}))
+    monkeypatch.chdir(tmp_path)
+    assert model_shapes([name], [1], [1])[0].labels["count"] == 32
+    assert model_shapes([f"./{name}"], [1], [1])[0].labels["count"] == 5
+
+
+def test_a_path_that_gives_no_layers_is_one_line_with_the_path(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message(model_shapes, ["gone.json"], [1], [1]) == "gone.json can't be read: No such file or directory"
+    assert message(model_shapes, ["no/such"], [1], [1]).startswith("model 'no/such' is unknown: ")
+    assert message(model_shapes, ["no/such"], [1], [1]).endswith(", or the path of a config.json")
+    assert message(model_shapes, ["./"], [1], [1]) == "config.json can't be read: No such file or directory"
+    assert "expected characters that can be printed" in message(model_shapes, ["a\nb.json"], [1], [1])
+    huge = {**BUILT_IN["meta-llama/Llama-2-7b-hf"], "intermediate_size": 2**24}
+    (tmp_path / "huge.json").write_text(json.dumps(huge))
+    assert message(model_shapes, ["huge.json"], [1], [1]) == (
+        "huge.json, gate_up_proj: k x n of m=1 n=33554432 k=4096 has 137438953472 elements: at most 2^31 = 2147483648"
     )
-    assert "k=4096 of o_proj" in message(model_shapes, ["meta-llama/Llama-3-8b"], [3], [1])
+
+
+def test_labels_count_the_gemms_of_a_forward_pass_but_for_those_of_routed_experts() -> None:
+    shapes = model_shapes(["deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct"], [1], [16])
+    counts = {w.labels["layer"]: w.labels.get("count") for w in shapes}
+    assert counts["q_proj"] == 27
+    assert counts["down_proj"] == 1
+    assert counts["shared_experts.down_proj"] == 26
+    assert counts["experts.down_proj"] is None
+
+
+def test_tp_that_does_not_divide_is_refused_with_model_layer_and_units() -> None:
+    assert message(model_shapes, ["meta-llama/Llama-3-8b"], [1, 5], [1]) == (
+        "TP 5 does not divide the 32 attention heads of qkv_proj in meta-llama/Llama-3-8b: choose another TP size"
+    )
+    # 3584 features can be split in 8, but 28 heads can't.
+    assert "28 attention heads of qkv_proj" in message(model_shapes, ["Qwen/Qwen2.5-7B-Instruct"], [8], [1])
+
+
+def test_key_value_heads_of_a_model_are_replicated_beyond_their_number() -> None:
+    """Llama-3-8b has 8 of them: at TP 16, 2 query heads, a key head and a value head of 128 each."""
+    (qkv, *_) = model_shapes(["meta-llama/Llama-3-8b"], [16], [1])
+    assert qkv.shape == GemmShape(m=1, n=512, k=4096)
+
+
+def test_all_models_leave_out_what_tp_does_not_divide_and_say_so() -> None:
+    shapes, left_out = all_model_shapes([1, 8], [16])
+    assert left_out == (
+        "TP 8 does not divide the 28 attention heads of qkv_proj in Qwen/Qwen2.5-7B-Instruct: choose another TP size",
+    )
+    pairs = list(dict.fromkeys((w.labels["model"], w.labels["tp"]) for w in shapes))
+    assert pairs == [(m, tp) for m in MODELS for tp in (1, 8) if (m, tp) != ("Qwen/Qwen2.5-7B-Instruct", 8)]
+    assert all_model_shapes([1], [16]) == (model_shapes(list(MODELS), [1], [16]), ())
+    assert "TP 3 does not divide the 32 attention heads" in message(all_model_shapes, [3], [1])
+    assert message(all_model_shapes, [], [1]) == "no TP size was given: expected at least one"
+    assert message(all_model_shapes, [1], [0]) == "batch size 0: expected at least 1"
+
+
+def test_cliffs_stand_for_both_sides_of_every_edge_and_mix_with_numbers() -> None:
+    sizes = batch_sizes.parse(["cliffs"])
+    assert sizes[:17] == tuple(range(1, 18))
+    for edge in (32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192):
+        assert {edge - 1, edge, edge + 1} <= set(sizes)
+    assert list(sizes) == sorted(set(sizes))
+    assert batch_sizes.parse(["cliffs", "20000", "16"]) == (*sizes, 20000)
+    assert batch_sizes.parse([1, 16, 16]) == (1, 16, 16)
+    for word in ("cliff", "", "1.5", "1e3"):
+        assert message(batch_sizes.parse, [word]) == f"--batch-sizes {word!r}: expected whole numbers, or cliffs"
 
 
 def test_sizes_below_one_and_empty_lists_are_refused() -> None:

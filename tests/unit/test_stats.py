@@ -226,3 +226,75 @@ def test_a_difference_within_the_margin_or_of_few_pairs_is_none() -> None:
     assert stats.differs([1.002] * 12, margin=0.003) == 0
     assert stats.differs([2.0] * 7) == 0
     assert stats.differs([2.0] * 7, confidence=0.95) == 1
+
+
+def test_a_quotient_of_independent_estimates_combines_their_intervals_as_variances() -> None:
+    a, b = stats.Ratio(6.0, (5.7, 6.3)), stats.Ratio(3.0, (2.88, 3.12))
+    low, high = stats.quotient(a, b).interval
+    assert stats.quotient(a, b).median == 2.0
+    # 5% and 4% make 6.4%; in logarithms a little more below than above.
+    assert math.log(2.0 / low) == pytest.approx(math.hypot(math.log(6 / 5.7), math.log(3.12 / 3)))
+    assert math.log(high / 2.0) == pytest.approx(math.hypot(math.log(6.3 / 6), math.log(3 / 2.88)))
+    wide_low, wide_high = stats.quotient(a, b, widened=2.0).interval
+    assert math.log(2.0 / wide_low) == pytest.approx(2 * math.log(2.0 / low))
+    assert math.log(wide_high / 2.0) == pytest.approx(2 * math.log(high / 2.0))
+
+
+@pytest.mark.parametrize("ends", [None, (0.0, 7.0), (-1.0, 7.0)])
+def test_a_quotient_of_what_is_not_known_well_has_no_interval(ends) -> None:
+    assert stats.quotient(stats.Ratio(6.0, ends), stats.Ratio(3.0, (2.9, 3.1))) == stats.Ratio(2.0, None)
+    assert stats.quotient(stats.Ratio(6.0, (5.9, 6.1)), stats.Ratio(3.0, ends)) == stats.Ratio(2.0, None)
+
+
+def test_discoveries_are_those_of_benjamini_and_hochberg() -> None:
+    """The example of their paper (1995, section 4): 15 p-values, of which the first four fall at a rate of 5%."""
+    p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
+    p_values += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000]
+    assert stats.discoveries(p_values, 0.05) == [True] * 4 + [False] * 11
+    shuffled = random.Random(0).sample(p_values, len(p_values))
+    assert stats.discoveries(shuffled, 0.05) == [p <= 0.0095 for p in shuffled]
+    assert stats.discoveries([0.04, 0.04], 0.05) == [True, True], "a later one lifts the earlier"
+    assert stats.discoveries([], 0.05) == []
+
+
+def test_the_tail_of_students_t_is_what_lies_beyond_its_quantile() -> None:
+    for degrees in (1, 2, 7, 10, 30):
+        for tail in (0.25, 0.025, 0.001, 1e-6):
+            assert stats.t_tail(stats.t_quantile(1 - tail, degrees), degrees) == pytest.approx(tail, rel=1e-6)
+    assert stats.t_tail(0.0, 5) == 0.5
+    assert stats.t_tail(-2.0, 5) == pytest.approx(1 - stats.t_tail(2.0, 5))
+    assert stats.t_tail(2.0, 5.9) == stats.t_tail(2.0, 5)
+    assert stats.t_tail(1e9, 10) >= 0.0
+    assert stats.t_tail(1.959964, 1e12) == pytest.approx(0.025, rel=0.01)
+
+
+def test_variances_add_with_the_degrees_of_welch_and_satterthwaite() -> None:
+    """The guide to the expression of uncertainty in measurement, H.1.6: end gauges, 32 nm with 16 degrees."""
+    parts = [(25.0, 18), (9.7, 25.6), (2.9, 50), (16.6, 2)]
+    total = stats.total_variance([stats.Variance(u**2, degrees) for u, degrees in parts])
+    assert math.sqrt(total.value) == pytest.approx(31.7, abs=0.2)
+    assert int(total.degrees) == 16
+    assert stats.total_variance([stats.Variance(4.0, 3), stats.Variance(0.0, 1)]) == stats.Variance(4.0, 3)
+    assert stats.total_variance([]) == stats.Variance(0.0, stats.MOST_DEGREES)
+    assert stats.Variance(4.0, 3).scaled(0.5) == stats.Variance(1.0, 3)
+
+
+@pytest.mark.parametrize("n", [6, 12, 40])
+def test_the_relative_variance_is_that_of_the_estimates_logarithm_or_somewhat_more(n: int) -> None:
+    rng = random.Random(n)
+    logs, variances = [], []
+    for _ in range(600):
+        samples = [rng.gauss(5e-6, 5e-8) for _ in range(n)]
+        logs.append(math.log(stats.estimate(samples)))
+        variances.append(stats.relative_variance(samples))
+    mean = sum(logs) / len(logs)
+    seen = sum((log - mean) ** 2 for log in logs) / (len(logs) - 1)
+    assert 1.0 < sum(v.value for v in variances) / len(variances) / seen < 1.6
+    assert {v.degrees for v in variances} == {n - 1}
+
+
+def test_the_relative_variance_of_several_processes_is_between_them() -> None:
+    spread = stats.relative_variance([1.0, 1.0, 3.0, 3.0, 2.0], [0, 0, 1, 1, 2])
+    assert spread == stats.Variance(pytest.approx(1.0 / 3 / 4), 2)
+    assert stats.relative_variance([1.0] * 5) is None
+    assert stats.t_reach(spread) == pytest.approx(stats.t_quantile(0.975, 2) * math.sqrt(1 / 12))

@@ -458,6 +458,10 @@ def test_committed_results_of_schema_1_keep_every_sample() -> None:
         assert all(len(one.blocks[measure]) == len(seconds) for measure, seconds in one.samples.items())
 
 
+def test_a_device_is_no_results_file() -> None:
+    assert line(store.read, "/dev/zero") == "/dev/zero is a device: name a file"
+
+
 def test_every_comparison_names_the_header_that_it_was_measured_under(path) -> None:
     write(path, 0, 1)
     write(path, 2, resume=True)

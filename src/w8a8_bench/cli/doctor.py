@@ -1,4 +1,4 @@
-"""`doctor`: this machine's device and versions, and for every kernel whether it runs here or why not.
+"""`doctor`: this machine's device and versions, its providers, and for every kernel whether it runs here or why not.
 
 `doctor --timing` tests the instrument instead: is a known time measured as it is, and identical code as identical?
 """
@@ -14,8 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
+from w8a8_bench.cli.listing import provider_table
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.kernel import in_one_line
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
                 return _test_timing(args, worker, device, environment)
     except (SweepRefused, WorkerLost) as error:
         raise UsageError(str(error)) from None
+    print(f"\n{provider_table((provider, provider.load()) for provider in registry.all_providers())}")
     print(f"\nkernels, asked about {SHAPE} in their default scheme:")
     for text in registry.names(tuple(Format), on_request=True):
         print(f"  {text:<48} {_answer(text, device)}")
@@ -54,15 +57,19 @@ def _print_device(device: Device, environment: dict[str, object]) -> None:
             f"{'capability':<14} {major}.{minor}, {device.sm_count} SMs, {(device.l2_bytes or 0) / 2**20:.0f} MiB of L2"
         )
     for name, value in environment.items():
-        print(f"{name:<14} {value}")
+        if name != "providers":  # which has a table of its own
+            print(f"{name:<14} {value}")
 
 
 def _answer(text: str, device: Device) -> str:
     name = KernelName.parse(text)
     fmt = next(fmt for fmt in W8A8_FORMATS if name.serves(fmt))
-    support = registry.get(text).supports(name.problem(SHAPE, fmt, name.default_scheme), device)
-    if not support:
-        return f"no: {support.reason}"
+    try:
+        support = registry.get(text).supports(name.problem(SHAPE, fmt, name.default_scheme), device)
+        if not support:
+            return f"no: {support.reason}"
+    except Exception as error:  # a third party's kernel; its fault is what the user came for
+        return f"no: supports() raised {in_one_line(error)}"
     if name.format is Format.FP8 and not device.is_cuda:
         return "yes, emulated: this CPU has no FP8 arithmetic"
     return "yes"

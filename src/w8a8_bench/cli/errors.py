@@ -1,6 +1,7 @@
 """Exit codes, and the mistake of a user's that ends a command in one line."""
 
 EXIT_COMPLETE = 0
+EXIT_SLOWER = 1
 EXIT_BAD_INPUT = 2
 EXIT_FAULTS = 3
 EXIT_INTERRUPTED = 130

@@ -1,19 +1,21 @@
-"""`list kernels|models|schemes`: what can be asked for. Imports no library."""
+"""`list kernels|providers|models|schemes`: what can be asked for. Imports no library."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.formats import W8A8_FORMATS
+from w8a8_bench.kernel import Probe
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCKWISE, SCHEMES
 from w8a8_bench.providers import registry
-from w8a8_bench.shapes.models import MODELS
+from w8a8_bench.providers.provider import PLANNED, Provider
 
 
 def run(args: argparse.Namespace) -> int:
-    lists = {"kernels": _kernels, "models": _models, "schemes": _schemes}
+    lists = {"kernels": _kernels, "providers": _providers, "models": _models, "schemes": _schemes}
     if args.what not in lists:
         raise UsageError(f"list {args.what!r}: expected one of {', '.join(lists)}")
     print(lists[args.what]())
@@ -22,9 +24,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _kernels() -> str:
     lines = []
-    for provider in registry.PROVIDERS:
-        built = "" if registry.is_built(provider) else "  (known names, not built in this version)"
-        lines.append(f"{provider.name}{built}")
+    for provider in registry.all_providers():
+        lines.append(f"{provider.name}{_about(provider)}")
         for text in provider.kernels + provider.on_request:
             name = KernelName.parse(text)
             dtypes = " ".join(fmt.value for fmt in W8A8_FORMATS if name.serves(fmt))
@@ -33,13 +34,40 @@ def _kernels() -> str:
     return "\n".join(lines)
 
 
+def _about(provider: Provider) -> str:
+    if provider.fault:
+        return f"  (from {provider.origin}, can't be used: {provider.fault})"
+    if provider.origin:
+        return f"  (from {provider.origin})"
+    return "  (known names, not built in this version)" if provider.module == PLANNED else ""
+
+
+def _providers() -> str:
+    return provider_table((provider, provider.probe()) for provider in registry.all_providers())
+
+
+def provider_table(probed: Iterable[tuple[Provider, Probe]]) -> str:
+    """A line a provider: version of its library, number of kernels, and whether it can be used or why not."""
+    rows = [("provider", "version", "kernels", "here")]
+    for provider, probe in probed:
+        count = len(provider.kernels) + len(provider.on_request)
+        origin = f" (from {provider.origin})" if provider.origin else ""
+        state = "installed" if probe else f"no: {probe.reason}"
+        rows.append((provider.name, probe.version or "-", str(count), state + origin))
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]}" for row in rows)
+
+
 def _models() -> str:
+    from w8a8_bench.shapes.models import MODELS  # a large table, which no other list needs
+
     lines = []
     for model, layers in MODELS.items():
         lines.append(model)
         for layer in layers:
             split = f"TP splits {layer.split}" if layer.split else "replicated under TP"
-            lines.append(f"  {layer.name:<28} k={layer.k:<6} n={layer.n:<7} {split}")
+            count = f"{layer.count} x" if layer.count is not None else ""
+            lines.append(f"  {count:>5} {layer.name:<28} k={layer.k:<6} n={layer.n:<7} {split}")
     return "\n".join(lines)
 
 

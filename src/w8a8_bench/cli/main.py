@@ -41,14 +41,15 @@ some kernels only:
 Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
 Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
 where --out says.
-Exit codes: 0 complete; 2 bad input, nothing run; 3 a kernel is broken, or the sweep could not be finished (full disk,
-lost device); 130 interrupted.
+Exit codes: 0 complete; 1 compare found something slower or newly broken; 2 bad input, nothing run; 3 a kernel is
+broken, or the sweep could not be finished (full disk, lost device); 130 interrupted.
 """
 
 BATCH_SIZES = (1, 16, 32, 64, 128, 256, 512)
 TP_SIZES = (1,)
 
 DEFAULT_BUDGET_S = 60.0
+DEFAULT_THRESHOLD_PERCENT = 1.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,22 +83,40 @@ def _parser(prog: str) -> _Parser:
     for size in "mnk":
         ranged.add_argument(f"--{size}-constant", type=int, metavar=size.upper(), help=f"hold {size} at this size")
     model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
-    model.add_argument("--models", nargs="+", metavar="NAME", help="models of `list models` (default: all)")
+    model.add_argument(
+        "--models", nargs="+", metavar="NAME", help="models of `list models` (default: all), or PATH/config.json of any"
+    )
     model.add_argument("--tp-sizes", nargs="+", type=int, default=list(TP_SIZES), metavar="T", help="default: 1")
     model.add_argument(
         "--batch-sizes",
         nargs="+",
-        type=int,
         default=list(BATCH_SIZES),
         metavar="M",
-        help=f"default: {' '.join(map(str, BATCH_SIZES))}",
+        help=f"numbers, or cliffs: both sides of tile and bucket edges (default: {' '.join(map(str, BATCH_SIZES))})",
     )
     table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
     table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
     add("quick_bench", "INT8 and FP8 over a few squares and one model layer: what `make bench` runs", sweep, [shared])
 
-    listing = add("list", "what can be asked for: kernels, models, schemes", "w8a8_bench.cli.listing")
-    listing.add_argument("what", metavar="kernels|models|schemes")
+    comparing = add("compare", "two results files, cell by cell: slower, faster, same", "w8a8_bench.cli.compare")
+    comparing.add_argument("base", metavar="BASE.jsonl", help="records before the change (.jsonl or .jsonl.gz)")
+    comparing.add_argument("new", metavar="NEW.jsonl", help="records after it")
+    comparing.add_argument(
+        "--threshold",
+        type=float,
+        default=DEFAULT_THRESHOLD_PERCENT,
+        metavar="PERCENT",
+        help="less is no change; a cell that is slower by more makes the exit code 1 "
+        f"(default: {DEFAULT_THRESHOLD_PERCENT:g})",
+    )
+    comparing.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
+    comparing.add_argument("--all", action="store_true", help="list cells that are the same too")
+    comparing.add_argument(
+        "--force", action="store_true", help="compare across GPUs, data, timers, seeds or measures all the same"
+    )
+    listing = add("list", "what can be asked for: kernels, providers, models, schemes", "w8a8_bench.cli.listing")
+    listing.add_argument("what", metavar="kernels|providers|models|schemes")
+    _add_recommend(add("recommend", "the kernel and the scheme to run a model with", "w8a8_bench.cli.recommend"))
     doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
     _add_device(doctor)
     doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
@@ -105,6 +124,21 @@ def _parser(prog: str) -> _Parser:
     doctor.add_argument("--seed", type=int, default=0, help="of the order of timing (default: 0)")
     _add_report(add("report", "results as a page to read: plots, tables, what did not run", "w8a8_bench.cli.report"))
     return parser
+
+
+def _add_recommend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device")
+    parser.add_argument("--model", required=True, metavar="NAME", help="as --models of model_bench takes one")
+    parser.add_argument("--tp", type=int, default=1, metavar="T", help="TP size (default: 1)")
+    parser.add_argument(
+        "--activations",
+        default=Activations.PREQUANTIZED.value,
+        metavar="KIND",
+        help="prequantized (default), dynamic or static: times of different kinds are not compared",
+    )
+    parser.add_argument("--min-sqnr", type=float, metavar="DB", help="least SQNR of a scheme, over all data")
+    parser.add_argument("--sqnr-data", metavar="DATA", help="with --min-sqnr: of this data alone, say normal")
+    parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="default: markdown")
 
 
 def _add_report(report: _Parser) -> None:
@@ -130,6 +164,9 @@ def _sweep_options() -> _Parser:
     tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
     shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
     shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names of `list kernels` (default: all)")
+    shared.add_argument(
+        "--providers", nargs="+", metavar="NAME", help="providers of `list providers`, all their kernels (default: all)"
+    )
     shared.add_argument(
         "--schemes", nargs="+", metavar="SCHEME", help="schemes of `list schemes` (default: the kernel's)"
     )

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import math
+import os
 import re
 import shlex
 import sys
@@ -27,11 +28,11 @@ from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling
-from w8a8_bench.providers import registry
+from w8a8_bench.providers import registry, third_party
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.report.table import render
 from w8a8_bench.settings import RIGORS, Settings
-from w8a8_bench.shapes import csv_file, models
+from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
 from w8a8_bench.sweep.drive import run_sweep
@@ -112,7 +113,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     schemes = [Scaling.parse(name) for name in args.schemes] if args.schemes else None
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
-    kernels = registry.select(args.kernels, formats)
+    kernels = registry.select(args.kernels, formats, _providers(args))
     comparisons = make_plan(_shapes(args), kernels, formats, schemes=schemes, activations=activations)
     rigor = RIGORS[args.rigor]
     if args.processes is not None and args.processes < 1:
@@ -142,6 +143,16 @@ def _check_devices(args: argparse.Namespace) -> None:
         raise ValueError(f"--devices {' '.join(args.devices)}: a device is named twice")
 
 
+def _providers(args: argparse.Namespace) -> list[str] | None:
+    """The names of --providers, parted by commas or spaces; raises ValueError where there is none."""
+    if args.providers is None:
+        return None
+    names = [name for word in args.providers for name in word.split(",") if name]
+    if not names:
+        raise ValueError(f"--providers {' '.join(args.providers)!r}: expected names of `list providers`")
+    return names
+
+
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
     tokens = [fmt.value for fmt in W8A8_FORMATS]
     if args.dtype is None:
@@ -167,12 +178,23 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
             k=args.k_constant,
         )
     if args.command == "model_bench":
-        return models.model_shapes(args.models or tuple(models.MODELS), args.tp_sizes, args.batch_sizes)
+        return _model_shapes(args)
     if args.command == "csv_bench":
         return csv_file.read(Path(args.csv))
     model, layer, m = QUICK_LAYER
     squares = [LabelledShape(GemmShape(m=size, n=size, k=size)) for size in QUICK_SQUARES]
     return squares + [where for where in models.model_shapes([model], [1], [m]) if where.labels["layer"] == layer]
+
+
+def _model_shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
+    """Shapes of the models that were named; without names those of all, but for what TP can't divide."""
+    sizes = batch_sizes.parse(args.batch_sizes)
+    if args.models:
+        return models.model_shapes(args.models, args.tp_sizes, sizes)
+    shapes, left_out = models.all_model_shapes(args.tp_sizes, sizes)
+    for reason in left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    return shapes
 
 
 @dataclass(frozen=True)
@@ -307,6 +329,8 @@ class _Session:
 
     def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
         plan = self._plan
+        for remark in registry.remarks(self._args.kernels, plan.formats, _providers(self._args)):
+            print(remark, file=sys.stderr)
         facts = [*(f"{device.name} ({device.torch_name})" for device in self._devices), f"torch {environment['torch']}"]
         if "driver" in environment:
             facts.append(f"driver {environment['driver']}")
@@ -363,6 +387,8 @@ class _Session:
         """Keep what there is, and say how to go on."""
         words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
         start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
+        if files := os.environ.get(third_party.FILES):
+            start = ["env", f"{third_party.FILES}={files}", *start]
         command = shlex.join([*start, *words])
         done, total = len(self._done), len(self._plan.comparisons)
         print(

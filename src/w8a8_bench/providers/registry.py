@@ -1,34 +1,21 @@
 """Every kernel by name, without importing any library: rows of plain tuples, and one lazy import by name.
 
-To add a kernel, add its name to its provider's row; to add a provider, add a row and a module with `kernel(name)`.
+To add a kernel, add its name to its provider's row; to add a provider, add a row and a module as `kernel` describes it.
+Providers of third parties come after the rows (`third_party`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import importlib
+import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Kernel
 from w8a8_bench.names import KernelName
-
-
-@dataclass(frozen=True)
-class Provider:
-    """A library: `module` is imported when one of its kernels is asked for, and offers `kernel(name) -> Kernel`.
-
-    `kernels` run by default, in this order; those in `on_request` only when named.
-    """
-
-    name: str
-    module: str
-    kernels: tuple[str, ...]
-    on_request: tuple[str, ...] = ()
-
-
-PLANNED = "w8a8_bench.providers.planned"
+from w8a8_bench.providers import third_party
+from w8a8_bench.providers.provider import PLANNED, Provider
 
 PROVIDERS = (
     Provider(
@@ -50,6 +37,7 @@ PROVIDERS = (
             "pytorch_fp8_fp8_bf16_scaled_mm_blockwise",
         ),
         on_request=("pytorch_bf16_bf16_bf16_matmul-no-scales_cast",),
+        package="torch",
     ),
     Provider(
         "cutlass",
@@ -72,51 +60,134 @@ PROVIDERS = (
 )
 
 
-def is_built(provider: Provider) -> bool:
-    """Whether this version contains the provider's kernels, or only knows their names."""
-    return provider.module != PLANNED
+@functools.cache
+def all_providers() -> tuple[Provider, ...]:
+    """The rows above, then the third parties' that this process finds. Imports their modules, but no library."""
+    return PROVIDERS + third_party.find([provider.name for provider in PROVIDERS])
 
 
 def provider_of(name: str) -> Provider:
-    """The provider of a kernel; raises KeyError for an unknown name."""
-    for provider in PROVIDERS:
+    """The provider of a kernel; raises KeyError for an unknown name.
+
+    A third party's that can't be used has every kernel of its name, so that a row can say why.
+    """
+    for provider in all_providers():
         if name in provider.kernels or name in provider.on_request:
+            return provider
+    with contextlib.suppress(ValueError):  # no kernel's name at all
+        provider = _by_name()[KernelName.parse(name).provider]
+        if provider.fault:
             return provider
     raise KeyError(name)
 
 
+def _by_name() -> dict[str, Provider]:
+    """Where a third party's has a name that is taken, the name is the first one's."""
+    by_name: dict[str, Provider] = {}
+    for provider in all_providers():
+        by_name.setdefault(provider.name, provider)
+    return by_name
+
+
+@functools.cache
 def get(name: str) -> Kernel:
-    """The kernel called `name`. Imports its provider's module; raises KeyError for an unknown name."""
-    module = importlib.import_module(provider_of(name).module)
-    kernel: Kernel = module.kernel(name)
-    return kernel
+    """The kernel called `name`, made once. Imports its provider's module; raises KeyError for an unknown name."""
+    return provider_of(name).make(name)
 
 
-def names(formats: Iterable[Format], *, on_request: bool = False) -> tuple[str, ...]:
+def versions() -> dict[str, str]:
+    """Of every provider, for a run's environment: the version of its library, or why it is not to be had."""
+    return {name: str(provider.probe()) for name, provider in _by_name().items()}
+
+
+def names(
+    formats: Iterable[Format], *, on_request: bool = False, of: Iterable[Provider] | None = None
+) -> tuple[str, ...]:
     """Kernels of a run over `formats`, in order; with `on_request` also those that run only when named."""
     wanted = tuple(formats)
-    every = [name for provider in PROVIDERS for name in provider.kernels + (provider.on_request if on_request else ())]
+    rows = all_providers() if of is None else of
+    every = [name for provider in rows for name in provider.kernels + (provider.on_request if on_request else ())]
     return tuple(name for name in every if any(KernelName.parse(name).serves(fmt) for fmt in wanted))
 
 
-def select(requested: Sequence[str] | None, formats: Sequence[Format]) -> tuple[str, ...]:
-    """The kernels that a run over `formats` measures: those requested, or all by default.
+def select(
+    requested: Sequence[str] | None, formats: Sequence[Format], providers: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The kernels that a run over `formats` measures: those requested, or those of the providers named, or all.
 
-    Raises ValueError, with the nearest names, where a requested kernel is unknown or of another format.
+    Of all, a peer's that is not installed are left out; `remarks` tells. Raises ValueError, with the nearest names,
+    where a kernel or a provider is unknown, of another format, or left out by the other one of the two.
     """
+    chosen = None if providers is None else _named(providers)
     if requested is None:
-        return names(formats)
-    known, everything = names(formats, on_request=True), names(tuple(Format), on_request=True)
-    dtypes = " ".join(fmt.value for fmt in formats)
+        if chosen is None:
+            return names(formats, of=[p for p in all_providers() if not p.is_peer or p.probe().installed])
+        found = names(formats, of=chosen)
+        if not found:
+            why = [f"{p.name} can't be used: {p.fault}" for p in chosen if p.fault]
+            raise ValueError("; ".join(why) or f"no kernel of {_words(chosen)} takes {_tokens(formats)} operands")
+        return found
     for name in requested:
-        if name in known:
-            continue
-        if name in everything:
-            other = KernelName.parse(name).format.value
-            raise ValueError(
-                f"kernel {name!r} takes {other} operands, and this run is over {dtypes}: use --dtype {other}"
-            )
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or difflib.get_close_matches(name, everything)
-        hint = f"the nearest are {', '.join(near)}" if near else "`list kernels` names them all"
-        raise ValueError(f"kernel {name!r} is unknown: {hint}")
+        _refuse_unknown(name, formats)
+        if chosen is not None and provider_of(name) not in chosen:
+            raise ValueError(f"kernel {name!r} is not of {_words(chosen)}: drop it, or add its provider to --providers")
     return tuple(dict.fromkeys(requested))
+
+
+def remarks(
+    requested: Sequence[str] | None, formats: Sequence[Format], providers: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """What to say of providers before a run, a line each: which were asked for and can't run, and which are left out.
+
+    Takes what `select` took without an error.
+    """
+    if requested is None and providers is None:
+        absent = [(p, p.probe()) for p in all_providers() if p.is_peer]
+        left_out = [f"{p.name} ({probe.reason})" for p, probe in absent if not probe.installed]
+        lines = [f"left out: {', '.join(left_out)}"] if left_out else []
+        return (*lines, *(f"{p.name} can't be used: {p.fault}" for p in all_providers() if p.fault))
+    asked = _named(providers) if providers is not None else tuple(dict.fromkeys(map(provider_of, requested or ())))
+    lines = []
+    for provider in asked:
+        probe = provider.probe()
+        if not probe:
+            lines.append(f"{provider.name} can't run here: {probe.reason}")
+        elif not names(formats, on_request=True, of=[provider]):
+            lines.append(f"{provider.name} has no kernel that takes {_tokens(formats)} operands")
+    return tuple(lines)
+
+
+def _named(providers: Sequence[str]) -> tuple[Provider, ...]:
+    by_name = _by_name()
+    for name in providers:
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, n=3)
+            hint = f"the nearest are {', '.join(near)}" if len(near) > 1 else f"did you mean {near[0]}?" if near else ""
+            raise ValueError(f"provider {name!r} is unknown: {hint or 'expected one of ' + ', '.join(by_name)}")
+    return tuple(by_name[name] for name in dict.fromkeys(providers))
+
+
+def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
+    """Raise ValueError where no kernel is called so, or where it takes none of `formats`."""
+    try:
+        provider_of(name)
+    except KeyError:
+        known = names(formats, on_request=True)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        near = near or difflib.get_close_matches(name, names(tuple(Format), on_request=True))
+        hint = f"the nearest are {', '.join(near)}" if near else "`list kernels` names them all"
+        raise ValueError(f"kernel {name!r} is unknown: {hint}") from None
+    parsed = KernelName.parse(name)
+    if not any(parsed.serves(fmt) for fmt in formats):
+        other = parsed.format.value
+        raise ValueError(
+            f"kernel {name!r} takes {other} operands, and this run is over {_tokens(formats)}: use --dtype {other}"
+        )
+
+
+def _words(providers: Iterable[Provider]) -> str:
+    return ", ".join(provider.name for provider in providers)
+
+
+def _tokens(formats: Iterable[Format]) -> str:
+    return " ".join(fmt.value for fmt in formats)

@@ -7,7 +7,6 @@ fixed sizes pay nothing, others copy A.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -48,12 +47,10 @@ class Cliff:
 
 @dataclass(frozen=True)
 class _Point:
-    """A record's time in logarithms, where a ratio is a difference, and how far its interval reaches from it."""
+    """A record, its time and the degrees of freedom of the time's interval."""
 
     record: Record
-    log_time: float
-    below: float
-    above: float
+    time: stats.Ratio
     degrees: int
 
     @property
@@ -68,9 +65,8 @@ def find_cliffs(records: Iterable[Record], measure: str | None = None) -> tuple[
     `measure` (default: the headline of the records) or have too few samples for an interval are no points of it. Where
     an m comes more than once, its first record counts. Cliffs come in the order of the curves, m rising.
 
-    Points were not taken in the same blocks, so their ratio is of independent samples: its interval combines those of
-    both times as variances are (MOVER; Zou and Donner, Statistics in Medicine 27, 2008), in logarithms. Any of C pairs
-    of a curve might look like a cliff by chance, so intervals are widened to 1 - 0.05 / C, by the ratio of Student's
+    Points were not taken in the same blocks, so their ratio is `stats.quotient` of independent times. Any of C pairs of
+    a curve might look like a cliff by chance, so intervals are widened to 1 - 0.05 / C, by the ratio of Student's
     quantiles: a curve without a cliff shows one in at most 5 of 100 cases. Records are to be of one device.
     """
     records = list(records)
@@ -94,11 +90,10 @@ def _of_curve(points: Sequence[_Point]) -> list[Cliff]:
     cliffs = []
     for index, point in enumerate(points):
         # Only what takes less time by more than the margin can be a cliff; intervals are worked out for those alone.
-        reach = point.log_time - math.log1p(REPEATABILITY)
         faster = [
             Cliff(point.record, other.record, _ratio(point, other, pairs))
             for other in points[index + 1 :]
-            if other.log_time < reach
+            if point.time.median > other.time.median * (1 + REPEATABILITY)
         ]
         sure = [cliff for cliff in faster if cliff.ratio.interval and cliff.ratio.interval[0] > 1 + REPEATABILITY]
         if sure:
@@ -112,21 +107,15 @@ def _point(record: Record, measure: str) -> _Point | None:
         return None
     groups = record.groups(measure)
     ends = stats.interval(samples, groups)
-    # Student's interval of few processes may reach below zero: such a time is not known well enough to judge by.
-    if ends is None or ends[0] <= 0:
+    if ends is None:
         return None
     processes = len(set(groups))
-    middle = math.log(stats.estimate(samples, groups))
-    below, above = middle - math.log(ends[0]), math.log(ends[1]) - middle
-    return _Point(record, middle, below, above, (processes if processes > 1 else len(samples)) - 1)
+    degrees = (processes if processes > 1 else len(samples)) - 1
+    return _Point(record, stats.Ratio(stats.estimate(samples, groups), ends), degrees)
 
 
 def _ratio(point: _Point, other: _Point, pairs: int) -> stats.Ratio:
     """Time of `point` over that of `other`, with an interval that holds for all `pairs` of the curve at once."""
     degrees = min(point.degrees, other.degrees)
     one, all_pairs = (stats.t_quantile(1 - (1 - stats.CONFIDENCE) / 2 / count, degrees) for count in (1, pairs))
-    widened = all_pairs / one
-    difference = point.log_time - other.log_time
-    low = difference - widened * math.hypot(point.below, other.above)
-    high = difference + widened * math.hypot(point.above, other.below)
-    return stats.Ratio(math.exp(difference), (math.exp(low), math.exp(high)))
+    return stats.quotient(point.time, other.time, widened=all_pairs / one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from w8a8_bench import metrics, stats
@@ -12,7 +13,7 @@ from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TI
 from w8a8_bench.peaks import roofline
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.report.sets import ResultSet
-from w8a8_bench.text import one_line
+from w8a8_bench.text import GAP, aligned, one_line
 
 EMULATED = "emulated"
 UNSETTLED = "unsettled"
@@ -22,7 +23,6 @@ TITLE_LABELS = ("model", "layer", "tp")
 """Labels that `LabelledShape.title` shows; the others follow it."""
 
 NOTHING = "-"
-GAP = "  "
 FURTHER = {TIME_HOT: "hot", TIME_EVENT: "event", TIME_HOST: "host", TIME_KERNEL: "kernel", HOST_LAUNCH: "enqueue"}
 """Titles of measures that stand beside the headline."""
 LEFT_ALIGNED = ("kernel", "±95%", "status", "reason")
@@ -57,12 +57,12 @@ def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = (), device
     ]
     notes = [_notes(by_index.get(group[0].comparison), group, measure) for _, group in grouped]
     # One width a column over all groups, so that the eye can go down the page.
-    widths = [
-        max(map(len, column)) for column in zip(header, *(row for _, rows in groups for row in rows), strict=True)
-    ]
+    left = [place for place, column in enumerate(header) if column in LEFT_ALIGNED]
+    head, *body = aligned([header, *(row for _, rows in groups for row in rows)], left)
+    further = iter(body)
     lines = []
     for (title, rows), below in zip(groups, notes, strict=True):
-        lines += [title, *(_line(row, header, widths) for row in (header, *rows)), *below, ""]
+        lines += [title, head, *itertools.islice(further, len(rows)), *below, ""]
     if any(EMULATED in record.flags and record.status is Status.OK for record in records):
         lines += [EMULATED_NOTE, ""]
     return "\n".join(lines[:-1])
@@ -171,11 +171,3 @@ def _reason(record: Record) -> str:
     """Why a cell is not `ok`, or the flags of one that is; `_interval` shows `unsettled`."""
     flags = [flag for flag in record.flags if flag != UNSETTLED] if record.status is Status.OK else []
     return one_line(": ".join(filter(None, [", ".join(flags), record.reason])))
-
-
-def _line(row: Iterable[str], header: Iterable[str], widths: Iterable[int]) -> str:
-    cells = (
-        text.ljust(width) if title in LEFT_ALIGNED else text.rjust(width)
-        for text, title, width in zip(row, header, widths, strict=True)
-    )
-    return GAP.join(cells).rstrip()

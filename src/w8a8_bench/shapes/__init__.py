@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MAX_SHAPES = 100_000
 """Longest sweep. At a second a shape it takes a day; a longer one is a slip of the keyboard."""
 
@@ -20,3 +22,18 @@ def check_steps(start: int, end: int, increment: int) -> None:
             f"--dim-start {start} to --dim-end {end} in steps of {increment} makes {count} shapes: "
             f"at most {MAX_SHAPES}; choose a larger --dim-increment"
         )
+
+
+def read_at_most(path: Path, max_bytes: int, what: str) -> bytes:
+    """The bytes of a file that should be `what`. Raises ValueError with the path: can't be read, or is too large.
+
+    The limit keeps a wrong path, say a device or a model's weights, from filling the memory.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from None
+    if len(data) > max_bytes:
+        raise ValueError(f"{path} is larger than {max_bytes // 2**20} MiB: not {what}")
+    return data

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.shapes import read_at_most
 
 SIZES = ("m", "n", "k")
 MAX_BYTES = 16 * 2**20
-"""Largest file that is taken for a list of shapes; keeps a wrong path, say a device, from filling the memory."""
+"""Largest file that is taken for a list of shapes."""
 
 MAX_DIGITS = 18
 """Longest number: far beyond any size, and short enough to be shown in an error."""
@@ -50,13 +51,7 @@ def read(path: Path) -> tuple[LabelledShape, ...]:
 
 
 def _text(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: not a list of shapes")
+    data = read_at_most(path, MAX_BYTES, "a list of shapes")
     if b"\0" in data:
         raise ValueError(f"{path} holds NUL bytes: not a CSV file in UTF-8")
     try:

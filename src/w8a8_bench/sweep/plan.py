@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.formats import Format
@@ -19,10 +20,16 @@ def make_plan(
     *,
     schemes: Sequence[Scaling] | None = None,
     activations: Sequence[Activations] = (Activations.PREQUANTIZED,),
+    legal_only: bool = False,
 ) -> tuple[Comparison, ...]:
-    """One comparison a shape, with a cell for every kernel under every scheme and kind of activations asked for."""
+    """One comparison a shape, with a cell for every kernel under every scheme and kind of activations asked for.
+
+    A combination that was asked for by name and has no meaning is a cell that refuses. In a grid of everything
+    (`legal_only`) it is none, but a kernel that has no other keeps one. Where A is quantized inside the timed region,
+    the same kernel on prequantized A is a cell too, asked for or not: what quantizing costs is over that.
+    """
     return tuple(
-        Comparison(index, where, _cells(where.shape, kernels, formats, schemes, activations))
+        Comparison(index, where, _cells(where.shape, kernels, formats, schemes, activations, legal_only))
         for index, where in enumerate(shapes)
     )
 
@@ -33,15 +40,22 @@ def _cells(
     formats: Sequence[Format],
     schemes: Sequence[Scaling] | None,
     activations: Sequence[Activations],
+    legal_only: bool,
 ) -> tuple[Cell, ...]:
     cells: dict[Cell, None] = {}
     for text in kernels:
         name = KernelName.parse(text)
         # A cast twin takes whatever 8-bit operands the run is over; in a run over both, the first.
         fmt = formats[0] if name.casts_inside else name.format
-        for scheme in _schemes_of(name, schemes):
-            for kind in activations:
-                cells[Cell(text, name.problem(shape, fmt, scheme, kind))] = None
+        problems = [
+            name.problem(shape, fmt, scheme, kind) for scheme in _schemes_of(name, schemes) for kind in activations
+        ]
+        if legal_only:
+            problems = [problem for problem in problems if not problem.why_illegal()] or problems[:1]
+        for problem in problems:
+            if not problem.why_illegal():
+                cells[Cell(text, replace(problem, activations=Activations.PREQUANTIZED))] = None
+            cells[Cell(text, problem)] = None
     return tuple(cells)
 
 

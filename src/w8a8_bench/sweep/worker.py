@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
 def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     from w8a8_bench import environment
     from w8a8_bench.comparison import Comparison
+    from w8a8_bench.providers import registry
     from w8a8_bench.runner import DeviceLost, run_comparison
     from w8a8_bench.settings import Settings
 
@@ -70,8 +71,11 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     except environment.DeviceError as error:
         _send(answers, {"kind": "refused", "reason": str(error)})
         return 0
-    facts = {"device": device.to_json(), "environment": environment.describe(device), "gpus": environment.gpus()}
-    _send(answers, {"kind": "hello", **facts})
+    described = {**environment.describe(device), "providers": registry.versions()}
+    _send(
+        answers,
+        {"kind": "hello", "device": device.to_json(), "environment": described, "gpus": environment.gpus()},
+    )
 
     def progress(phase: str, what: str, done: float) -> None:
         _send(answers, {"kind": "progress", "phase": phase, "what": what, "done": done})

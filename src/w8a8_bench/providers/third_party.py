@@ -1,0 +1,146 @@
+"""Providers of third parties: installed ones by the entry-point group `w8a8_bench.providers`, files by a variable.
+
+An entry point is called as its provider is, and names a module, or an object with the same members:
+
+    [project.entry-points."w8a8_bench.providers"]
+    acme = "acme_w8a8"
+
+`W8A8_BENCH_PROVIDERS` holds paths of Python files, separated as in PATH; each is called as its provider is (`acme.py`).
+Both are what `kernel` describes as a provider's module. They are imported here, for the names of their kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from types import ModuleType
+from typing import Any
+
+from w8a8_bench.kernel import in_one_line
+from w8a8_bench.names import KernelName, is_provider_name
+from w8a8_bench.providers.provider import ANY_FAULT, Provider
+
+GROUP = "w8a8_bench.providers"
+FILES = "W8A8_BENCH_PROVIDERS"
+
+
+class _Unfit(ValueError):
+    """A module that is none of a provider's, in words that need no name of an exception."""
+
+
+def find(built_in: Collection[str]) -> tuple[Provider, ...]:
+    """Every third party's provider: files first, then entry points by name. One that can't be used has a `fault`.
+
+    `built_in` are names that are taken.
+    """
+    found: list[Provider] = []
+    for name, origin, load in (*_files(), *sorted(_entry_points(), key=lambda entry: entry[0])):
+        taken = [other.origin for other in found if other.name == name]
+        if name in built_in:
+            found.append(Provider(name, "", origin=origin, fault="a built-in provider has this name: rename it"))
+        elif taken:
+            found.append(Provider(name, "", origin=origin, fault=f"{taken[0]} has a provider of this name: drop one"))
+        else:
+            found.append(_read(name, origin, load))
+    return tuple(found)
+
+
+def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
+    """The provider that `load` yields, or one that says what is wrong with it."""
+    try:
+        module = load()
+        kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
+        if not kernels:
+            raise _Unfit("KERNELS is missing: expected a tuple of kernel names")
+        for member in ("probe", "kernel"):
+            if not callable(getattr(module, member, None)):
+                raise _Unfit(f"{member}() is missing")
+    except ANY_FAULT as error:
+        why = str(error) if isinstance(error, _Unfit) else in_one_line(error)
+        return Provider(name, "", origin=origin, fault=why, is_peer=True)
+    return Provider(name, str(module), kernels, on_request, is_peer=True, origin=origin, loaded=module)
+
+
+def _names(provider: str, module: Any, which: str) -> tuple[str, ...]:
+    """The kernels that a module lists; raises _Unfit where a name is none, or another provider's."""
+    names = getattr(module, which, ())
+    if not isinstance(names, (tuple, list)):
+        raise _Unfit(f"{which} is {names!r:.60}: expected a tuple of kernel names")
+    for name in names:
+        try:
+            word = KernelName.parse(str(name)).provider
+        except ValueError as error:
+            raise _Unfit(str(error)) from None
+        if word != provider:
+            raise _Unfit(f"kernel {name!r} is of provider {word!r}, and this one is called {provider!r}: rename one")
+    return tuple(dict.fromkeys(names))
+
+
+def _files() -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    for text in filter(None, os.environ.get(FILES, "").split(os.pathsep)):
+        yield _stem(text), text, functools.partial(_load_file, text)
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]  # pathlib would take longer to import than all of this to run
+
+
+def _load_file(path: str) -> ModuleType:
+    """Run a file as a module of a name of its own: one called `vllm.py` must not stand in the way of vllm."""
+    if not is_provider_name(_stem(path)):
+        raise _Unfit(f"{path}: a provider's name is of small letters, digits and _, and so is its file's")
+    spec = importlib.util.spec_from_file_location(f"w8a8_bench_provider_{_stem(path)}", path)
+    if spec is None or spec.loader is None:
+        raise _Unfit(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _entry_points() -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """Name, distribution and loader of every entry point of the group."""
+    directories = list(_distributions())
+    if not directories:
+        return
+    import importlib.metadata  # here, since it takes longer to import than everything else that `list` does
+
+    seen = set()
+    for directory in directories:
+        distribution, _, version = _stem(directory).partition("-")
+        if distribution in seen:
+            continue  # another version further down the path, which imports do not reach either
+        seen.add(distribution)
+        origin = f"{distribution} {version}".rstrip()
+        try:
+            found = importlib.metadata.Distribution.at(directory).entry_points
+            entries = [entry for entry in found if entry.group == GROUP]
+        except Exception as error:  # its text is what the user gets to see
+            yield distribution, origin, functools.partial(_fail, error)
+            continue
+        for entry in entries:
+            yield entry.name, origin, entry.load
+
+
+def _fail(error: Exception) -> Any:
+    raise error
+
+
+def _distributions() -> Iterator[str]:
+    """Metadata directories on the path whose entry points mention the group: about a millisecond for 40 packages."""
+    for place in dict.fromkeys(sys.path):
+        try:
+            entries = sorted(os.scandir(place or "."), key=lambda entry: entry.name)
+        except OSError:
+            continue  # a path that is not there, or a zip file
+        for entry in entries:
+            if entry.name.endswith((".dist-info", ".egg-info")):
+                try:
+                    with open(os.path.join(entry.path, "entry_points.txt"), "rb") as file:
+                        if GROUP.encode() in file.read():
+                            yield entry.path
+                except OSError:
+                    continue  # most distributions have none

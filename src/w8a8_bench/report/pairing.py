@@ -1,0 +1,84 @@
+"""The cells of two results files, put together: which are in both, which in one, and what they were timed beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from w8a8_bench.comparison import LabelledShape
+from w8a8_bench.record import ComparisonEnd, Record
+from w8a8_bench.store import Results
+
+Key = tuple[object, ...]
+"""Of a cell: labels, kernel, problem, and which of several such it is."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison of a file: its records by cell, and the line that closed it."""
+
+    cells: dict[Key, Record]
+    end: ComparisonEnd
+
+
+@dataclass(frozen=True)
+class ShapePair:
+    """A shape of both files, and its cells that are in both."""
+
+    base: Measured
+    new: Measured
+    cells: tuple[tuple[Record, Record], ...]
+
+    @property
+    def where(self) -> LabelledShape:
+        first, _ = self.cells[0]
+        return LabelledShape(first.problem.shape, first.labels)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the same cells were timed together."""
+        return self.base.cells.keys() == self.new.cells.keys()
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Every cell of two files. `shapes` are in the order of the first."""
+
+    shapes: tuple[ShapePair, ...]
+    only_base: tuple[Record, ...]
+    only_new: tuple[Record, ...]
+
+
+def pair(base: Results, new: Results) -> Pairing:
+    """Cells are the same by labels, kernel and problem; where a file has one more than once, by their order."""
+    ours, theirs = list(_comparisons(base)), list(_comparisons(new))
+    place_of = {key: place for place, measured in enumerate(theirs) for key in measured.cells}
+    pairs: dict[tuple[int, int], list[tuple[Record, Record]]] = {}
+    only_base = []
+    for place, measured in enumerate(ours):
+        for key, record in measured.cells.items():
+            other = place_of.pop(key, None)
+            if other is None:
+                only_base.append(record)
+            else:
+                pairs.setdefault((place, other), []).append((record, theirs[other].cells[key]))
+    return Pairing(
+        shapes=tuple(ShapePair(ours[a], theirs[b], tuple(cells)) for (a, b), cells in pairs.items()),
+        only_base=tuple(only_base),
+        only_new=tuple(theirs[place].cells[key] for key, place in place_of.items()),
+    )
+
+
+def _comparisons(results: Results) -> Iterator[Measured]:
+    seen: dict[Key, int] = {}
+    start = 0
+    for end in results.ends:
+        cells: dict[Key, Record] = {}
+        for record in results.records[start : start + end.cells]:
+            labels = tuple(sorted((name, str(value)) for name, value in record.labels.items()))
+            cell = (labels, record.kernel, record.problem)
+            seen[cell] = seen.get(cell, 0) + 1
+            key = (*cell, seen[cell])
+            cells[key] = record
+        start += end.cells
+        yield Measured(cells, end)

@@ -1,0 +1,236 @@
+"""Layers of a model from its config.json, as the Hugging Face Hub has it for every model.
+
+What a field means, and what stands for one that is absent, is what the configuration classes of `transformers` say
+(https://github.com/huggingface/transformers, src/transformers/models/*/configuration_*.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from w8a8_bench.shapes import read_at_most
+from w8a8_bench.shapes.layers import DeepseekConfig, Layer, LlamaConfig
+
+FILE_NAME = "config.json"
+
+MAX_BYTES = 2**20
+"""Largest file that is taken for a configuration; the published ones have a few kB."""
+
+MAX_NUMBER = 2**24
+"""Largest number of a field: a hundred times the largest of any published model."""
+
+MAX_DIGITS = 100
+"""Longest number anywhere in the file; Python itself refuses to read those of thousands of digits."""
+
+
+def read(path: Path) -> tuple[Layer, ...]:
+    """The layers of the model that `path` configures: a config.json, or the directory that holds one.
+
+    Raises ValueError with the path and the reason: no such file, no JSON, a `model_type` without a rule, a field that
+    is missing, of the wrong type or out of range.
+    """
+    if os.path.isdir(path):
+        path = path / FILE_NAME
+    data = read_at_most(path, MAX_BYTES, "a model's configuration")
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse(data: bytes) -> tuple[Layer, ...]:
+    """The layers of the configuration in `data`, JSON in UTF-8. Raises ValueError as `read` does, without a path."""
+    fields = _Fields(_loads(data))
+    model_type = fields.text("model_type")
+    if model_type not in RULES and ("text_config" in fields.values or model_type in MULTIMODAL):
+        # A model of text and images: the language model has a configuration of its own inside.
+        fields = fields.inside("text_config")
+        model_type = fields.text("model_type")
+    if model_type not in RULES:
+        raise ValueError(
+            f"{fields.prefix}model_type {_shown(model_type)} has no rule that makes layers of its fields; there is one "
+            f"for {', '.join(RULES)}; write its shapes into a CSV file with columns layer,m,n,k and run "
+            "csv_bench --csv FILE"
+        )
+    return RULES[model_type](fields)
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of one object. `prefix` leads to it in messages: `text_config.` of a nested one."""
+
+    values: Mapping[str, object]
+    prefix: str = ""
+
+    def text(self, name: str) -> str:
+        value = self._required(name)
+        if not isinstance(value, str):
+            self._refuse(name, value, "text")
+        return value
+
+    def inside(self, name: str) -> _Fields:
+        value = self._required(name)
+        if not isinstance(value, dict):
+            self._refuse(name, value, "an object")
+        return _Fields(value, f"{self.prefix}{name}.")
+
+    def number(self, name: str, *, absent: int | None = None, least: int = 1) -> int:
+        """The whole number `name`; `absent` stands for one that is not there."""
+        if absent is not None and name not in self.values:
+            return absent
+        value = self._required(name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self._refuse(name, value, "a whole number")
+        if value < least:
+            self._refuse(name, value, f"at least {least}")
+        if value > MAX_NUMBER:
+            self._refuse(name, value, f"at most {MAX_NUMBER}")
+        return value
+
+    def number_or_null(self, name: str, *, least: int = 1) -> int | None:
+        return None if self._required(name) is None else self.number(name, least=least)
+
+    def is_null(self, name: str) -> bool:
+        return name in self.values and self.values[name] is None
+
+    def _required(self, name: str) -> object:
+        if name not in self.values:
+            raise ValueError(f"{self.prefix}{name} is missing")
+        return self.values[name]
+
+    def _refuse(self, name: str, value: object, expected: str) -> NoReturn:
+        raise ValueError(f"{self.prefix}{name} {_shown(value)}: expected {expected}")
+
+
+@dataclass(frozen=True)
+class _Llama:
+    """Rule for models built as Llama is: what its class has for fields that are absent.
+
+    kv_heads  None: as many as attention heads, which is what a null means in any of them
+    head_dim  None: hidden_size / num_attention_heads
+    """
+
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+
+    def __call__(self, fields: _Fields) -> tuple[Layer, ...]:
+        hidden = fields.number("hidden_size")
+        heads = fields.number("num_attention_heads", absent=self.heads)
+        kv_heads = heads
+        if not fields.is_null("num_key_value_heads"):
+            kv_heads = fields.number("num_key_value_heads", absent=self.kv_heads or heads)
+        if heads % kv_heads:
+            raise ValueError(
+                f"{fields.prefix}num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+            )
+        return LlamaConfig(
+            hidden_size=hidden,
+            num_hidden_layers=fields.number("num_hidden_layers"),
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=self._head_dim(fields, hidden, heads),
+            intermediate_size=fields.number("intermediate_size"),
+        ).layers()
+
+    def _head_dim(self, fields: _Fields, hidden: int, heads: int) -> int:
+        if "head_dim" in fields.values and not fields.is_null("head_dim"):
+            return fields.number("head_dim")
+        if self.head_dim is not None:
+            return self.head_dim
+        if hidden % heads:
+            raise ValueError(
+                f"{fields.prefix}hidden_size {hidden} is no multiple of num_attention_heads {heads}, "
+                "and there is no head_dim"
+            )
+        return hidden // heads
+
+
+def _deepseek(fields: _Fields) -> tuple[Layer, ...]:
+    return DeepseekConfig(
+        hidden_size=fields.number("hidden_size"),
+        num_hidden_layers=fields.number("num_hidden_layers"),
+        num_attention_heads=fields.number("num_attention_heads"),
+        qk_nope_head_dim=fields.number("qk_nope_head_dim"),
+        qk_rope_head_dim=fields.number("qk_rope_head_dim"),
+        v_head_dim=fields.number("v_head_dim"),
+        q_lora_rank=fields.number_or_null("q_lora_rank"),
+        kv_lora_rank=fields.number("kv_lora_rank"),
+        intermediate_size=fields.number("intermediate_size"),
+        moe_intermediate_size=fields.number("moe_intermediate_size"),
+        n_shared_experts=fields.number_or_null("n_shared_experts", least=0),
+        n_routed_experts=fields.number_or_null("n_routed_experts", least=0),
+        first_k_dense_replace=fields.number("first_k_dense_replace", least=0),
+        # In the files of these models, but no field of the classes of `transformers`, which have experts in every
+        # block from first_k_dense_replace on.
+        moe_layer_freq=fields.number("moe_layer_freq", absent=1),
+    ).layers()
+
+
+RULES: Mapping[str, Callable[[_Fields], tuple[Layer, ...]]] = {
+    "llama": _Llama(),
+    "mistral": _Llama(kv_heads=8),
+    "qwen2": _Llama(kv_heads=32),
+    "qwen3": _Llama(kv_heads=32, head_dim=128),
+    "phi3": _Llama(),
+    "gemma2": _Llama(kv_heads=4, head_dim=256),
+    # The published files of the models with images leave out what the class has.
+    "gemma3_text": _Llama(heads=8, kv_heads=4, head_dim=256),
+    "granite": _Llama(),
+    "cohere": _Llama(),
+    "cohere2": _Llama(),
+    "deepseek_v2": _deepseek,
+    "deepseek_v3": _deepseek,
+}
+"""By `model_type`. Phi-3 stores qkv_proj and gate_up_proj as they are multiplied; the others' parts are joined."""
+
+MULTIMODAL = ("gemma3",)
+"""Types that have no layers outside their `text_config`; any other is looked into where it has one."""
+
+
+def _loads(data: bytes) -> dict[str, object]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_int, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("no configuration: nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("no configuration: expected a JSON object")
+    return value
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"the field {_shown(name)} stands there twice")
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits: far too large")
+    return int(digits)
+
+
+def _shown(value: object) -> str:
+    """`value` as JSON has it, in one short line."""
+    if isinstance(value, dict | list):
+        return "{...}" if isinstance(value, dict) else "[...]"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,177 @@
+"""Linear layers of a transformer, from the numbers of its configuration, and what tensor parallelism leaves of them.
+
+A layer is a weight as an inference engine multiplies by it: query, key and value projections in one, gate and up
+projections in one. The embedding and the head are left out: they usually stay in 16 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+class TpDoesNotDivide(ValueError):
+    """A layer can't be handed out evenly to so many ranks."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Features that tensor parallelism (TP) hands out in whole units: `units` of them, each `size` features.
+
+    With `replicates`, TP of a multiple of the units gives each rank one, so that several ranks hold the same.
+    """
+
+    what: str
+    units: int
+    size: int
+    replicates: bool = False
+
+    @property
+    def features(self) -> int:
+        return self.units * self.size
+
+    def of_rank(self, tp: int) -> int:
+        """Features that one rank holds. Raises TpDoesNotDivide where the units can't be handed out evenly."""
+        if self.units % tp == 0:
+            return self.features // tp
+        if not self.replicates:
+            raise TpDoesNotDivide(f"TP {tp} does not divide the {self.units} {self.what}")
+        if tp % self.units == 0:
+            return self.size
+        raise TpDoesNotDivide(f"TP {tp} neither divides nor is a multiple of the {self.units} {self.what}")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight [k,n]: k input features, n output features.
+
+    split   the dimension that TP divides, and `shares` how; None: every rank holds the whole layer
+    count   how many GEMMs of this shape and of all m tokens one forward pass does: as a rule one a transformer block.
+            None for routed experts: each sees the tokens that were routed to it and not all m, so that no count makes
+            their times those of a forward pass
+    """
+
+    name: str
+    k: int
+    n: int
+    split: Literal["k", "n"] | None = None
+    shares: tuple[Share, ...] = ()
+    count: int | None = None
+
+    def sizes(self, tp: int) -> tuple[int, int]:
+        """(k, n) of one rank's part. Raises TpDoesNotDivide where TP can't divide the layer."""
+        if self.split is None:
+            return self.k, self.n
+        try:
+            part = sum(share.of_rank(tp) for share in self.shares)
+        except TpDoesNotDivide as error:
+            raise TpDoesNotDivide(f"{error} of {self.name}") from None
+        return (part, self.n) if self.split == "k" else (self.k, part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """The fields of a model's config.json that fix its layers, for models built as Llama is.
+
+    `head_dim` stands in config.json in some models only; in the others it is hidden_size / num_attention_heads.
+    """
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The four layers of a block, the same in every block."""
+        hidden, count = self.hidden_size, self.num_hidden_layers
+        heads = Share("attention heads", self.num_attention_heads, self.head_dim)
+        # A key and a value for each.
+        kv_heads = Share("KV heads", self.num_key_value_heads, 2 * self.head_dim, replicates=True)
+        return (
+            _column("qkv_proj", hidden, heads, kv_heads, count=count),
+            _row("o_proj", heads, hidden, count=count),
+            *_mlp("", hidden, self.intermediate_size, count),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepseekConfig:
+    """The same for DeepSeek-V2 and V3: latent attention, and a mixture of experts in most blocks.
+
+    q_lora_rank       None: queries are projected in one step
+    n_routed_experts  None: every block has a dense MLP
+    n_shared_experts  None or 0: none
+    """
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    intermediate_size: int
+    moe_intermediate_size: int
+    n_shared_experts: int | None
+    n_routed_experts: int | None
+    first_k_dense_replace: int
+    moe_layer_freq: int = 1
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers of all blocks, dense MLPs and experts. Rows of experts are those of one; all shared ones are one.
+
+        vLLM's benchmark has k=2048 for kv_b_proj of DeepSeek-Coder-V2-Lite, which contradicts the configuration (its
+        input is the latent vector, of kv_lora_rank = 512), and splits kv_a_proj_with_mqa, which every rank needs whole.
+        """
+        hidden, count = self.hidden_size, self.num_hidden_layers
+        sparse = self._sparse_blocks()
+        queries = Share("attention heads", self.num_attention_heads, self.qk_nope_head_dim + self.qk_rope_head_dim)
+        values = Share("attention heads", self.num_attention_heads, self.v_head_dim)
+        latent = Share("attention heads", self.num_attention_heads, self.qk_nope_head_dim + self.v_head_dim)
+        if self.q_lora_rank is None:
+            layers = [_column("q_proj", hidden, queries, count=count)]
+        else:
+            layers = [
+                Layer("q_a_proj", hidden, self.q_lora_rank, count=count),
+                _column("q_b_proj", self.q_lora_rank, queries, count=count),
+            ]
+        layers += [
+            Layer("kv_a_proj_with_mqa", hidden, self.kv_lora_rank + self.qk_rope_head_dim, count=count),
+            _column("kv_b_proj", self.kv_lora_rank, latent, count=count),
+            _row("o_proj", values, hidden, count=count),
+        ]
+        if count > sparse:
+            layers += _mlp("", hidden, self.intermediate_size, count - sparse)
+        if sparse and self.n_shared_experts:
+            layers += _mlp("shared_experts.", hidden, self.n_shared_experts * self.moe_intermediate_size, sparse)
+        if sparse:
+            layers += _mlp("experts.", hidden, self.moe_intermediate_size, None)
+        return tuple(layers)
+
+    def _sparse_blocks(self) -> int:
+        """Blocks with experts: those from first_k_dense_replace on whose number moe_layer_freq divides."""
+        if not self.n_routed_experts:
+            return 0
+        first = -(-self.first_k_dense_replace // self.moe_layer_freq) * self.moe_layer_freq
+        return len(range(first, self.num_hidden_layers, self.moe_layer_freq))
+
+
+def _mlp(prefix: str, hidden: int, intermediate: int, count: int | None) -> tuple[Layer, Layer]:
+    gate_up, down = (Share("intermediate features", intermediate, size) for size in (2, 1))
+    return (
+        _column(f"{prefix}gate_up_proj", hidden, gate_up, count=count),
+        _row(f"{prefix}down_proj", down, hidden, count=count),
+    )
+
+
+def _column(name: str, k: int, *shares: Share, count: int | None) -> Layer:
+    """A layer whose output features TP divides."""
+    return Layer(name, k, sum(share.features for share in shares), "n", shares, count)
+
+
+def _row(name: str, share: Share, n: int, *, count: int | None) -> Layer:
+    """A layer whose input features TP divides, so that the ranks' outputs are summed."""
+    return Layer(name, share.features, n, "k", (share,), count)

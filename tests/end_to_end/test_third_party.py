@@ -1,0 +1,123 @@
+"""Somebody else's provider, as a user has it: found, checked, timed and recorded; and a broken one, told of."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment
+
+BASELINE = "pytorch_bf16_bf16_bf16_matmul-no-scales"
+KERNEL = "acme_i8_i8_bf16_scaled_mm"
+SWEEP = ("--dtype", "int8", "--device", "cpu", "--rigor", "quick", "--out", "r.jsonl")
+SQUARE = ("square_bench", "--dim-start", "32", "--dim-end", "32", "--dim-increment", "1")
+
+
+def example() -> str:
+    """The file that CONTRIBUTING.md shows."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## To add a provider")[1]
+    found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def install(site: Path, module: str, provider: str, body: str) -> None:
+    """What pip leaves of a package of one module with an entry point."""
+    site.mkdir(exist_ok=True)
+    (site / f"{module}.py").write_text(body)
+    info = site / f"{module}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[w8a8_bench.providers]\n{provider} = {module}\n")
+
+
+def run(where: Path, *words: str, site: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**environment(), **variables}
+    if site is not None:
+        env["PYTHONPATH"] += f":{site}"
+    return subprocess.run(
+        [sys.executable, "-m", "w8a8_bench", *words], cwd=where, env=env, capture_output=True, text=True, timeout=120
+    )
+
+
+def records(where: Path) -> tuple[dict, dict[str, dict]]:
+    """The header and the cells by kernel."""
+    lines = [json.loads(line) for line in (where / "r.jsonl").read_text().splitlines()]
+    return lines[0], {line["kernel"]: line for line in lines if line["kind"] == "cell"}
+
+
+def test_an_installed_package_is_checked_timed_and_recorded_with_its_version(tmp_path):
+    site = tmp_path / "site"
+    body = example().replace('Probe.of("torch")', 'Probe.of("acme_w8a8")')
+    install(site, "acme_w8a8", "acme", body)
+    result = run(tmp_path, *SWEEP, "--kernels", BASELINE, KERNEL, *SQUARE, site=site)
+    assert result.returncode == 0, result.stderr
+    header, cells = records(tmp_path)
+    assert header["environment"]["providers"]["acme"] == "1.2"
+    cell = cells[KERNEL]
+    assert (cell["status"], cell["provider"], cell["config"]) == ("ok", "acme", {"tile": "128x128"})
+    assert len(cell["samples"]["time_host"]) >= 6
+    assert 0 < cell["error"]["relative"] < 1e-2
+    listed = run(tmp_path, "list", "kernels", site=site).stdout
+    assert re.search(rf"^acme  \(from acme_w8a8 1\.2\)\n  {KERNEL} +--dtype int8$", listed, re.MULTILINE)
+
+
+def test_a_wrong_answer_of_a_third_party_is_caught(tmp_path):
+    install(tmp_path / "site", "acme", "acme", example().replace("* scale_a * scale_b", "* scale_a"))
+    result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, site=tmp_path / "site")
+    assert result.returncode == 3
+    assert records(tmp_path)[1][KERNEL]["status"] == "incorrect"
+
+
+def test_the_example_of_contributing_runs_as_one_file(tmp_path):
+    (tmp_path / "acme.py").write_text(example())
+    mine = {"W8A8_BENCH_PROVIDERS": "acme.py"}
+    options = ("--schemes", "tensor-w-tensor-a", "channel-w-token-a", "--activations", "prequantized", "dynamic")
+    result = run(tmp_path, *SWEEP, *options, "--providers", "acme", *SQUARE, **mine)
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if line.startswith(KERNEL)]
+    assert ["unsupported" if "unsupported" in row else "ok" for row in rows] == ["ok", "unsupported"] * 2
+    assert "acme's kernels do not quantize" in rows[1]
+    listed = run(tmp_path, "list", "providers", **mine).stdout.splitlines()[-1]
+    assert re.fullmatch(r"acme +\S+ +1  installed \(from acme\.py\)", listed)
+
+
+@pytest.mark.parametrize("words", [(), ("--providers", "acme", "pytorch"), ("--kernels", BASELINE, KERNEL)])
+def test_a_package_that_cannot_be_imported_is_told_of_and_the_others_run(tmp_path, words):
+    install(tmp_path / "site", "acme", "acme", "raise RuntimeError('built for CUDA 11')\n")
+    result = run(tmp_path, *SWEEP, *words, *SQUARE, site=tmp_path / "site")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    told = [line for line in result.stderr.splitlines() if line.startswith("acme can't")]
+    assert len(told) == 1 and told[0].endswith("RuntimeError: built for CUDA 11")
+    header, cells = records(tmp_path)
+    assert header["environment"]["providers"]["acme"] == "RuntimeError: built for CUDA 11"
+    assert cells[BASELINE]["status"] == "ok"
+    if KERNEL in words:
+        assert (cells[KERNEL]["status"], cells[KERNEL]["reason"]) == ("unsupported", "RuntimeError: built for CUDA 11")
+
+
+def test_a_library_that_does_not_load_is_a_row_with_its_reason_and_doctor_says_so(tmp_path):
+    body = example().replace("import torch ", "raise ImportError('undefined symbol: acme_mm')  ")
+    install(tmp_path / "site", "acme", "acme", body)
+    result = run(tmp_path, *SWEEP, "--kernels", BASELINE, KERNEL, *SQUARE, site=tmp_path / "site")
+    assert result.returncode == 0, result.stderr
+    _, cells = records(tmp_path)
+    assert [cells[name]["status"] for name in (BASELINE, KERNEL)] == ["ok", "unsupported"]
+    assert "does not load: ImportError: undefined symbol: acme_mm" in cells[KERNEL]["reason"]
+    doctor = run(tmp_path, "doctor", "--device", "cpu", site=tmp_path / "site")
+    assert doctor.returncode == 0, doctor.stderr
+    rows = [line for line in doctor.stdout.splitlines() if line.strip().startswith("acme")]
+    assert len(rows) == 2 and all("undefined symbol: acme_mm" in row for row in rows)
+
+
+def test_what_to_go_on_with_names_the_file_of_the_provider(tmp_path):
+    interrupt = "__import__('os').kill(__import__('os').getppid(), 2)"
+    (tmp_path / "acme.py").write_text(example().replace("out.copy_", f"{interrupt}\n            out.copy_"))
+    result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == 130
+    assert "go on with: env W8A8_BENCH_PROVIDERS=acme.py w8a8-bench --dtype int8" in result.stderr

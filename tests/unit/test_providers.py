@@ -1,0 +1,341 @@
+"""Providers: third parties' are found and read, whatever is wrong with one is a reason, and names select them."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from made_devices import CPU
+
+from w8a8_bench.formats import Format
+from w8a8_bench.kernel import Kernel, Probe
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import PER_TENSOR, GemmShape
+from w8a8_bench.providers import registry, third_party
+from w8a8_bench.providers.provider import Provider, Unavailable
+
+INT8, FP8 = (Format.INT8,), (Format.FP8,)
+KERNEL = "acme_i8_i8_bf16_scaled_mm"
+GOOD = f"""
+    from w8a8_bench.kernel import Probe, Support
+    KERNELS = ("{KERNEL}",)
+    def probe():
+        return Probe.found("1.2")
+    class Kernel:
+        name = "{KERNEL}"
+        def supports(self, problem, device):
+            return Support.yes()
+        def prepare(self, problem, device):
+            raise NotImplementedError
+    def kernel(name):
+        return Kernel()
+"""
+
+
+def write(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(body))
+    return path
+
+
+def by_file(monkeypatch, *files: Path) -> tuple[Provider, ...]:
+    monkeypatch.setenv(third_party.FILES, ":".join(map(str, files)))
+    return third_party.find(["pytorch"])
+
+
+def by_entry_point(monkeypatch, tmp_path: Path, text: str, distribution: str = "acme_w8a8-1.0") -> None:
+    write(tmp_path / f"{distribution}.dist-info" / "entry_points.txt", f"[w8a8_bench.providers]\n{text}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def none_of_this_machine(monkeypatch):
+    """No third party but the test's own, and no module of another test's."""
+    monkeypatch.delenv(third_party.FILES, raising=False)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("acme", "w8a8_bench_provider_")):
+            del sys.modules[name]
+
+
+def test_a_file_is_a_provider_with_its_kernels_and_its_version(monkeypatch, tmp_path):
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", GOOD))
+    assert (found.name, found.fault, found.kernels, found.on_request) == ("acme", "", (KERNEL,), ())
+    assert str(found.probe()) == "1.2"
+    assert found.make(KERNEL).name == KERNEL
+
+
+def test_a_file_called_as_a_library_does_not_stand_in_its_way(monkeypatch, tmp_path):
+    (found,) = by_file(monkeypatch, write(tmp_path / "json.py", GOOD.replace("acme", "json")))
+    assert found.fault == ""
+    assert sys.modules["json"].__file__ != str(tmp_path / "json.py")
+
+
+@pytest.mark.parametrize("value", ["acme_w8a8", "acme_w8a8:namespace"])
+def test_an_entry_point_names_a_module_or_an_object_with_its_members(monkeypatch, tmp_path, value):
+    members = "import types\nnamespace = types.SimpleNamespace(KERNELS=KERNELS, probe=probe, kernel=kernel)\n"
+    write(tmp_path / "acme_w8a8.py", textwrap.dedent(GOOD) + members)
+    by_entry_point(monkeypatch, tmp_path, f"acme = {value}")
+    (found,) = third_party.find([])
+    assert (found.name, found.fault, found.origin) == ("acme", "", "acme_w8a8 1.0")
+    assert found.make(KERNEL).name == KERNEL
+
+
+FAULTS = {
+    "a library that is not there": ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+    "a stub that raises": ("raise RuntimeError('built for CUDA 11')", "RuntimeError: built for CUDA 11"),
+    "a stub that exits": ("raise SystemExit('no GPU')", "SystemExit: no GPU"),
+    "no Python": ("def probe(:", "SyntaxError"),
+    "no names": ("def probe(): ...", "KERNELS is missing"),
+    "a name instead of names": (f"KERNELS = '{KERNEL}'", "expected a tuple of kernel names"),
+    "numbers for names": ("KERNELS = (5,)", "kernel name '5'"),
+    "a name outside the grammar": ("KERNELS = ('acme_mm',)", "kernel name 'acme_mm': expected {provider}"),
+    "another provider's name": ("KERNELS = ('apex_i8_i8_bf16_scaled_mm',)", "of provider 'apex'"),
+    "a built-in kernel's name": ("KERNELS = ('pytorch_i8_i8_bf16_scaled_mm',)", "of provider 'pytorch'"),
+    "another's on request": (f"KERNELS = ('{KERNEL}',)\nON_REQUEST = ('apex_i8_i8_bf16_scaled_mm',)", "'apex'"),
+    "no probe": (f"KERNELS = ('{KERNEL}',)", "probe() is missing"),
+    "no kernel": (f"KERNELS = ('{KERNEL}',)\ndef probe(): ...", "kernel() is missing"),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_module_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, what):
+    body, says = FAULTS[what]
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", body))
+    assert (found.name, found.kernels) == ("acme", ())
+    assert says in found.fault
+    assert says in str(found.probe())
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [("acme.txt", "is no Python file"), ("acme-kernels.py", "small letters"), ("gone.py", "FileNotFoundError")],
+)
+def test_a_path_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, file, says):
+    if file != "gone.py":
+        write(tmp_path / file, GOOD)
+    (found,) = by_file(monkeypatch, tmp_path / file)
+    assert says in found.fault
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("acme = acme_gone", "No module named 'acme_gone'"),
+        ("acme = acme_w8a8:gone", "has no attribute 'gone'"),
+        ("acme = acme_w8a8:KERNELS", "KERNELS is missing"),
+        ("pytorch = acme_w8a8", "a built-in provider has this name"),
+        ("apex = acme_w8a8", "of provider 'acme', and this one is called 'apex'"),
+    ],
+)
+def test_an_entry_point_that_leads_nowhere_is_a_reason(monkeypatch, tmp_path, entry, says):
+    write(tmp_path / "acme_w8a8.py", GOOD)
+    by_entry_point(monkeypatch, tmp_path, entry)
+    (found,) = third_party.find(["pytorch"])
+    assert found.name == entry.partition(" ")[0]
+    assert says in found.fault
+
+
+def test_entry_points_that_cannot_be_read_are_a_reason(monkeypatch, tmp_path):
+    by_entry_point(monkeypatch, tmp_path, "acme = acme")
+    (tmp_path / "acme_w8a8-1.0.dist-info" / "entry_points.txt").write_bytes(
+        b"[w8a8_bench.providers]\n\xff\xfe = \xff\n"
+    )
+    (found,) = third_party.find([])
+    assert (found.name, found.kernels) == ("acme_w8a8", ())
+    assert "UnicodeDecodeError" in found.fault
+
+
+def test_the_first_of_two_of_one_name_is_taken_and_the_other_says_so(monkeypatch, tmp_path):
+    write(tmp_path / "acme_w8a8.py", GOOD)
+    by_entry_point(monkeypatch, tmp_path, "acme = acme_w8a8")
+    file = write(tmp_path / "mine" / "acme.py", GOOD)
+    mine, installed = by_file(monkeypatch, file)
+    assert (mine.fault, mine.origin) == ("", str(file))
+    assert str(file) in installed.fault
+
+
+def test_a_distribution_behind_another_version_of_itself_is_not_asked(monkeypatch, tmp_path):
+    write(tmp_path / "new" / "acme_w8a8.py", GOOD)
+    by_entry_point(monkeypatch, tmp_path / "old", "acme = acme_gone", "acme_w8a8-0.9")
+    by_entry_point(monkeypatch, tmp_path / "new", "acme = acme_w8a8")
+    (found,) = third_party.find([])
+    assert (found.fault, found.origin) == ("", "acme_w8a8 1.0")
+
+
+def test_other_groups_and_other_distributions_are_not_read(monkeypatch, tmp_path):
+    write(tmp_path / "other-1.0.dist-info" / "entry_points.txt", "[console_scripts]\nw8a8_bench = other:main\n")
+    write(tmp_path / "both-1.0.dist-info" / "entry_points.txt", "[console_scripts]\nx = w8a8_bench.providers:main\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert third_party.find([]) == ()
+
+
+def planted(monkeypatch, tmp_path, *edits: tuple[str, str], package: str = "") -> Provider:
+    """GOOD with something else in place of some of it."""
+    body = GOOD
+    for old, new in edits:
+        assert old in body
+        body = body.replace(old, new)
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", body))
+    assert found.fault == ""
+    return found
+
+
+def refusal(kernel: Kernel) -> str:
+    problem = KernelName.parse(KERNEL).problem(GemmShape(m=1, n=1, k=1), Format.INT8, PER_TENSOR)
+    support = kernel.supports(problem, CPU)
+    assert not support
+    return support.reason
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ("raise OSError('libcudart.so.11: cannot open shared object file')", "libcudart.so.11"),
+        ("raise ImportError('undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
+        ("raise SystemExit(1)", "SystemExit"),
+        ("return None", "kernel() gave None"),
+        ("Kernel.name = 'acme_other'; return Kernel()", "expected an object with this name"),
+        ("Kernel.supports = 5; return Kernel()", "supports and prepare"),
+    ],
+)
+def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead, says):
+    provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
+    assert provider.probe()
+    assert says in refusal(provider.make(KERNEL))
+    assert says in provider.load().reason
+    with pytest.raises(RuntimeError, match="ask `supports` first"):
+        provider.make(KERNEL).prepare(None, CPU)
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [("raise OSError('no metadata')", "OSError: no metadata"), ("return '1.2'", "gave '1.2': expected a Probe")],
+)
+def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
+    provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', instead))
+    probe = provider.probe()
+    assert probe.installed and not probe
+    assert says in probe.reason
+    assert says in refusal(provider.make(KERNEL))
+
+
+def test_a_module_that_raises_is_imported_once(monkeypatch, tmp_path):
+    write(tmp_path / "acme_slow.py", "import pathlib\nopen(__file__ + '.log', 'a').write('x')\nimport nowhere_at_all\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    provider = Provider("acme", "acme_slow", (KERNEL,), package="json")
+    assert ["nowhere_at_all" in refusal(provider.make(KERNEL)) for _ in range(3)] == [True] * 3
+    assert (tmp_path / "acme_slow.py.log").read_text() == "x"
+
+
+def test_a_library_is_probed_without_being_imported(monkeypatch, tmp_path):
+    write(tmp_path / "acme_lib" / "__init__.py", "raise RuntimeError('imported')")
+    (tmp_path / "acme_leftover").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Probe.of("acme_lib") == Probe.found("unknown version")
+    write(tmp_path / "acme_lib-3.4.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: acme-lib\nVersion: 3.4\n")
+    assert Probe.of("acme_lib", "acme-lib") == Probe.found("3.4")
+    assert Probe.of("acme_leftover") == Probe.missing("acme_leftover is not installed")
+    assert Probe.of("acme_gone", "acme-gone") == Probe.missing("acme-gone is not installed")
+
+
+def peer(name: str, probe: Probe, *kernels: str, fault: str = "") -> Provider:
+    class Module:
+        @staticmethod
+        def probe():
+            return probe
+
+    return Provider(name, name, kernels, is_peer=True, origin=f"{name} 1.0", fault=fault, loaded=Module)
+
+
+HERE = peer("here", Probe.found("1"), "here_i8_i8_bf16_scaled_mm", "here_fp8_fp8_bf16_scaled_mm")
+ABSENT = peer("absent", Probe.missing("absent is not installed"), "absent_i8_i8_bf16_scaled_mm")
+BROKEN = peer("broken", Probe.broken("no libcudart"), "broken_i8_i8_bf16_scaled_mm")
+FAULTY = peer("faulty", Probe.found("1"), fault="ImportError: gone")
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    everybody = (registry.PROVIDERS[0], HERE, ABSENT, BROKEN, FAULTY)
+    monkeypatch.setattr(registry, "all_providers", lambda: everybody)
+    registry.get.cache_clear()
+    yield
+    registry.get.cache_clear()
+
+
+@pytest.mark.usefixtures("peers")
+class TestSelection:
+    def test_by_default_a_peer_runs_where_it_is_installed(self):
+        kernels = registry.select(None, INT8)
+        assert kernels[0].startswith("pytorch_")
+        assert kernels[-2:] == ("here_i8_i8_bf16_scaled_mm", "broken_i8_i8_bf16_scaled_mm")
+        assert registry.remarks(None, INT8) == (
+            "left out: absent (absent is not installed)",
+            "faulty can't be used: ImportError: gone",
+        )
+
+    def test_providers_asked_for_run_and_the_absent_keep_their_rows(self):
+        asked = ["absent", "here", "faulty", "here"]
+        assert registry.select(None, INT8, asked) == ("absent_i8_i8_bf16_scaled_mm", "here_i8_i8_bf16_scaled_mm")
+        assert registry.remarks(None, INT8, asked) == (
+            "absent can't run here: absent is not installed",
+            "faulty can't run here: ImportError: gone",
+        )
+        assert refusal(registry.get("absent_i8_i8_bf16_scaled_mm")) == "absent is not installed"
+
+    def test_a_provider_without_a_kernel_for_the_dtype_is_told_of(self):
+        assert registry.select(None, FP8, ["here", "broken"]) == ("here_fp8_fp8_bf16_scaled_mm",)
+        assert registry.remarks(None, FP8, ["here", "broken"]) == ("broken can't run here: no libcudart",)
+        with pytest.raises(ValueError, match="no kernel of absent, broken takes fp8 operands"):
+            registry.select(None, FP8, ["absent", "broken"])
+
+    def test_a_kernel_named_of_an_absent_peer_keeps_its_row(self):
+        assert registry.select([*ABSENT.kernels, *HERE.kernels[:1]], INT8) == (*ABSENT.kernels, *HERE.kernels[:1])
+        assert registry.remarks(ABSENT.kernels, INT8) == ("absent can't run here: absent is not installed",)
+
+    def test_any_kernel_of_a_provider_that_cannot_be_used_has_a_row_that_says_why(self):
+        name = "faulty_i8_i8_bf16_scaled_mm"
+        assert registry.select([name], INT8) == (name,)
+        assert refusal(registry.get(name)) == "ImportError: gone"
+        assert isinstance(registry.get(name), Unavailable)
+        with pytest.raises(ValueError, match="use --dtype int8"):
+            registry.select([name], FP8)
+        with pytest.raises(ValueError, match="is unknown"):
+            registry.select(["faulty_nothing"], INT8)
+
+    def test_nothing_but_what_cannot_be_used_is_refused_with_the_reason(self):
+        with pytest.raises(ValueError, match="faulty can't be used: ImportError: gone"):
+            registry.select(None, INT8, ["faulty"])
+
+    def test_a_kernel_outside_the_providers_asked_for_is_refused(self):
+        assert registry.select(HERE.kernels[:1], INT8, ["here", "pytorch"]) == HERE.kernels[:1]
+        with pytest.raises(ValueError, match="'here_i8_i8_bf16_scaled_mm' is not of pytorch"):
+            registry.select(HERE.kernels[:1], INT8, ["pytorch"])
+
+    def test_an_unknown_provider_is_refused_with_the_nearest(self):
+        with pytest.raises(ValueError, match="'pytorhc' is unknown: did you mean pytorch"):
+            registry.select(None, INT8, ["pytorhc"])
+        with pytest.raises(ValueError, match="expected one of pytorch, here, absent, broken, faulty"):
+            registry.select(None, INT8, ["zzz"])
+
+    def test_the_environment_has_each_version_or_the_reason(self):
+        versions = registry.versions()
+        assert list(versions) == ["pytorch", "here", "absent", "broken", "faulty"]
+        assert [versions[name] for name in ("here", "absent", "broken", "faulty")] == [
+            "1",
+            "absent is not installed",
+            "no libcudart",
+            "ImportError: gone",
+        ]
+
+
+def test_a_third_partys_name_that_is_taken_takes_nothing_from_its_owner(monkeypatch):
+    clash = peer("pytorch", Probe.found("1"), fault="a built-in provider has this name: rename it")
+    monkeypatch.setattr(registry, "all_providers", lambda: (registry.PROVIDERS[0], clash))
+    assert registry.versions() == {"pytorch": registry.PROVIDERS[0].probe().version}
+    assert registry.select(None, INT8, ["pytorch"])[0].startswith("pytorch_")
+    with pytest.raises(ValueError, match="is unknown"):
+        registry.select(["pytorch_i8_i8_fp16_scaled_mm"], INT8)

@@ -1,0 +1,181 @@
+"""`recommend` on files as they come: whole, compressed, torn, foreign, edited. One line, or a recommendation."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_model import PAPER
+from made_results import END, HEADER
+from published_configs import LLAMA_8B
+
+from w8a8_bench.cli import main, recommend
+from w8a8_bench.cli.errors import UsageError
+from w8a8_bench.store import Writer
+
+# Hidden 64, one head of 64 that is its own KV head: qkv_proj 64 x 192. The fixture's layers are renamed to fit it.
+CONFIG = {
+    **LLAMA_8B,
+    "hidden_size": 64,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+}
+SHAPES = {"qkv_proj": (64, 192), "o_proj": (64, 64), "gate_up_proj": (64, 64), "down_proj": (32, 64)}
+
+
+def write(path: Path) -> None:
+    """A whole sweep of the model at m = 16: the fixture's cells of one shape for every layer."""
+    header = replace(HEADER, settings={"data": "normal", "duty": 0.5})
+    with Writer(path, resume=False) as writer:
+        writer.write_header(header)
+        for index, (layer, (k, n)) in enumerate(SHAPES.items()):
+            records = [
+                replace(
+                    one,
+                    comparison=index,
+                    labels={"model": "./config.json", "layer": layer, "tp": 1},
+                    problem=replace(one.problem, shape=replace(one.problem.shape, k=k, n=n)),
+                )
+                for one in PAPER[:3]
+            ]
+            writer.append(records, replace(END, index=index, shape=records[0].problem.shape, cells=3))
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    write(tmp_path / "r.jsonl")
+    return tmp_path
+
+
+PARSER = main._parser("w8a8-bench")
+
+
+def run(*words: str, model: str = "./config.json") -> None:
+    assert recommend.run(PARSER.parse_args(["recommend", *words, "--model", model])) == 0
+
+
+def refusal(*words: str, **changes: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        run(*words, **changes)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_a_file_and_a_configuration_make_a_recommendation_of_either_format(files, capsys) -> None:
+    run("r.jsonl")
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 16 |")]
+    # Four layers, twice each: 80 us in 16 bits, 32 us row-wise.
+    assert [text.strip() for text in row.strip("|").split("|")] == [
+        *("16", "80.00 us", "32.00 us", "2.50x ±0.00%", "fp8 channel-w-token-a", "32.00 us", "2.50x ±0.00%"),
+    ]
+    run("r.jsonl", "--format", "json")
+    data = json.loads(capsys.readouterr().out)
+    assert data["whole_model"][0]["one_scheme"]["time_s"] == pytest.approx(32e-6)
+    assert [(one["layer"], one["count"], one["m"]) for one in data["layers"]] == [(name, 2, 16) for name in SHAPES]
+
+
+def test_a_compressed_file_is_read_too(files, capsys) -> None:
+    (files / "r.jsonl.gz").write_bytes(gzip.compress((files / "r.jsonl").read_bytes()))
+    run("r.jsonl.gz")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_torn_file_is_read_as_far_as_it_is_whole_and_says_so(files, capsys) -> None:
+    data = (files / "r.jsonl").read_bytes()
+    (files / "torn.jsonl").write_bytes(data[:-10])
+    assert refusal("torn.jsonl").startswith("no records of down_proj (k=32 n=64) of ./config.json at TP 1")
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: torn.jsonl: the last line is torn and left out",
+        "warning: torn.jsonl: 3 records of comparisons that were not finished left out",
+    ]
+
+
+def test_what_is_no_results_file_is_one_line_with_its_name(files) -> None:
+    lines = (files / "r.jsonl").read_text().splitlines(keepends=True)
+    for name, data, expected in (
+        ("empty.jsonl", b"", "empty.jsonl is empty: nothing was recorded"),
+        ("foreign.jsonl", b'{"a": 1}\n', "foreign.jsonl is no results file of w8a8-bench: its first line is no run"),
+        ("x.pkl", b"\x80\x04K\x01.", "x.pkl is no results file of w8a8-bench: a pickle is never loaded"),
+        (
+            "newer.jsonl",
+            lines[0].replace('"schema": 2', '"schema": 9').encode(),
+            "newer.jsonl, line 1: schema 9 is newer than this version reads (2): upgrade w8a8-bench",
+        ),
+        ("edited.jsonl", "".join(lines).replace('"ok"', '"fine"').encode(), "edited.jsonl, line 2: status 'fine'"),
+    ):
+        (files / name).write_bytes(data)
+        assert refusal(name).startswith(expected), name
+    assert refusal("gone.jsonl") == "gone.jsonl can't be read: No such file or directory"
+    assert refusal(".") == ". can't be read: Is a directory"
+
+
+def test_bad_options_are_one_line(files) -> None:
+    assert refusal("r.jsonl", model="nobody/nothing").startswith("model 'nobody/nothing' is unknown: ")
+    assert refusal("r.jsonl", model="gone.json") == "gone.json can't be read: No such file or directory"
+    assert refusal("r.jsonl", "--tp", "0") == "TP size 0: expected at least 1"
+    assert refusal("r.jsonl", "--tp", "3").startswith("TP 3 does not divide the 1 attention heads of qkv_proj")
+    assert refusal("r.jsonl", "--activations", "lazy").startswith("activations 'lazy': expected one of prequantized")
+    assert refusal("r.jsonl", "--min-sqnr", "nan") == "--min-sqnr nan: expected a number of dB"
+    assert refusal("r.jsonl", "--sqnr-data", "normal").startswith("--sqnr-data normal needs --min-sqnr")
+
+
+def test_runs_put_into_one_file_are_told_apart(files, capsys) -> None:
+    """Their comparisons have the same numbers, but were not taken together: the first time of a cell counts."""
+    first = (files / "r.jsonl").read_text()
+    half = [json.loads(line) for line in first.splitlines()]
+    for line in half:
+        if line["kind"] == "cell":
+            line["samples"] = {"time_host": [sample / 2 for sample in line["samples"]["time_host"]]}
+    (files / "both.jsonl").write_text("".join(json.dumps(line) + "\n" for line in half) + first)
+    run("both.jsonl", "--format", "json")
+    data = json.loads(capsys.readouterr().out)
+    assert data["whole_model"][0]["baseline"]["time_s"] == pytest.approx(40e-6)
+    assert data["notes"] == ["measured more than once, and the first time taken: 8 cells"]
+
+
+def test_the_same_file_twice_is_read_once(files, capsys) -> None:
+    run("r.jsonl", "r.jsonl")
+    assert "measured more than once" not in capsys.readouterr().out
+
+
+def one_line_or_a_recommendation(data: bytes) -> None:
+    Path("fuzzed.jsonl").write_bytes(data)
+    try:
+        run("fuzzed.jsonl")
+    except UsageError as error:
+        message = str(error)
+    else:
+        return
+    assert len(message.splitlines()) == 1
+
+
+@settings(max_examples=500, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.integers(0, 8), st.binary(max_size=4))
+def test_a_file_with_other_bytes_is_one_line_or_a_recommendation(files, start, length, new) -> None:
+    data = (files / "r.jsonl").read_bytes()
+    start %= len(data)
+    one_line_or_a_recommendation(data[:start] + new + data[start + length :])
+
+
+VALUES = st.sampled_from(
+    [None, True, -1, 0, 1, 10**400, 1e308, 5e-324, "", "fp8", "x\n|", [], [1e-6] * 12, {}, {"time_host": [1e-6] * 12}]
+)
+
+
+@settings(max_examples=500, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_file_with_other_values_is_one_line_or_a_recommendation(files, data) -> None:
+    lines = [json.loads(line) for line in (files / "r.jsonl").read_text().splitlines()]
+    line = data.draw(st.sampled_from(lines))
+    where = data.draw(st.sampled_from([line, *(value for value in line.values() if value and isinstance(value, dict))]))
+    where[data.draw(st.sampled_from(sorted(where)))] = data.draw(VALUES)
+    one_line_or_a_recommendation("".join(json.dumps(line) + "\n" for line in lines).encode())
