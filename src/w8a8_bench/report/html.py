@@ -32,7 +32,7 @@ from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
 Json = dict[str, object]
 
 STYLES = ("page.css", "print.css")
-SCRIPTS = ("format.js", "data.js", "draw.js", "plots.js", "tables.js", "page.js")
+SCRIPTS = ("format.js", "data.js", "draw.js", "plots.js", "tables.js", "sections.js", "page.js")
 """In the order in which they are run."""
 
 SHOWN = Context(prec=6, rounding=ROUND_05UP)

@@ -174,4 +174,4 @@ def _labels(groups: Sequence[_Group]) -> list[str]:
 def _word(name: str, value: object) -> str:
     """One fact of a label. Of a UUID the first part is enough for a reader: `GPU-0fc5f694`."""
     text = "unknown" if value is None else str(value)
-    return "-".join(text.split("-")[:2]) if name == UUID else f"{name} {text:.24}"
+    return "-".join(text.split("-")[:2]) if name == UUID else f"{name.replace('_', ' ')} {text:.16}"

@@ -132,7 +132,7 @@ function rankKernels() {
   const shapes = means.reduce((most, values) => Math.max(most, values.length), 0);
   const order = [...current.kernels.keys()].sort((a, b) => compareRanks(means[a], means[b], shapes) || a - b);
   const ranked = order.filter((kernel) => !baselineKernel(kernel));
-  const first = firstOfKinds(ranked);
+  const first = firstOfKinds(ranked.filter((kernel) => means[kernel].length));
   const hues = [...first, ...ranked.filter((kernel) => !first.includes(kernel))];
   current.badges = [];
   for (const kernel of order) {
