@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import gzip
 import itertools
 import json
@@ -88,7 +89,8 @@ def read(path: Path | str) -> Results:
                 raise StoreError(f"{path} is a device: name a file")
             packed = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
-            parsed = _parse(path, file, resuming=False)
+            with _without_collector():
+                parsed = _parse(path, file, resuming=False)
     except (gzip.BadGzipFile, zlib.error) as error:
         raise StoreError(f"{path} is a corrupt gzip file: {one_line(str(error))}") from None
     except OSError as error:
@@ -104,6 +106,18 @@ def read(path: Path | str) -> Results:
         runs=tuple(parsed.runs),
         path=path,
     )
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Records hold no cycles: looking for some among a million of them, again and again, is a sixth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_for_resume(path: Path | str) -> ResumeState:

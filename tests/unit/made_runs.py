@@ -20,6 +20,7 @@ def drawn(
     *,
     factor: Callable[[Record], float] = lambda record: 1.0,
     shape_factor: Callable[[int], float] = lambda index: 1.0,
+    cell_sd: float = CELL_SD,
 ) -> Results:
     """Another run of the cells of `results`: its samples drawn from theirs, then shifted by effects of their own.
 
@@ -33,7 +34,7 @@ def drawn(
 
     def again(samples: tuple[float, ...], shift: float) -> tuple[float, ...]:
         long_tailed = rng.gauss(0, 1) / (rng.gammavariate(2, 2) / 4) ** 0.5
-        shift *= 1 + CELL_SD * half * long_tailed / 2**0.5
+        shift *= 1 + cell_sd * half * long_tailed / 2**0.5
         return tuple(shift * sample for sample in rng.choices(samples, k=len(samples)))
 
     records = [

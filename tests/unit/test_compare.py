@@ -147,6 +147,50 @@ def test_an_anchor_that_moves_alone_was_changed_and_widens_nothing_beside_it() -
     assert right == there
 
 
+def test_a_machine_on_which_cells_wander_shows_in_the_duplicates() -> None:
+    """Ten times the effect that was measured on an H200, in both runs."""
+    outcome = judged(drawn(RUN1, 1, cell_sd=0.008), drawn(RUN1, 2, cell_sd=0.008), anchored=False)
+    assert counts(outcome)[Verdict.SLOWER] + counts(outcome)[Verdict.FASTER] <= 2
+    moves = [abs(t.shift.log) > 0.006 for t in outcome.timed]
+    assert sum(moves) > 50, "the data would be no test of it"
+
+
+def test_what_all_duplicates_have_in_common_is_no_effect_of_cells() -> None:
+    """A second set that is 3% off at every shape alike is another kernel, not a machine on which cells wander."""
+    off = tuple(
+        replace(e, duplicate={**e.duplicate, "samples": {COLD: [1.03 * s for s in e.duplicate_samples(COLD)[0]]}})
+        for e in RUN2.ends
+    )
+    assert counts(judged(RUN1, replace(RUN2, ends=off)))[Verdict.SAME] > 220
+
+
+def moved_anchors(bf16: float, fp16: float, twin: float) -> Outcome:
+    """The first shape of a run, its baselines and the duplicate of one moved by these factors."""
+    records, close = RUN1.records[:10], RUN1.ends[0]
+    base = replace(RUN1, records=records, ends=(close,))
+    factors = {metrics.BASELINE: bf16, FP16: fp16}
+    again = tuple(
+        replace(one, samples={COLD: tuple(factors.get(one.kernel, 1.0) * s for s in one.samples[COLD])})
+        for one in records
+    )
+    samples = {COLD: tuple(twin * s for s in close.duplicate_samples(COLD)[0])}
+    ends = (replace(close, duplicate={**close.duplicate, "samples": samples}),)
+    return judged(base, replace(base, records=again, ends=ends))
+
+
+@pytest.mark.parametrize(
+    ("bf16", "fp16", "twin", "moved"),
+    [(1.04, 1.04, 1.04, 1.04), (1.04, 1.06, 1.04, 1.04), (1.04, 1.06, 1.0, 1.02), (1.04, 0.96, 1.04, 1.0)],
+)
+def test_the_machine_moved_as_far_as_its_anchors_agree(bf16, fp16, twin, moved) -> None:
+    outcome = moved_anchors(bf16, fp16, twin)
+    (shape,) = outcome.shapes
+    assert shape.moved == pytest.approx(moved, abs=1e-3)
+    others = {t.verdict for t in shape.timed if t.shift.new.kernel not in (metrics.BASELINE, FP16)}
+    if moved != 1.02:  # where the duplicate is not what it duplicates, cells wander
+        assert others == {Verdict.SAME if moved == 1.0 else Verdict.INCONCLUSIVE}
+
+
 @pytest.mark.parametrize("anchored", [True, False])
 def test_everything_slower_is_the_machine_where_the_code_is_the_same_and_a_change_where_it_is_not(anchored) -> None:
     outcome = judged(RUN1, drawn(RUN1, 5, shape_factor=lambda index: 1.05), anchored=anchored)

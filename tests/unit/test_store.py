@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import gzip
 import json
 import os
@@ -364,6 +365,19 @@ def test_a_few_bytes_of_gzip_that_unpack_to_more_than_memory_are_refused(path, t
         assert "GiB of text: split the sweep" in line(store.read, file)
     monkeypatch.setattr(store, "MAX_TEXT_BYTES", path.stat().st_size)
     assert store.read(packed) == store.read(path)
+
+
+def test_reading_leaves_the_collector_as_it_was(path) -> None:
+    write(path, 0)
+    for read in (lambda: store.read(path), lambda: line(store.read, path.with_name("gone"))):
+        read()
+        assert gc.isenabled()
+    gc.disable()
+    try:
+        store.read(path)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_line_without_end_is_refused_and_never_held_whole(path, monkeypatch) -> None:
