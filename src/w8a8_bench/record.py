@@ -298,7 +298,7 @@ _TYPE_NAMES = {
 
 def _field(data: Mapping[str, object], name: str, *types: type[T], within: str = "") -> T:
     value = data.get(name)
-    if type(value) in types and value is not None and type(value) is not float:
+    if type(value) in types and value is not None and float not in types:
         return cast("T", value)  # the quick answer for what is right: a file has millions
     if name not in data:
         raise ValueError(f"{within}{name} is missing")

@@ -53,6 +53,10 @@ class Page:
     def emulate(self, scheme: str = "light", media: str = "") -> None:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+        # The page hears of it with the next frame.
+        self._driver.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        )
 
     def choose(self, name: str, text: str) -> None:
         """Choose the option that reads `text` in a filter."""

@@ -103,7 +103,7 @@ class Planted:
 
 @dataclass
 class Converting:
-    """A good kernel that copies its operands when it is bound, and afterwards reads the copies alone.
+    """A good kernel that copies weights and scales when it is bound, and afterwards reads the copies alone.
 
     A `scribbling` one does so to no purpose: it fills memory of the same sizes, which must not be a neighbour's.
     """
@@ -121,7 +121,7 @@ class Converting:
             config = inner.config
 
             def bind(self, operands):
-                copies = {name: getattr(operands, name).clone() for name in ("a", "b", "scale_a", "scale_b")}
+                copies = {name: getattr(operands, name).clone() for name in ("b", "scale_a", "scale_b")}
                 if not scribbling:
                     return inner.bind(replace(operands, **copies))
                 for copy in copies.values():

@@ -143,6 +143,19 @@ def test_markdown_shows_text_of_records_as_text(run) -> None:
     assert out.startswith("**") and "worse in status" in out.splitlines()[0]
 
 
+def test_a_kernel_of_another_maker_is_compared_and_shown_as_text(run) -> None:
+    odd = "`x` | <b> @all\x1b[31m\nspoof"
+    base, new = some(), some()
+    for runs, seconds in ((base, 7e-6), (new, 8e-6)):
+        runs[0].append(replace(cell(INT8, 0, seconds), kernel=odd))
+    code, out, _ = run(write("base.jsonl", base), write("new.jsonl", new))
+    assert code == 1
+    assert all(line.isprintable() for line in out.splitlines())
+    assert sum("<b> @all" in line for line in out.splitlines()) == 2
+    _, out, _ = run("base.jsonl", "new.jsonl", "--format", "markdown")
+    assert out.count("\\`x\\` \\| &#60;b&#62; &#64;all") == 2
+
+
 def header(**changes) -> RunHeader:
     """A run under other conditions: `device`, or a field of `settings`, `plan` or the environment."""
     made = RUN

@@ -76,6 +76,7 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"scheme_sqnr_db": {"normal": "31"}}, "scheme_sqnr_db.normal '31': expected a whole number or a number"),
         ({"scheme_sqnr_db": {"normal": math.inf}}, "scheme_sqnr_db.normal inf: expected a whole number or a number"),
         ({"scheme_sqnr_db": {"normal": None}}, "scheme_sqnr_db.normal None: expected a whole number or a number"),
+        ({"scheme_sqnr_db": {"normal": 10**400}}, "scheme_sqnr_db.normal 1"),
         ({"blocks": {"time_host": [0, 1, 2]}}, "samples.time_host: 2 samples of 3 blocks"),
         ({"blocks": {"time_host": [0, "1"]}}, "blocks.time_host[1] '1': expected a whole number"),
         ({"blocks": {"time_host": [1, 1]}}, "blocks.time_host: a block comes twice"),

@@ -465,7 +465,7 @@ def test_a_file_of_schema_1_is_read_as_it_was_meant_and_gone_on_with(path) -> No
 
 
 def test_committed_results_of_schema_1_keep_every_sample() -> None:
-    results = store.read(ROOT / "results/h200/square_fp8.jsonl.gz")
+    results = store.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")
     timed = [one for one in results.records if one.samples]
     assert timed
     for one in timed:

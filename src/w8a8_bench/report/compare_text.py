@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from w8a8_bench.text import GAP, aligned, markdown, markdown_table, one_line
 CHANGED = (Verdict.SLOWER, Verdict.FASTER)
 NOTHING = "-"
 NO_INTERVAL = "no interval"
+NAME = re.compile(r"[\w.,\[\]-]+", re.ASCII)
+"""What may stand in a span of code. A kernel of another maker may be called anything."""
 CLOCK_MARGIN = 0.01
 """Two sweeps of the same code on an H200 differ by a tenth of it (root mean square over the cells)."""
 
@@ -225,10 +228,12 @@ def _clock(records: Iterable[Record], measure: str | None) -> float:
 def _markdown(table: Table) -> list[str]:
     if not table.rows:
         return []
-    rows = [
-        [f"`{text}`" if place in table.code else markdown(text) for place, text in enumerate(row)] for row in table.rows
-    ]
+    rows = [[_shown(text, code=place in table.code) for place, text in enumerate(row)] for row in table.rows]
     return [f"### {table.title}", "", *markdown_table(table.header, rows, table.left), ""]
+
+
+def _shown(text: str, *, code: bool) -> str:
+    return f"`{text}`" if code and NAME.fullmatch(text) else markdown(text)
 
 
 def _folded(table: Table) -> list[str]:
