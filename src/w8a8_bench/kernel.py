@@ -107,6 +107,10 @@ class Probe:
         return self.reason or self.version
 
 
+class Refused(Exception):
+    """Raised by `prepare` where only the library itself could tell: the cell is unsupported, for this reason."""
+
+
 class Prepared(Protocol):
     """A kernel compiled and configured for a problem on a device, with its workspace."""
 
@@ -135,7 +139,7 @@ class Kernel(Protocol):
         ...
 
     def prepare(self, problem: Problem, device: Device) -> Prepared:
-        """Compile, choose a configuration and allocate workspace. May be slow; may raise."""
+        """Compile, choose a configuration and allocate workspace. May be slow; may raise, a refusal as `Refused`."""
         ...
 
 

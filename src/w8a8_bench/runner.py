@@ -20,7 +20,7 @@ from w8a8_bench.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.kernel import Kernel, Prepared, Status, Support, in_one_line
+from w8a8_bench.kernel import Kernel, Prepared, Refused, Status, Support, in_one_line
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
@@ -273,7 +273,7 @@ class _ComparisonRun:
             run.stop(Status.OUT_OF_MEMORY, in_one_line(error))
         except Uncapturable as error:
             run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
-        except NotCold as error:
+        except (NotCold, Refused) as error:
             run.stop(Status.UNSUPPORTED, str(error))
         except Exception as error:
             text = in_one_line(error)

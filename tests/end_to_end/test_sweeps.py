@@ -295,6 +295,20 @@ def test_help_lists_and_recommendations_import_no_library(words):
     assert result.returncode == 0, result.stderr
 
 
+def test_listing_what_is_installed_imports_none_of_it():
+    program = (
+        "import sys\n"
+        "from w8a8_bench.cli.main import main\n"
+        "main(['list', 'providers'])\n"
+        "heavy = {'torch', 'numpy', 'rich', 'triton', 'vllm', 'deep_gemm'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_no_worker_outlives_a_killed_parent(tmp_path):
     process = start(tmp_path, *TWENTY)
     wait_for_comparisons(tmp_path / "r.jsonl", 1)

@@ -13,7 +13,7 @@ from w8a8_bench import environment, runner
 from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.kernel import Launches, Status, Support
+from w8a8_bench.kernel import Launches, Refused, Status, Support
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape
 from w8a8_bench.providers import registry
@@ -93,6 +93,17 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
     (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
     assert (one.status, other.status) == (status, Status.OK)
     assert says in one.reason
+
+
+def test_what_only_prepare_can_refuse_is_unsupported():
+    class Refusing(Planted):
+        def prepare(self, problem, device):
+            raise Refused("the library has no algorithm for k=40")
+
+    kernels = {GOOD: Refusing(GOOD, lambda operands, calls: None), OTHER: registry.get(OTHER)}
+    (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
+    assert (one.status, one.reason) == (Status.UNSUPPORTED, "the library has no algorithm for k=40")
+    assert other.status is Status.OK
 
 
 def test_a_good_kernel_is_ok_with_samples_of_every_block_and_its_error():

@@ -57,6 +57,49 @@ PROVIDERS = (
         ),
     ),
     Provider("triton", PLANNED, ("triton_fp8_fp8_fp16_scaled_mm_blockwise",)),
+    Provider(
+        "cublaslt",
+        "w8a8_bench.providers.cublaslt",
+        (
+            "cublaslt_i8_i8_bf16_scaled_mm",
+            "cublaslt_fp8_fp8_bf16_scaled_mm",
+            "cublaslt_fp8_fp8_bf16_scaled_mm_fast_accum",
+            "cublaslt_fp8_fp8_bf16_scaled_mm_blockwise",
+        ),
+        on_request=(
+            "cublaslt_i8_i8_bf16_scaled_mm_bias",
+            "cublaslt_fp8_fp8_bf16_scaled_mm_bias",
+            "cublaslt_fp8_fp8_fp16_scaled_mm",
+            "cublaslt_fp8_fp8_fp16_scaled_mm_bias",
+            "cublaslt_fp8_fp8_fp16_scaled_mm_fast_accum",
+        ),
+        is_peer=True,
+    ),
+    Provider(
+        "vllm",
+        "w8a8_bench.providers.vllm",
+        (
+            "vllm_i8_i8_bf16_scaled_mm",
+            "vllm_i8_i8_bf16_scaled_mm_bias",
+            "vllm_i8_i8_bf16_scaled_mm_azp",
+            "vllm_i8_i8_bf16_scaled_mm_azp_bias",
+            "vllm_i8_i8_bf16_scaled_mm_azp_pt",
+            "vllm_i8_i8_bf16_scaled_mm_azp_pt_bias",
+            "vllm_fp8_fp8_bf16_scaled_mm",
+            "vllm_fp8_fp8_fp16_scaled_mm",
+            "vllm_fp8_fp8_bf16_scaled_mm_bias",
+            "vllm_fp8_fp8_fp16_scaled_mm_bias",
+            "vllm_fp8_fp8_bf16_scaled_mm_blockwise",
+            "vllm_fp8_fp8_fp16_scaled_mm_blockwise",
+        ),
+        is_peer=True,
+    ),
+    Provider(
+        "deepgemm",
+        "w8a8_bench.providers.deepgemm",
+        ("deepgemm_fp8_fp8_bf16_scaled_mm_blockwise",),
+        is_peer=True,
+    ),
 )
 
 

@@ -1,0 +1,319 @@
+"""cuBLASLt at its best: the fastest of the algorithms that it offers for a problem, each timed cold in `prepare`.
+
+`torch._scaled_mm` and `torch._int_mm` run the first choice of cuBLASLt's heuristic, from the same library. In its
+terms, column-major, the product is
+
+    D[n,m] = W[k,n]^T @ A[k,m],    leading dimensions n, k and k
+
+W being the weight. Scales of one element are per tensor; vectors of n and of m elements are "outer vectors"; blockwise
+are 128x128 for W, in columns of a multiple of 4 blocks, and 128 for A, m contiguous. INT8 has an int32 D alone: its
+scaling is an element-wise operation of PyTorch's, timed with it, as in `torch._int_mm`'s rows.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from ctypes import c_float, c_int32
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w8a8_bench.data import Data
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format
+from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Refused, Support
+from w8a8_bench.measures import TIME_COLD
+from w8a8_bench.names import KernelName
+from w8a8_bench.operands import Operands
+from w8a8_bench.problem import Activations, ActScale, Problem, WeightScale, ceil_div
+from w8a8_bench.providers import cublaslt_api as api
+from w8a8_bench.settings import DEFAULT_DUTY
+from w8a8_bench.timing.method import Sampler, Uncapturable, rest
+
+if TYPE_CHECKING:
+    import torch
+
+DISTRIBUTIONS = ("nvidia-cublas", "nvidia-cublas-cu12")
+
+WORKSPACE_BYTES = 32 << 20
+"""What NVIDIA recommends on Hopper, and enough for any split of k here."""
+
+OFFERED = 128
+"""Algorithms to ask for; the heuristic offers fewer."""
+
+FINALISTS, FINAL_SAMPLES = 4, 5
+"""Algorithms that are timed again, and how often: one sample each tells most of them apart, and these 0.5%."""
+
+FP8_SINCE = (8, 9)
+HOPPER = (9, 0)
+FINE_SCALES_SINCE_CUDA = (12, 9)
+"""Outer vectors and blocks: since this CUDA, on compute capability 9.0."""
+
+FP8_MULTIPLE, INT8_MULTIPLE, BLOCKWISE_ROWS = 16, 4, 4
+"""Of n and k in elements, and of m for blockwise scales: leading dimensions of 16 bytes, of int8 4."""
+
+BLOCKS_MULTIPLE = 4
+
+
+def probe() -> Probe:
+    for name in DISTRIBUTIONS:
+        try:
+            return Probe.found(importlib.metadata.version(name) or UNKNOWN_VERSION)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    spec = importlib.util.find_spec("torch")
+    if spec is not None and spec.origin is not None and any(Path(spec.origin).parent.glob("lib/libcublasLt.so*")):
+        return Probe.found(UNKNOWN_VERSION)
+    return Probe.missing("no cuBLAS is installed, which PyTorch for CUDA brings")
+
+
+def _library() -> api.CublasLt:
+    import torch
+
+    if torch.version.cuda is None:
+        raise OSError("this PyTorch was built without CUDA")
+    return api.load(int(torch.version.cuda.split(".")[0]))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A problem with the algorithm that was found to be the fastest."""
+
+    library: api.CublasLt
+    choice: api.Choice
+    fast_accum: bool
+    workspace: torch.Tensor
+    config: dict[str, object]
+
+    def bind(self, operands: Operands) -> Launches:
+        return bind(self.library, self.choice, operands, self.workspace, fast_accum=self.fast_accum)
+
+
+def bind(
+    library: api.CublasLt, choice: api.Choice, operands: Operands, workspace: torch.Tensor, *, fast_accum: bool
+) -> Launches:
+    """The launch of one algorithm on one operand set."""
+    import torch
+
+    scale_a, scale_b = scales(operands)
+    is_int8 = operands.problem.format is Format.INT8
+    d = torch.empty(operands.out.shape, dtype=torch.int32, device=operands.out.device) if is_int8 else operands.out
+    attributes = {} if is_int8 else fp8_attributes(operands, scale_a, scale_b, fast_accum=fast_accum)
+    pointers = (operands.b.data_ptr(), operands.a.data_ptr(), d.data_ptr())
+    made = describe(library, operands.problem, attributes)
+    enqueue = library.launch(made, choice, pointers, (workspace.data_ptr(), workspace.nbytes))
+    held = (operands, scale_a, scale_b, d, workspace)  # the library has addresses only
+    device = operands.out.device
+
+    def gemm() -> object:
+        enqueue(torch.cuda.current_stream(device).cuda_stream)
+        return held
+
+    if not is_int8:
+        return Launches(gemm)
+    scaled, out, bias = torch.empty(d.shape, device=device), operands.out, operands.bias
+
+    def gemm_and_scale() -> None:
+        gemm()
+        torch.mul(d, scale_a, out=scaled)
+        if bias is None:
+            torch.mul(scaled, scale_b, out=out)
+        else:
+            scaled.mul_(scale_b)
+            torch.add(scaled, bias, out=out)
+
+    return Launches(gemm_and_scale)
+
+
+def describe(library: api.CublasLt, problem: Problem, attributes: dict[int, int]) -> api.Product:
+    """The product of `problem` in the library's terms."""
+    m, n, k = problem.shape.m, problem.shape.n, problem.shape.k
+    transposed = {api.TRANSA: api.OP_T}
+    if problem.format is Format.INT8:
+        operation = library.operation(api.COMPUTE_32I, api.CUDA_R_32I, transposed)
+        inputs, output = api.CUDA_R_8I, api.CUDA_R_32I
+    else:
+        operation = library.operation(api.COMPUTE_32F, api.CUDA_R_32F, {**transposed, **attributes})
+        inputs, output = api.CUDA_R_8F_E4M3, _output(problem)
+    a, b, d = library.layout(inputs, k, n), library.layout(inputs, k, m), library.layout(output, n, m)
+    return api.Product(operation, a, b, d, scale=c_int32 if problem.format is Format.INT8 else c_float)
+
+
+def _output(problem: Problem) -> int:
+    return api.CUDA_R_16BF if problem.out is Format.BF16 else api.CUDA_R_16F
+
+
+def scales(operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both scales as the library reads them; a copy where that is another layout or another number of them."""
+    import torch
+
+    scale_a, scale_b, problem = operands.scale_a, operands.scale_b, operands.problem
+    if scale_a is None or scale_b is None or problem.scaling is None:
+        raise ValueError("cuBLASLt needs both scales")
+    if problem.scaling.is_blockwise:
+        groups, columns = scale_b.shape
+        padded = torch.zeros(columns, ceil_div(groups, BLOCKS_MULTIPLE) * BLOCKS_MULTIPLE, device=scale_b.device)
+        padded[:, :groups] = scale_b.t()
+        return scale_a.t().contiguous(), padded
+    if problem.format is Format.INT8 or is_per_tensor(problem):
+        return scale_a, scale_b
+    m, n = operands.out.shape
+    return scale_a.expand(m, 1).contiguous(), scale_b.expand(1, n).contiguous()
+
+
+def is_per_tensor(problem: Problem) -> bool:
+    scaling = problem.scaling
+    return scaling is not None and scaling.weight is WeightScale.TENSOR and scaling.activation is ActScale.TENSOR
+
+
+def fp8_attributes(
+    operands: Operands, scale_a: torch.Tensor, scale_b: torch.Tensor, *, fast_accum: bool
+) -> dict[int, int]:
+    """What the operation is told beyond its types. The library's A is the weight, and its B the activations."""
+    problem, bias = operands.problem, operands.bias
+    attributes = {api.A_SCALE_POINTER: scale_b.data_ptr(), api.B_SCALE_POINTER: scale_a.data_ptr()}
+    if fast_accum:
+        attributes[api.FAST_ACCUM] = 1
+    if problem.scaling is not None and problem.scaling.is_blockwise:
+        attributes[api.A_SCALE_MODE], attributes[api.B_SCALE_MODE] = api.SCALE_BLK128X128_32F, api.SCALE_VEC128_32F
+    elif not is_per_tensor(problem):
+        attributes[api.A_SCALE_MODE] = attributes[api.B_SCALE_MODE] = api.SCALE_OUTER_VEC_32F
+    if bias is not None:
+        attributes[api.EPILOGUE] = api.EPILOGUE_BIAS
+        attributes[api.BIAS_POINTER] = bias.data_ptr()
+        attributes[api.BIAS_DATA_TYPE] = _output(problem)
+    return attributes
+
+
+@dataclass(frozen=True)
+class CublasLtKernel:
+    """One name of this provider."""
+
+    name: str
+
+    def supports(self, problem: Problem, device: Device) -> Support:
+        reason = problem.why_illegal() or why_unsupported(KernelName.parse(self.name), problem, device)
+        return Support.no(reason) if reason else Support.yes()
+
+    def prepare(self, problem: Problem, device: Device) -> Bound:
+        """Ask for algorithms and time each. Raises Refused where there is none, and takes a second or two."""
+        import torch
+
+        from w8a8_bench.make_operands import OperandFactory
+        from w8a8_bench.timing.cuda_graph import GraphMethod
+
+        library, fast_accum = _library(), KernelName.parse(self.name).variant == "fast_accum"
+        workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device.torch_name)
+        operands = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(problem)
+        attributes = {}
+        if problem.format is Format.FP8:
+            scale_a, scale_b = scales(operands)
+            attributes = fp8_attributes(operands, scale_a, scale_b, fast_accum=fast_accum)
+        made = describe(library, problem, attributes)
+        choices = library.choices(made, workspace_bytes=WORKSPACE_BYTES, count=OFFERED)
+        if not choices:
+            raise Refused(f"cuBLASLt {library.version} offers no algorithm for {problem.scaling} at {problem.shape}")
+
+        method = GraphMethod(device, (TIME_COLD,))
+
+        def sampler(choice: api.Choice) -> Sampled:
+            bound = Bound(library, choice, fast_accum, workspace, {})
+            return _sampled(method.ready(bound.bind, operands).samplers[TIME_COLD])
+
+        seconds = time_finalists([partial(sampler, choice) for choice in choices])
+        if not seconds:
+            raise Refused(f"none of the {len(choices)} algorithms that cuBLASLt {library.version} offers runs")
+        best = min(seconds, key=seconds.__getitem__)
+        config: dict[str, object] = {
+            "library": f"cuBLASLt {library.version}",
+            "offered": len(choices),
+            "rank": best,
+            **library.config(choices[best]),
+            "workspace_bytes": choices[best].workspace_bytes,
+            "tuned_s": seconds[best],
+            "first_choice_s": seconds.get(0),
+        }
+        return Bound(library, choices[best], fast_accum, workspace, config)
+
+
+Sampled = Callable[[], float]
+"""One cold sample of one algorithm, in seconds."""
+
+
+def _sampled(sampler: Sampler) -> Sampled:
+    """Samples as the headline takes them, rests included."""
+
+    def sample() -> float:
+        started = time.perf_counter()
+        seconds = sampler.sample().seconds
+        rest(time.perf_counter() - started, DEFAULT_DUTY)
+        return seconds
+
+    return sample
+
+
+def time_finalists(ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:
+    """Median seconds by index: one sample of all algorithms, then more of the fastest few, and of the first.
+
+    One that does not run is left out, which the library may not know before it is launched. Each is made ready when it
+    is its turn, and let go of, since copies of its operands fill memory.
+    """
+    seconds = []
+    for make in ready:
+        try:
+            seconds.append(make()())
+        except (api.CublasLtError, Uncapturable):
+            seconds.append(math.inf)
+    order = sorted(range(len(ready)), key=seconds.__getitem__)
+    finalists = [index for index in dict.fromkeys((0, *order[:FINALISTS])) if seconds[index] < math.inf]
+    samplers = {index: ready[index]() for index in finalists}
+    taken: dict[int, list[float]] = {index: [] for index in finalists}
+    for _ in range(FINAL_SAMPLES):
+        for index, sample in samplers.items():
+            taken[index].append(sample())
+    return {index: statistics.median(values) for index, values in taken.items()}
+
+
+def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str | None:
+    """The limit that `problem` on `device` is past, or None: then only the library can tell."""
+    shape, scaling = problem.shape, problem.scaling
+    if scaling is None:
+        return "scaled_mm needs a scaling scheme"
+    if scaling.is_blockwise != name.is_blockwise:
+        return f"{scaling} needs {'no ' if name.is_blockwise else 'a '}kernel named *_blockwise"
+    if problem.activations is not Activations.PREQUANTIZED:
+        return "cuBLASLt takes activations that are quantized already"
+    if not device.is_cuda or device.capability is None:
+        return "cuBLASLt needs an NVIDIA GPU"
+    capability = _dotted(device.capability)
+    if problem.format is Format.FP8 and device.capability < FP8_SINCE:
+        return f"fp8 needs compute capability {_dotted(FP8_SINCE)} or newer, and {device.name} has {capability}"
+    multiple = FP8_MULTIPLE if problem.format is Format.FP8 else INT8_MULTIPLE
+    for size, value in (("n", shape.n), ("k", shape.k)):
+        if value % multiple:
+            return f"{size}={value} is not a multiple of {multiple}, which cuBLASLt needs for {problem.format.value}"
+    if problem.format is Format.FP8 and not is_per_tensor(problem):
+        if device.capability != HOPPER or device.cuda is None or device.cuda < FINE_SCALES_SINCE_CUDA:
+            cuda = _dotted(device.cuda) if device.cuda else "none"
+            return (
+                f"cuBLASLt has {scaling} on compute capability {_dotted(HOPPER)} with CUDA "
+                f"{_dotted(FINE_SCALES_SINCE_CUDA)} or newer, and this is {capability} with CUDA {cuda}"
+            )
+        if scaling.is_blockwise and shape.m % BLOCKWISE_ROWS:
+            return f"m={shape.m} is not a multiple of {BLOCKWISE_ROWS}, which cuBLASLt needs for {scaling}"
+    return None
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+def kernel(name: str) -> CublasLtKernel:
+    _library()
+    return CublasLtKernel(name)

@@ -1,0 +1,180 @@
+"""vLLM's compiled CUTLASS kernels, from the extension file of the installed package.
+
+vLLM itself is not imported: that takes seconds and brings a server along. Its extension registers operators with
+PyTorch, which are called here as vLLM calls them (`vllm/_custom_ops.py`):
+
+    torch.ops._C.cutlass_scaled_mm(out, a, b, scale_a, scale_b, bias)
+    torch.ops._C.cutlass_scaled_mm_azp(out, a, b, scale_a, scale_b, azp_adj, azp, bias)
+
+a [m,k] row-major, b [k,n] column-major, scale_a of 1 or m elements, scale_b of 1 or n, azp_adj int32 [n], azp int32 [m]
+or None. Scales of any other number are blockwise: scale_a [m, ceil(k/128)] with m contiguous, scale_b [ceil(k/128),
+ceil(n/128)] with k contiguous. The limits are those that the operators check for themselves, and vLLM before them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format
+from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
+from w8a8_bench.names import KernelName
+from w8a8_bench.operands import Operands
+from w8a8_bench.problem import BLOCK, Activations, Azp, Problem
+
+if TYPE_CHECKING:
+    import torch
+
+EXTENSIONS = ("_C_stable_libtorch.abi3.so", "_C.abi3.so")
+"""Files that may hold the kernels: the first in vLLM 0.23, built on PyTorch's stable interface, earlier the second."""
+
+ALIGNMENT = 16
+"""Elements: rows of b and of out must start at multiples of it."""
+
+BLOCKWISE_ROWS = 4
+"""m must be a multiple of it for blockwise scales, whose columns then begin at 16 bytes."""
+
+FP8_SINCE, INT8_SINCE, BLOCKWISE_SINCE, NO_INT8_SINCE = (8, 9), (7, 5), (9, 0), (10, 0)
+
+
+def probe() -> Probe:
+    extensions = _extensions()
+    if extensions is None:
+        return Probe.missing("vllm is not installed")
+    if not extensions:
+        return Probe.broken(f"vllm is installed without its compiled kernels ({' or '.join(EXTENSIONS)})")
+    try:
+        return Probe.found(importlib.metadata.version("vllm") or UNKNOWN_VERSION)
+    except importlib.metadata.PackageNotFoundError:
+        return Probe.found(UNKNOWN_VERSION)
+
+
+def directory() -> Path | None:
+    """Where the package lies; None where it is not installed.
+
+    What holds extensions but no `__init__.py` is a part of vLLM that somebody unpacked, and as good; what holds
+    neither is some directory of that name.
+    """
+    spec = importlib.util.find_spec("vllm")
+    for place in map(Path, spec.submodule_search_locations or () if spec else ()):
+        if any((place / name).is_file() for name in ("__init__.py", *EXTENSIONS)):
+            return place
+    return None
+
+
+def _extensions() -> list[Path] | None:
+    """The extension files that are there; None where the package is not installed."""
+    package = directory()
+    return None if package is None else [package / name for name in EXTENSIONS if (package / name).is_file()]
+
+
+@functools.cache
+def _operators() -> Any:
+    """vLLM's operators. Raises what the linker raises, or AttributeError where the files lack the kernels."""
+    import torch
+
+    operators: Any = torch.ops._C
+    for path in _extensions() or ():
+        if hasattr(operators, "cutlass_scaled_mm"):
+            break
+        try:
+            torch.ops.load_library(str(path))
+        except OSError as error:
+            # PyTorch 2.13 names the file alone; what the linker said is the cause.
+            raise error.__cause__ or error from None
+    for name in ("cutlass_scaled_mm", "cutlass_scaled_mm_azp", "cutlass_scaled_mm_supports_fp8"):
+        if not hasattr(operators, name):
+            raise AttributeError(f"its extension has no operator {name}")
+    return operators
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A prepared kernel: everything was compiled long ago."""
+
+    operators: Any
+    problem: Problem
+    config: dict[str, object] = field(default_factory=dict)
+
+    def bind(self, operands: Operands) -> Launches:
+        if operands.scale_a is None or operands.scale_b is None:
+            raise ValueError("vLLM's kernels need both scales")
+        out, a, b, bias = operands.out, operands.a, operands.b, operands.bias
+        if self.problem.scaling is not None and self.problem.scaling.is_blockwise:
+            scale_a, scale_b = m_contiguous(operands.scale_a), m_contiguous(operands.scale_b)
+        else:
+            scale_a, scale_b = operands.scale_a.contiguous(), operands.scale_b.contiguous()
+        if self.problem.azp is Azp.NONE:
+            scaled_mm = self.operators.cutlass_scaled_mm
+            return Launches(lambda: scaled_mm(out, a, b, scale_a, scale_b, bias))
+        scaled_mm_azp, azp_adj = self.operators.cutlass_scaled_mm_azp, operands.azp_adj
+        # One zero point for the whole tensor is in azp_adj already.
+        azp = operands.azp.view(-1) if operands.azp is not None and self.problem.azp is Azp.TOKEN else None
+        return Launches(lambda: scaled_mm_azp(out, a, b, scale_a, scale_b, azp_adj, azp, bias))
+
+
+def m_contiguous(scale: torch.Tensor) -> torch.Tensor:
+    """A copy of [rows, columns] whose columns are contiguous: of scale_a along m, of scale_b along k."""
+    return scale.t().contiguous().t()
+
+
+@dataclass(frozen=True)
+class VllmKernel:
+    """One name of this provider."""
+
+    name: str
+
+    def supports(self, problem: Problem, device: Device) -> Support:
+        reason = problem.why_illegal() or why_unsupported(KernelName.parse(self.name), problem, device)
+        if not reason and problem.format is Format.FP8:
+            reason = self._not_compiled(problem, device)
+        return Support.no(reason) if reason else Support.yes()
+
+    def _not_compiled(self, problem: Problem, device: Device) -> str | None:
+        """What the installed extension says that it was compiled without."""
+        assert problem.scaling is not None and device.capability is not None
+        major, minor = device.capability
+        kind = "block_fp8" if problem.scaling.is_blockwise else "fp8"
+        ask = getattr(_operators(), f"cutlass_scaled_mm_supports_{kind}", None)
+        if ask is not None and not ask(10 * major + minor):
+            return f"this build of vLLM has no such kernel for compute capability {major}.{minor}"
+        return None
+
+    def prepare(self, problem: Problem, device: Device) -> Bound:
+        return Bound(_operators(), problem, {"library": f"vllm {probe().version}"})
+
+
+def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str | None:
+    """The limit that `problem` on `device` is past, or None."""
+    shape, scaling = problem.shape, problem.scaling
+    if scaling is None:
+        return "scaled_mm needs a scaling scheme"
+    if scaling.is_blockwise != name.is_blockwise:
+        return f"{scaling} needs {'no ' if name.is_blockwise else 'a '}kernel named *_blockwise"
+    if problem.activations is not Activations.PREQUANTIZED:
+        return "vLLM's CUTLASS kernels take activations that are quantized already"
+    if not device.is_cuda or device.capability is None:
+        return "vLLM's CUTLASS kernels need an NVIDIA GPU"
+    since = BLOCKWISE_SINCE if scaling.is_blockwise else FP8_SINCE if problem.format is Format.FP8 else INT8_SINCE
+    capability = ".".join(map(str, device.capability))
+    if device.capability < since:
+        return f"needs compute capability {'.'.join(map(str, since))} or newer, and {device.name} has {capability}"
+    if problem.format is Format.INT8 and device.capability >= NO_INT8_SINCE:
+        return f"vLLM has no int8 kernel for compute capability {capability}"
+    multiple = BLOCK if scaling.is_blockwise else ALIGNMENT
+    for size, value in (("n", shape.n), ("k", shape.k)):
+        if value % multiple:
+            return f"{size}={value} is not a multiple of {multiple}, which vLLM's kernels for {scaling} need"
+    if scaling.is_blockwise and shape.m % BLOCKWISE_ROWS:
+        return f"m={shape.m} is not a multiple of {BLOCKWISE_ROWS}, which vLLM's kernels for {scaling} need"
+    return None
+
+
+def kernel(name: str) -> VllmKernel:
+    _operators()
+    return VllmKernel(name)

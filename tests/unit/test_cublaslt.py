@@ -1,0 +1,251 @@
+"""cuBLASLt as far as a CPU can show: what it is told, which algorithm is taken, refusals.
+
+The library is a stand-in that insists on what the real one documents, and computes from what it is given.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from made_devices import CPU
+from made_peers import EVEN, GPU, PER_TOKEN, blockwise_product, judge, legal, made, problem_of, site
+
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape
+from w8a8_bench.providers import cublaslt
+from w8a8_bench.providers import cublaslt_api as api
+from w8a8_bench.timing.method import Uncapturable
+
+__all__ = ["site"]  # a fixture
+
+
+CUBLASLT = [
+    *(
+        f"cublaslt_fp8_fp8_{out}_scaled_mm{suffix}"
+        for out in ("bf16", "fp16")
+        for suffix in ("", "_bias", "_fast_accum")
+    ),
+    "cublaslt_fp8_fp8_bf16_scaled_mm_blockwise",
+    "cublaslt_i8_i8_bf16_scaled_mm",
+    "cublaslt_i8_i8_bf16_scaled_mm_bias",
+]
+TORCH_TYPES = {
+    api.CUDA_R_16F: torch.float16,
+    api.CUDA_R_16BF: torch.bfloat16,
+    api.CUDA_R_32I: torch.int32,
+    api.CUDA_R_8I: torch.int8,
+    api.CUDA_R_8F_E4M3: torch.float8_e4m3fn,
+}
+
+
+class Lt:
+    """Computes as cuBLASLt documents it, column-major, from addresses."""
+
+    version = "13.1.2"
+
+    def operation(self, compute, scale, attributes):
+        assert (compute, scale) in ((api.COMPUTE_32F, api.CUDA_R_32F), (api.COMPUTE_32I, api.CUDA_R_32I))
+        assert attributes[api.TRANSA] == api.OP_T and set(attributes) <= set(api.CTYPES)
+        return attributes
+
+    def layout(self, dtype, rows, columns):
+        return TORCH_TYPES[dtype], rows, columns
+
+    def launch(self, product, choice, pointers, workspace):
+        assert workspace[1] >= choice.workspace_bytes
+
+        def run(stream):
+            assert stream == 77
+            self.compute(product, pointers)
+
+        return run
+
+    def compute(self, product, pointers):
+        (a, b, d), attributes = map(matrix, (product.a, product.b, product.d), pointers), product.operation
+        n, m = d.shape
+        k = a.shape[0]
+        if d.dtype is torch.int32:
+            assert product.scale is ctypes.c_int32
+            d.copy_(a.t().double() @ b.double())
+            return
+        modes = attributes.get(api.A_SCALE_MODE, 0), attributes.get(api.B_SCALE_MODE, 0)
+        blocks = -(-k // 128)
+        if modes == (api.SCALE_BLK128X128_32F, api.SCALE_VEC128_32F):
+            padded = -(-blocks // 4) * 4
+            of_a = matrix((torch.float32, padded, -(-n // 128)), attributes[api.A_SCALE_POINTER])[:blocks]
+            of_b = matrix((torch.float32, m, blocks), attributes[api.B_SCALE_POINTER])
+            value = blockwise_product(b.t(), a.t(), of_b, of_a.t()).t()
+        else:
+            sizes = {(0, 0): (1, 1), (api.SCALE_OUTER_VEC_32F,) * 2: (n, m)}[modes]
+            of_a = matrix((torch.float32, sizes[0], 1), attributes[api.A_SCALE_POINTER])
+            of_b = matrix((torch.float32, sizes[1], 1), attributes[api.B_SCALE_POINTER])
+            value = a.t().double() @ b.double() * of_a * of_b.t()
+        if attributes.get(api.EPILOGUE) == api.EPILOGUE_BIAS:
+            bias_type = TORCH_TYPES[attributes[api.BIAS_DATA_TYPE]]
+            value = value + matrix((bias_type, n, 1), attributes[api.BIAS_POINTER])
+        d.copy_(value)
+
+
+def matrix(layout, address):
+    """[rows, columns] column-major at an address of the host's."""
+    dtype, rows, columns = layout
+    size = rows * columns * dtype.itemsize
+    return torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=dtype).view(columns, rows).t()
+
+
+CHOICE = api.Choice(api.Algorithm(), 1024)
+
+
+@pytest.mark.parametrize(("name", "scheme"), legal(CUBLASLT), ids=str)
+def test_cublaslt_is_told_what_the_reference_computes(monkeypatch, name, scheme):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=77))
+    operands = made(name, scheme)
+    workspace = torch.empty(4096, dtype=torch.uint8)
+    launches = cublaslt.bind(Lt(), CHOICE, operands, workspace, fast_accum=name.endswith("_fast_accum"))
+    assert judge(operands, launches.total) == ""
+
+
+def test_fast_accumulation_is_asked_for_by_name_alone():
+    operands = made(CUBLASLT[0], PER_TENSOR)
+    scale_a, scale_b = cublaslt.scales(operands)
+    told = [cublaslt.fp8_attributes(operands, scale_a, scale_b, fast_accum=fast) for fast in (False, True)]
+    assert [attributes.get(api.FAST_ACCUM) for attributes in told] == [None, 1]
+
+
+def test_the_fastest_algorithm_is_found_though_its_first_sample_was_not_and_one_that_does_not_run_is_left_out():
+    """Index 3 is the fastest; 6 fails when it runs and 7 can't be captured; 0 is slow, but the heuristic's choice."""
+    true = [9.0, 4.0, 3.5, 3.0, 5.0, 8.0, 1.0, 1.0]
+    ready_now, most = 0, 0
+
+    def ready(index):
+        nonlocal ready_now, most
+        if index >= 6:
+            raise (api.CublasLtError("cublasLtMatmul", 15, "not supported"), Uncapturable("no"))[index - 6]
+        ready_now += 1
+        most = max(most, ready_now)
+        first = iter([1.3])
+
+        class Sampled:
+            def __call__(self):
+                return true[index] * next(first, 1.0)
+
+            def __del__(self):
+                nonlocal ready_now
+                ready_now -= 1
+
+        return Sampled()
+
+    found = cublaslt.time_finalists([lambda index=index: ready(index) for index in range(8)])
+    assert min(found, key=found.__getitem__) == 3
+    assert set(found) == {0, 1, 2, 3, 4}
+    assert found[0] == 9.0
+    assert most <= cublaslt.FINALISTS + 1, "all were ready at once"
+
+
+def test_no_algorithm_that_runs_is_nothing():
+    def fail():
+        raise api.CublasLtError("cublasLtMatmul", 15, "not supported")
+
+    assert cublaslt.time_finalists([fail, fail]) == {}
+
+
+PLAIN, BLOCK_LT, I8_LT = CUBLASLT[0], "cublaslt_fp8_fp8_bf16_scaled_mm_blockwise", "cublaslt_i8_i8_bf16_scaled_mm"
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "device", "scheme", "says"),
+    [
+        (PLAIN, (1, 16, 16), GPU, PER_TENSOR, ""),
+        (PLAIN, (1, 24, 16), GPU, PER_TENSOR, "n=24 is not a multiple of 16"),
+        (I8_LT, (1, 16, 6), GPU, PER_TENSOR, "k=6 is not a multiple of 4"),
+        (I8_LT, (1, 16, 20), GPU, PER_TOKEN, ""),
+        (PLAIN, (1, 16, 16), replace(GPU, capability=(8, 9)), PER_TENSOR, ""),
+        (PLAIN, (1, 16, 16), replace(GPU, capability=(8, 9)), PER_TOKEN, "9.0"),
+        (PLAIN, (1, 16, 16), replace(GPU, cuda=(12, 8)), PER_TOKEN, "12.9"),
+        (PLAIN, (1, 16, 16), replace(GPU, capability=(8, 0)), PER_TENSOR, "8.9"),
+        (BLOCK_LT, (6, 16, 16), GPU, BLOCKWISE, "m=6 is not a multiple of 4"),
+        (BLOCK_LT, (8, 16, 16), GPU, BLOCKWISE, ""),
+        (PLAIN, (8, 16, 16), CPU, PER_TENSOR, "NVIDIA GPU"),
+    ],
+)
+def test_cublaslts_limits_are_refused_with_the_value(name, sizes, device, scheme, says):
+    m, n, k = sizes
+    kernel = cublaslt.CublasLtKernel(name)
+    reason = kernel.supports(problem_of(name, scheme, GemmShape(m=m, n=n, k=k)), device).reason
+    assert says in reason and bool(reason) == bool(says)
+
+
+def test_a_pytorch_without_cuda_is_a_reason():
+    if torch.version.cuda is None:
+        with pytest.raises(OSError, match="without CUDA"):
+            cublaslt.kernel(PLAIN)
+
+
+def test_cublaslts_structures_have_the_sizes_of_its_header():
+    assert (ctypes.sizeof(api.Algorithm), ctypes.sizeof(api.HeuristicResult)) == (64, 96)
+
+
+class C:
+    """cuBLASLt's C functions, each of which does what a test says or returns success."""
+
+    def __init__(self, **functions):
+        self._functions, self.calls = functions, []
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append(name)
+            if name.endswith("Create") and name not in self._functions:
+                arguments[0]._obj.value = 4096
+            return self._functions.get(name, lambda *_: 0)(*arguments)
+
+        call.restype = call.argtypes = None
+        if name.startswith("cublasLt"):
+            setattr(self, name, call)
+            return call
+        raise AttributeError(name)
+
+
+def test_only_algorithms_that_the_library_vouches_for_are_choices():
+    def heuristic(handle, operation, a, b, c, d, preference, count, results, found):
+        assert count.value == 5
+        for index, (state, size) in enumerate([(0, 100), (15, 0), (0, 300)]):
+            results[index].state, results[index].workspace_bytes = state, size
+            results[index].algo.data[0] = index + 1
+        found._obj.value = 3
+        return 0
+
+    lt = api.CublasLt(C(cublasLtMatmulAlgoGetHeuristic=heuristic))
+    layout = lt.layout(api.CUDA_R_8I, 16, 16)
+    product = api.Product(lt.operation(72, 10, {api.TRANSA: 1}), layout, layout, layout, ctypes.c_int32)
+    choices = lt.choices(product, workspace_bytes=1 << 20, count=5)
+    assert [(choice.algorithm.data[0], choice.workspace_bytes) for choice in choices] == [(1, 100), (3, 300)]
+
+
+def test_no_algorithm_is_no_choice_and_any_other_error_says_what_the_library_says():
+    words = {"cublasLtGetStatusString": lambda status: b"an invalid value"}
+    for status, expected in ((15, []), (7, None)):
+        lt = api.CublasLt(C(cublasLtMatmulAlgoGetHeuristic=lambda *_, status=status: status, **words))
+        layout = lt.layout(api.CUDA_R_8I, 16, 16)
+        product = api.Product(lt.operation(72, 10, {}), layout, layout, layout, ctypes.c_int32)
+        if expected is None:
+            with pytest.raises(api.CublasLtError, match="status 7: an invalid value"):
+                lt.choices(product, workspace_bytes=0, count=1)
+        else:
+            assert lt.choices(product, workspace_bytes=0, count=1) == expected
+
+
+def test_what_the_library_made_is_given_back_once_nobody_holds_it():
+    library = C()
+    made_layout = api.CublasLt(library).layout(api.CUDA_R_8I, 16, 16)
+    assert "cublasLtMatrixLayoutDestroy" not in library.calls
+    del made_layout
+    assert library.calls.count("cublasLtMatrixLayoutDestroy") == 1
+
+
+def test_it_does_not_quantize_and_says_so(monkeypatch):
+    monkeypatch.setattr(cublaslt, "_library", Lt)
+    problem = problem_of(PLAIN, PER_TOKEN, EVEN, Activations.DYNAMIC)
+    assert "quantized already" in cublaslt.kernel(PLAIN).supports(problem, GPU).reason

@@ -1,0 +1,171 @@
+"""vLLM's kernels as far as a CPU can show: found without importing vLLM, layouts as they read them, refusals.
+
+The library is a stand-in that insists on what the real one documents, and computes from what it is given.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from made_devices import CPU
+from made_peers import EVEN, GPU, PER_TOKEN, blockwise_product, judge, legal, made, problem_of, site, write
+
+from w8a8_bench.kernel import Probe
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape
+from w8a8_bench.providers import vllm
+
+__all__ = ["site"]  # a fixture
+
+
+def scaled_mm(out, a, b, scale_a, scale_b, bias):
+    assert a.stride(1) == 1 and out.stride(1) == 1 and b.stride(0) == 1
+    assert out.stride(0) % 16 == 0 and b.stride(1) % 16 == 0
+    m, n = out.shape
+    if scale_a.numel() in (1, m) and scale_b.numel() in (1, n):
+        assert scale_a.is_contiguous() and scale_b.is_contiguous()
+        d = a.double() @ b.double() * scale_a.view(-1, 1) * scale_b.view(1, -1)
+        out.copy_(d if bias is None else d + bias)
+        return
+    assert bias is None and m % 4 == 0
+    assert scale_a.stride() == (1, m) and scale_b.stride() == (1, scale_b.shape[0])
+    out.copy_(blockwise_product(a, b.t(), scale_a, scale_b.t()))
+
+
+def scaled_mm_azp(out, a, b, scale_a, scale_b, azp_adj, azp, bias):
+    assert scale_a.is_contiguous() and scale_b.is_contiguous() and azp_adj.dtype is torch.int32
+    assert azp is None or (azp.dtype is torch.int32 and azp.numel() == a.shape[0] and azp.is_contiguous())
+    acc = a.double() @ b.double() - (azp_adj if azp is None else azp.view(-1, 1).double() * azp_adj)
+    d = acc * scale_a.view(-1, 1) * scale_b.view(1, -1)
+    out.copy_(d if bias is None else d + bias)
+
+
+VLLM = [
+    *(f"vllm_i8_i8_bf16_scaled_mm{suffix}" for suffix in ("", "_bias", "_azp", "_azp_bias", "_azp_pt", "_azp_pt_bias")),
+    *(f"vllm_fp8_fp8_{out}_scaled_mm{suffix}" for out in ("bf16", "fp16") for suffix in ("", "_bias", "_blockwise")),
+]
+
+
+def register(monkeypatch, site: Path, owner: str = vllm.EXTENSIONS[0], schema: str = "cutlass_scaled_mm") -> list[str]:
+    """A vllm whose file `owner` registers the operators when it is loaded; the names of the files that were loaded."""
+    write(site / "vllm" / "__init__.py", "raise RuntimeError('vllm was imported')")
+    for name in vllm.EXTENSIONS:
+        write(site / "vllm" / name)
+    loaded: list[str] = []
+
+    def load(path: str) -> None:
+        loaded.append(Path(path).name)
+        if Path(path).name == owner:
+            vars(namespace).update(vars(operators(schema)))
+
+    namespace = SimpleNamespace()
+    monkeypatch.setattr(torch.ops, "_C", namespace, raising=False)
+    monkeypatch.setattr(torch.ops, "load_library", load)
+    return loaded
+
+
+def operators(schema: str = "cutlass_scaled_mm") -> SimpleNamespace:
+    return SimpleNamespace(
+        **{
+            schema: scaled_mm,
+            "cutlass_scaled_mm_azp": scaled_mm_azp,
+            "cutlass_scaled_mm_supports_fp8": lambda capability: capability >= 89,
+            "cutlass_scaled_mm_supports_block_fp8": lambda capability: capability == 90,
+        }
+    )
+
+
+@pytest.mark.parametrize(("name", "scheme"), legal(VLLM), ids=str)
+def test_vllm_gets_its_operands_as_it_reads_them(name, scheme):
+    operands = made(name, scheme)
+    launches = vllm.Bound(operators(), operands.problem).bind(operands)
+    assert judge(operands, launches.total, fast_accum=True) == ""
+
+
+@pytest.mark.parametrize("owner", vllm.EXTENSIONS)
+def test_vllms_extension_is_loaded_from_its_file_and_vllm_is_not_imported(monkeypatch, site, owner):
+    loaded = register(monkeypatch, site, owner)
+    assert vllm.probe() == Probe.found("unknown version")
+    kernel = vllm.kernel(VLLM[0])
+    assert loaded == list(vllm.EXTENSIONS[: vllm.EXTENSIONS.index(owner) + 1])
+    assert "vllm" not in sys.modules
+    assert kernel.supports(problem_of(VLLM[0], PER_TENSOR, EVEN), GPU)
+
+
+def test_what_the_linker_says_is_the_reason(monkeypatch, site):
+    register(monkeypatch, site)
+
+    def load(path):
+        raise OSError(f"Could not load this library: {path}") from OSError("libcudart.so.11: cannot open")
+
+    monkeypatch.setattr(torch.ops, "load_library", load)
+    with pytest.raises(OSError, match=r"libcudart\.so\.11"):
+        vllm.kernel(VLLM[0])
+
+
+def test_vllms_version_is_its_distributions(site):
+    write(site / "vllm" / "__init__.py")
+    write(site / "vllm" / vllm.EXTENSIONS[0])
+    write(site / "vllm-0.23.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: vllm\nVersion: 0.23.0\n")
+    assert vllm.probe() == Probe.found("0.23.0")
+
+
+def test_an_extension_without_the_kernels_is_an_error_that_says_so(monkeypatch, site):
+    register(monkeypatch, site, schema="cutlass_scaled_fp4_mm")
+    with pytest.raises(AttributeError, match="no operator cutlass_scaled_mm"):
+        vllm.kernel(VLLM[0])
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ((), Probe.missing("vllm is not installed")),
+        (("notes.txt",), Probe.missing("vllm is not installed")),
+        (("__init__.py",), Probe.broken("vllm is installed without its compiled kernels")),
+        ((vllm.EXTENSIONS[1],), Probe.found("unknown version")),
+    ],
+)
+def test_what_of_vllm_is_there_is_told(site, files, expected):
+    for file in files:
+        write(site / "vllm" / file)
+    found = vllm.probe()
+    assert (found.installed, found.version) == (expected.installed, expected.version)
+    assert found.reason.startswith(expected.reason) and bool(found.reason) == bool(expected.reason)
+
+
+I8, F8, F8_BLOCK = VLLM[0], "vllm_fp8_fp8_bf16_scaled_mm", "vllm_fp8_fp8_bf16_scaled_mm_blockwise"
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "device", "scheme", "says"),
+    [
+        (I8, (1, 16, 16), GPU, PER_TENSOR, ""),
+        (I8, (1, 24, 16), GPU, PER_TENSOR, "n=24 is not a multiple of 16"),
+        (F8, (1, 16, 24), GPU, PER_TOKEN, "k=24 is not a multiple of 16"),
+        (F8_BLOCK, (1, 128, 128), GPU, BLOCKWISE, "m=1 is not a multiple of 4"),
+        (F8_BLOCK, (4, 192, 128), GPU, BLOCKWISE, "n=192 is not a multiple of 128"),
+        (F8_BLOCK, (4, 128, 128), GPU, BLOCKWISE, ""),
+        (F8_BLOCK, (4, 128, 128), GPU, PER_TENSOR, "tensor-w-tensor-a needs no kernel named *_blockwise"),
+        (F8, (4, 128, 128), GPU, BLOCKWISE, "needs a kernel named *_blockwise"),
+        (F8, (4, 128, 128), CPU, PER_TENSOR, "NVIDIA GPU"),
+        (F8, (4, 128, 128), replace(GPU, capability=(8, 0)), PER_TENSOR, "8.9 or newer"),
+        (I8, (4, 128, 128), replace(GPU, capability=(8, 0)), PER_TENSOR, ""),
+        (I8, (4, 128, 128), replace(GPU, capability=(10, 0)), PER_TENSOR, "no int8 kernel for compute capability 10.0"),
+        (F8_BLOCK, (4, 128, 128), replace(GPU, capability=(12, 0)), BLOCKWISE, "this build of vLLM has no such kernel"),
+    ],
+)
+def test_vllms_limits_are_refused_with_the_value(monkeypatch, name, sizes, device, scheme, says):
+    monkeypatch.setattr(vllm, "_operators", operators)
+    m, n, k = sizes
+    reason = vllm.kernel(name).supports(problem_of(name, scheme, GemmShape(m=m, n=n, k=k)), device).reason
+    assert says in reason and bool(reason) == bool(says)
+
+
+def test_it_does_not_quantize_and_says_so(monkeypatch):
+    monkeypatch.setattr(vllm, "_operators", operators)
+    problem = problem_of(F8, PER_TOKEN, EVEN, Activations.DYNAMIC)
+    assert "quantized already" in vllm.kernel(F8).supports(problem, GPU).reason
