@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.triton import (
@@ -20,6 +22,7 @@ from w8a8_bench.kernels.triton import (
     scaled_mm,
     scaled_mm_azp,
 )
+from w8a8_bench.kernels.triton.device import tiles
 from w8a8_bench.kernels.triton.operands import take_sides
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.operands import Operands
@@ -171,6 +174,22 @@ def test_the_int32_correction_is_exact_where_fp32_is_not():
     adjustment, one = torch.tensor([127 * k], dtype=torch.int32), torch.ones(1, 1)
     azp = torch.tensor([[127]], dtype=torch.int32)
     assert scaled_mm_azp(a, b, one, one, torch.float32, adjustment, azp).item() == -127.0
+
+
+@triton.jit
+def place_all(places, tiles_m, tiles_n, GROUP: tl.constexpr):
+    program = tl.program_id(0)
+    tile_m, tile_n = tiles.place(program, tiles_m, tiles_n, GROUP)
+    tl.store(places + 2 * program, tile_m)
+    tl.store(places + 2 * program + 1, tile_n)
+
+
+def test_tiles_go_down_a_group_before_they_go_right():
+    places = torch.zeros(15, 2, dtype=torch.int32)
+    place_all[(15,)](places, 5, 3, 2)
+    two_rows = [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
+    below = [[row + 2, column] for row, column in two_rows]
+    assert places.tolist() == [*two_rows, *below, [4, 0], [4, 1], [4, 2]]
 
 
 FAULTS = ("scale", "bias", "azp sign", "k-tile dropped", "tile unwritten", "rows swapped", "arrivals left")

@@ -108,6 +108,13 @@ def table(monkeypatch, tmp_path, rows) -> None:
     monkeypatch.setattr(configs, "_table", configs._table.__wrapped__)
 
 
+@pytest.fixture(autouse=True)
+def nothing_chosen_yet():
+    choose.cache_clear()
+    yield
+    choose.cache_clear()
+
+
 ROW = {"format": "fp8", "blockwise": False, "m": 64, "n": 4096, "k": 4096}
 
 

@@ -27,7 +27,9 @@ PLAIN = TileConfig(tile_m=64, tile_n=64, tile_k=64)
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
-    return importlib.import_module("tune_triton")
+    choose.cache_clear()
+    yield importlib.import_module("tune_triton")
+    choose.cache_clear()
 
 
 def test_the_fastest_when_measured_again_is_kept(script, monkeypatch):

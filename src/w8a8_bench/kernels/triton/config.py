@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from itertools import product
 from typing import Any
@@ -172,6 +172,7 @@ def candidates(gemm: Gemm) -> list[TileConfig]:
     return sorted(dict.fromkeys(_grid(gemm)), key=lambda config: estimate_s(config, gemm))
 
 
+@lru_cache(maxsize=4096)
 def choose(gemm: Gemm, gpu: str) -> Choice:
     """The table's configuration where it holds one for this GPU and shape, or the most promising by estimate."""
     for row in _table().get(gpu, ()):
