@@ -163,10 +163,11 @@ def pip(venv: Path, arguments: list, env: Optional[dict] = None) -> None:
 
 
 def constraints_for(extras: list, text: str) -> str:
-    """CI's exact torch is its CPU build's; for CUDA the extra's own range decides which release fits the driver."""
+    """CI's exact torch is its CPU build's; for CUDA the extra's own range decides which release fits the driver, and
+    that release brings its Triton."""
     if "cpu" in extras:
         return text
-    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"torch\s*=", line))
+    return "".join(line for line in text.splitlines(keepends=True) if not re.match(r"(torch|triton)\s*=", line))
 
 
 def detect_torch_extra() -> str:

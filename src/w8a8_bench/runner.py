@@ -487,10 +487,11 @@ def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:
 def _is_fast(run: _CellRun) -> bool:
     """Whether FP8 products may be summed in the tensor core's own short accumulator.
 
-    `_fast_accum` kernels say so in their name, and CUTLASS kernels sum so as vLLM's do; blockwise ones promote to fp32.
+    `_fast_accum` kernels say so in their name, CUTLASS kernels sum so as vLLM's do, and Triton does unless told
+    otherwise; blockwise ones promote to fp32.
     """
     name = KernelName.parse(run.cell.kernel)
-    return name.variant == "fast_accum" or (name.provider in ("cutlass", "vllm") and not name.is_blockwise)
+    return name.variant == "fast_accum" or (name.provider in ("cutlass", "triton", "vllm") and not name.is_blockwise)
 
 
 def _error(verdict: Verdict | None) -> dict[str, float] | None:

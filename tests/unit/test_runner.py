@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +152,43 @@ def test_what_a_kernel_raises_becomes_its_status(error, status, at_call):
     assert record.status is status
     assert str(error).splitlines()[0] in record.reason
     assert "\n" not in record.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("pytorch_fp8_fp8_fp16_scaled_mm", Status.INCORRECT),
+        ("pytorch_fp8_fp8_fp16_scaled_mm_fast_accum", Status.OK),
+        ("triton_fp8_fp8_fp16_scaled_mm", Status.OK),
+        ("cutlass_fp8_fp8_fp16_scaled_mm", Status.OK),
+        ("vllm_fp8_fp8_fp16_scaled_mm", Status.OK),
+    ],
+)
+def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name, status):
+    exact = registry.get("pytorch_fp8_fp8_fp16_scaled_mm")
+    shape = GemmShape(m=3, n=4, k=4096)
+
+    class Short:
+        """A kernel, and what it prepares."""
+
+        config = MappingProxyType({})
+
+        def supports(self, problem, device):
+            return Support.yes()
+
+        def prepare(self, problem, device):
+            return self
+
+        def bind(self, operands):
+            launch = exact.prepare(operands.problem, CPU).bind(operands).total
+            squares = operands.a.float().square() @ operands.b.float().square()
+            error = 0.02 * operands.scale_a * operands.scale_b * squares.sqrt()
+            return Launches(lambda: (launch(), operands.out.add_(error)))
+
+    problem = KernelName.parse(name).problem(shape, Format.FP8, PER_TENSOR)
+    one = Comparison(0, LabelledShape(shape, {}), (Cell(name, problem),))
+    (record,), _ = run_comparison(one, CPU, QUICK, kernels=lambda name: Short())
+    assert record.status is status, record.reason
 
 
 def test_a_refusal_keeps_its_reason():

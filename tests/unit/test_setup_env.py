@@ -165,8 +165,8 @@ def test_a_cpu_torch_that_was_asked_for_stays(setup_env: ModuleType, tmp_path: P
     assert setup_env.ran == []
 
 
-def test_the_exact_torch_is_held_on_a_cpu_alone(setup_env: ModuleType) -> None:
-    text = "# torch==1\ntorch==2.13.0\ntorchless==1\nrich==15.0.0\n"
+def test_the_exact_torch_and_its_triton_are_held_on_a_cpu_alone(setup_env: ModuleType) -> None:
+    text = "# torch==1\ntorch==2.13.0\ntriton==3.7.1\ntorchless==1\nrich==15.0.0\n"
     assert setup_env.constraints_for(["cpu", "test"], text) == text
     assert setup_env.constraints_for(["cu13"], text) == "# torch==1\ntorchless==1\nrich==15.0.0\n"
 

@@ -1,0 +1,44 @@
+"""What the scripts that measure Triton's kernels share: the shapes, and times with a cold L2 taken side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping
+from statistics import median
+from typing import TypeVar
+
+from w8a8_bench.device import Device
+from w8a8_bench.measures import TIME_COLD
+from w8a8_bench.operands import Operands
+from w8a8_bench.problem import GemmShape
+from w8a8_bench.timing.cuda_graph import GraphMethod
+from w8a8_bench.timing.method import Bind, rest
+
+LAYERS = ((4096, 6144), (4096, 4096), (4096, 28672), (14336, 4096), (8192, 8192))
+"""k and n: the layers of Llama-3-8B (qkv, o, gate and up, down), and a square one."""
+TOKENS = (1, 16, 64, 128, 512, 2048, 8192)
+SHAPES = tuple(GemmShape(m=m, n=n, k=k) for k, n in LAYERS for m in TOKENS)
+
+DUTY = 0.5
+"""As the benchmark's own: the GPU rests as long as it works, or large GEMMs run into the power cap."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+class ColdTimer:
+    """Times of several ways to compute one problem, all on the same rotation of operands."""
+
+    def __init__(self, device: Device, operands: Operands) -> None:
+        self._method = GraphMethod(device, (TIME_COLD,))
+        self._operands = operands
+
+    def seconds(self, binds: Mapping[K, Bind], samples: int) -> dict[K, float]:
+        """The median of `samples` periods of each, taken in turns."""
+        samplers = {key: self._method.ready(bind, self._operands).samplers[TIME_COLD] for key, bind in binds.items()}
+        taken: dict[K, list[float]] = {key: [] for key in samplers}
+        for _ in range(samples):
+            for key, sampler in samplers.items():
+                started = time.perf_counter()
+                taken[key].append(sampler.sample().seconds)
+                rest(time.perf_counter() - started, DUTY)
+        return {key: median(values) for key, values in taken.items()}

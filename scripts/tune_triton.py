@@ -1,0 +1,160 @@
+"""Measures tile configurations of the Triton kernels on this GPU, and writes the table that they are taken from.
+
+    PYTHONPATH=src python3 scripts/tune_triton.py [--kinds int8 fp8 blockwise] [--candidates 48] [--out FILE]
+
+At each shape the most promising candidates are timed once, cold, as the benchmark times; then the fastest few again, in
+turns. Rows are written as they are found, and those of other shapes stay: `--missing` goes on with a run that was cut
+short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from cold_times import SHAPES, ColdTimer
+from triton.errors import TritonError
+
+from w8a8_bench import environment
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format
+from w8a8_bench.kernels.triton import config as configs
+from w8a8_bench.kernels.triton.config import Choice, Gemm, TileConfig, candidates
+from w8a8_bench.kernels.triton.prepare import gemm_of, prepare_as
+from w8a8_bench.kernels.triton.tune import plan_unscaled
+from w8a8_bench.make_operands import OperandFactory
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, GemmShape, Problem
+from w8a8_bench.quantize import torch_dtype
+from w8a8_bench.timing.method import Bind
+
+KINDS = {"int8": (Format.INT8, PER_TENSOR), "fp8": (Format.FP8, PER_TENSOR), "blockwise": (Format.FP8, BLOCKWISE)}
+TABLE = Path(configs.__file__).parent / configs.TABLE
+FINALISTS, FINAL_SAMPLES = 6, 7
+
+
+def problem_of(kind: str, shape: GemmShape) -> Problem:
+    fmt, scaling = KINDS[kind]
+    return Problem(shape=shape, format=fmt, out=Format.BF16, scaling=scaling)
+
+
+def compile_one(job: tuple[Gemm, TileConfig]) -> str | None:
+    """Compile into Triton's cache on disk; what went wrong, or None. Host tensors: only their alignment matters."""
+    gemm, config = job
+    m, n, k, dtype = gemm.shape.m, gemm.shape.n, gemm.shape.k, torch_dtype(gemm.format)
+    a, weight = torch.empty(m, k, dtype=dtype), torch.empty(n, k, dtype=dtype)
+    try:
+        plan_unscaled(gemm, a, weight.t(), config).compile()
+    except TritonError as error:
+        return f"{gemm} {config}: {error}"
+    return None
+
+
+def what_is_compiled(job: tuple[Gemm, TileConfig]) -> tuple[object, ...]:
+    """Equal for jobs that compile to the same code: Triton tells sizes of 1 and multiples of 16 from others."""
+    gemm, config = job
+    sizes = (gemm.shape.m, gemm.shape.n, gemm.shape.k)
+    told = [(size == 1, size % 16 == 0) for size in sizes]
+    return (gemm.format, gemm.blockwise, config, *told, gemm.shape.k % config.tile_k == 0)
+
+
+def compile_all(jobs: list[tuple[Gemm, TileConfig]], processes: int) -> None:
+    started = time.perf_counter()
+    jobs = list({what_is_compiled(job): job for job in jobs}.values())
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        failures = [failure for failure in pool.imap_unordered(compile_one, jobs, chunksize=4) if failure]
+    for failure in failures:
+        print(f"tune_triton: {failure}", file=sys.stderr)
+    print(f"compiled {len(jobs)} launches in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def tune(device: Device, problem: Problem, count: int) -> tuple[TileConfig, float]:
+    """The fastest configuration for `problem`, and its time in seconds."""
+    gemm = gemm_of(problem, device)
+    operands = OperandFactory(problem.shape, device.torch_name, data="normal", seed=0).make(problem)
+    timer = ColdTimer(device, operands)
+
+    def bind(config: TileConfig) -> Bind:
+        return prepare_as(Choice(config, "tuning"), gemm, device).bind
+
+    times: dict[TileConfig, float] = {}
+    for config in candidates(gemm)[:count]:
+        try:
+            times.update(timer.seconds({config: bind(config)}, samples=1))
+        except TritonError as error:
+            print(f"tune_triton: {problem.shape} {config}: {error}", file=sys.stderr)
+    finalists = sorted(times, key=lambda config: times[config])[:FINALISTS]
+    final = timer.seconds({config: bind(config) for config in finalists}, samples=FINAL_SAMPLES)
+    best = min(final, key=lambda config: final[config])
+    return best, final[best]
+
+
+def key_of(row: dict[str, object]) -> tuple[object, ...]:
+    return tuple(row[name] for name in ("format", "blockwise", "k", "n", "m"))
+
+
+def write(path: Path, device: Device, rows: list[dict[str, object]]) -> None:
+    """The whole table, a line a row, replaced at once."""
+    about = environment.describe(device)
+    versions = ", ".join(f"{name} {about[name]}" for name in ("driver", "torch", "triton") if about.get(name))
+    note = f"Measured by scripts/tune_triton.py on {time.strftime('%Y-%m-%d')}: {versions}."
+    lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: tuple(map(str, key_of(row)))))
+    text = f'{{\n"gpu": {json.dumps(device.name)},\n"note": {json.dumps(note)},\n"rows": [\n{lines}\n]\n}}\n'
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
+def shapes_of(path: Path) -> tuple[GemmShape, ...]:
+    with path.open(newline="") as file:
+        return tuple(GemmShape(**{name: int(row[name]) for name in ("m", "n", "k")}) for row in csv.DictReader(file))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Tune the Triton kernels for this GPU.")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--csv", type=Path, help="shapes, in columns m, n, k (default: 35 shapes of five layers)")
+    parser.add_argument("--candidates", type=int, default=48, help="configurations timed at a shape (default: 48)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile")
+    parser.add_argument("--missing", action="store_true", help="only what the table does not hold yet")
+    parser.add_argument("--out", type=Path, default=TABLE, help="the table (default: the package's own)")
+    args = parser.parse_args(arguments)
+    try:
+        device = environment.resolve_device("cuda")
+    except environment.DeviceError as error:
+        print(f"tune_triton: {error}", file=sys.stderr)
+        return 2
+    old = json.loads(args.out.read_text()) if args.out.exists() else {"gpu": device.name, "rows": []}
+    rows = {key_of(row): row for row in old["rows"] if old["gpu"] == device.name}
+    problems = [
+        problem_of(kind, shape) for kind in args.kinds for shape in (shapes_of(args.csv) if args.csv else SHAPES)
+    ]
+    todo = [problem for problem in problems if not (args.missing and key_of(row_of(problem)) in rows)]
+    gemms = [gemm_of(problem, device) for problem in todo]
+    compile_all([(gemm, config) for gemm in gemms for config in candidates(gemm)[: args.candidates]], args.jobs)
+    for problem in todo:
+        config, seconds = tune(device, problem, args.candidates)
+        row = {**row_of(problem), "time_s": float(f"{seconds:.4g}"), "config": config.to_json()}
+        rows[key_of(row)] = row
+        write(args.out, device, list(rows.values()))
+        print(f"{problem.format.value} {problem.scaling} {problem.shape}: {seconds * 1e6:.2f} us {config}", flush=True)
+    return 0
+
+
+def row_of(problem: Problem) -> dict[str, object]:
+    """What a row is found by."""
+    shape, scaling = problem.shape, problem.scaling
+    assert scaling is not None
+    sizes = {"m": shape.m, "n": shape.n, "k": shape.k}
+    return {"format": problem.format.value, "blockwise": scaling.is_blockwise, **sizes}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""Quantization by the formulas of `w8a8_bench.quantize`, bit for bit: IEEE division, rounding to nearest even.
+
+`tl.div_rn` is `div.rn.f32`; a plain `/` is `div.full.f32`, which is off by up to 2 units in the last place (PTX ISA).
+x [rows, columns] in bf16, fp16 or fp32 and q of the same shape are row-major, rows `stride_x` and `stride_q` apart.
+Scales are fp32, zero points int32. `by_token` and `by_group` read x once: what a scale is computed from stays in
+registers until its codes are written. A scale for the whole tensor takes two kernels, `largest` and `by_tensor`.
+"""
+
+import triton
+import triton.language as tl
+
+from w8a8_bench import formats
+from w8a8_bench.quantize import FP8_GROUP_FLOOR, FP8_TENSOR_FLOOR, FP8_TOKEN_FLOOR
+
+FP8_MAX = tl.constexpr(formats.FP8_MAX)
+TENSOR_FLOOR = tl.constexpr(FP8_TENSOR_FLOOR)
+TOKEN_FLOOR = tl.constexpr(FP8_TOKEN_FLOOR)
+GROUP_FLOOR = tl.constexpr(FP8_GROUP_FLOOR)
+BLOCK = tl.constexpr(128)
+
+NO_FRACTION = tl.constexpr(12582912.0)
+"""1.5 * 2^23: added to a number below 2^22 it leaves no bits for a fraction, and the sum is rounded to nearest even."""
+
+LEAST_NORMAL, NO_FINER = tl.constexpr(2.0**-6), tl.constexpr(1.5 * 2.0**14)
+"""Of E4M3: its least normal number, and a number whose last bit is worth 2^-9, as is that of its subnormal numbers."""
+
+FAR = tl.constexpr(65536.0)
+"""Quotients are cut here before they are rounded: far past every code, well within what `_round` takes."""
+
+
+@triton.jit
+def _round(x):
+    return (x + NO_FRACTION) - NO_FRACTION
+
+
+@triton.jit
+def _clamp(x, low, high):
+    return tl.minimum(tl.maximum(x, low), high)
+
+
+@triton.jit
+def _one_where_zero(scale):
+    return tl.where(scale == 0.0, 1.0, scale)
+
+
+@triton.jit
+def _round_to_fp8(x):
+    """The nearest number of E4M3 to |x| <= 448, halves to even: 3 bits after the first, or multiples of 2^-9."""
+    bits = x.to(tl.int32, bitcast=True)
+    rounded = (bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000
+    subnormal = ((x + NO_FINER) - NO_FINER).to(tl.int32, bitcast=True) | (bits & -0x80000000)
+    return tl.where(tl.abs(x) < LEAST_NORMAL, subnormal, rounded).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _codes(x, scale, azp, INT8: tl.constexpr, ONE_CAST: tl.constexpr):
+    """Codes of x as fp32 numbers, which the store casts without another rounding.
+
+    ONE_CAST: the GPU has an instruction from fp32 to FP8. Where it goes through fp16 it rounds twice, and numbers just
+    off the middle of two codes end on the wrong one, unless they are codes before they are cast.
+    """
+    quotient = tl.div_rn(x, scale)
+    if INT8:
+        code = _round(_clamp(quotient, -FAR, FAR))
+        if azp is not None:
+            code += azp.to(tl.float32)
+        return _clamp(code, -128.0, 127.0)
+    else:
+        code = _clamp(quotient, -FP8_MAX, FP8_MAX)
+        return code if ONE_CAST else _round_to_fp8(code)
+
+
+@triton.jit
+def _chunk(index, chunks, columns, LENGTH: tl.constexpr):
+    """Chunk `index` of LENGTH elements, `chunks` to a row: its row, its columns, and which of them exist."""
+    column = (index % chunks).to(tl.int64) * LENGTH + tl.arange(0, LENGTH)
+    return (index // chunks).to(tl.int64), column, column < columns
+
+
+@triton.jit
+def static(
+    x,
+    q,
+    scale,
+    azp,
+    columns,
+    stride_x,
+    stride_q,
+    chunks,
+    INT8: tl.constexpr,
+    ONE_CAST: tl.constexpr,
+    LENGTH: tl.constexpr,
+):
+    """One scale, and one zero point or None, that are given. A program for each chunk."""
+    row, column, inside = _chunk(tl.program_id(0), chunks, columns, LENGTH)
+    values = tl.load(x + row * stride_x + column, mask=inside, other=0.0).to(tl.float32)
+    zero_point = None
+    if azp is not None:
+        zero_point = tl.load(azp)
+    codes = _codes(values, tl.load(scale), zero_point, INT8, ONE_CAST)
+    tl.store(q + row * stride_q + column, codes.to(q.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def largest(x, parts, columns, stride_x, chunks, count, LENGTH: tl.constexpr):
+    """parts[program] = the largest magnitude of the program's chunks, of `count` in all."""
+    most = tl.zeros((LENGTH,), tl.float32)
+    for index in tl.range(tl.program_id(0), count, tl.num_programs(0)):
+        row, column, inside = _chunk(index, chunks, columns, LENGTH)
+        values = tl.load(x + row * stride_x + column, mask=inside, other=0.0).to(tl.float32)
+        most = tl.maximum(most, tl.abs(values))
+    tl.store(parts + tl.program_id(0), tl.max(most, axis=0))
+
+
+@triton.jit
+def by_tensor(
+    x,
+    q,
+    scale,
+    parts,
+    columns,
+    stride_x,
+    stride_q,
+    chunks,
+    parts_count,
+    INT8: tl.constexpr,
+    ONE_CAST: tl.constexpr,
+    LENGTH: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """One scale, from what `largest` found: every program computes it, and the first one writes it down."""
+    part = tl.arange(0, PARTS)
+    absmax = tl.max(tl.load(parts + part, mask=part < parts_count, other=0.0), axis=0)
+    if INT8:
+        s = _one_where_zero(tl.div_rn(absmax, 127.0))
+    else:
+        s = tl.div_rn(tl.maximum(absmax, TENSOR_FLOOR), FP8_MAX)
+    if tl.program_id(0) == 0:
+        tl.store(scale, s)
+    row, column, inside = _chunk(tl.program_id(0), chunks, columns, LENGTH)
+    values = tl.load(x + row * stride_x + column, mask=inside, other=0.0).to(tl.float32)
+    codes = _codes(values, s, None, INT8, ONE_CAST)
+    tl.store(q + row * stride_q + column, codes.to(q.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def by_token(
+    x,
+    q,
+    scale,
+    azp,
+    rows,
+    columns,
+    stride_x,
+    stride_q,
+    INT8: tl.constexpr,
+    ONE_CAST: tl.constexpr,
+    ROWS: tl.constexpr,
+    LENGTH: tl.constexpr,
+    IN_REGISTERS: tl.constexpr,
+):
+    """A scale for each row, and a zero point where `azp` is not None. A program takes ROWS rows.
+
+    IN_REGISTERS: LENGTH holds a row. Else rows are read twice, LENGTH elements at a time, the second time from the L2.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = (row < rows)[:, None]
+    from_row = x + row.to(tl.int64)[:, None] * stride_x
+    to_row = q + row.to(tl.int64)[:, None] * stride_q
+    column = tl.arange(0, LENGTH)[None, :]
+    if IN_REGISTERS:
+        inside = exists & (column < columns)
+        values = tl.load(from_row + column, mask=inside, other=0.0).to(tl.float32)
+        low, high = _range(values, azp is None)
+    else:
+        low, high = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
+        for start in tl.range(0, columns, LENGTH):
+            values = tl.load(from_row + start + column, mask=exists & (start + column < columns), other=0.0)
+            lower, higher = _range(values.to(tl.float32), azp is None)
+            low, high = tl.minimum(low, lower), tl.maximum(high, higher)
+    zero_point = None
+    if azp is not None:
+        s = _one_where_zero(tl.div_rn(high - low, 255.0))
+        zero_point = _round(_clamp(-128.0 - tl.div_rn(low, s), -128.0, 127.0))[:, None]
+        tl.store(azp + row[:, None], zero_point.to(tl.int32), mask=exists)
+    elif INT8:
+        s = _one_where_zero(tl.div_rn(high, 127.0))
+    else:
+        s = tl.maximum(tl.div_rn(high, FP8_MAX), TOKEN_FLOOR)
+    tl.store(scale + row, s, mask=row < rows)
+    if IN_REGISTERS:
+        codes = _codes(values, s[:, None], zero_point, INT8, ONE_CAST)
+        tl.store(to_row + column, codes.to(q.dtype.element_ty), mask=inside)
+    else:
+        for start in tl.range(0, columns, LENGTH):
+            inside = exists & (start + column < columns)
+            values = tl.load(from_row + start + column, mask=inside, other=0.0).to(tl.float32)
+            codes = _codes(values, s[:, None], zero_point, INT8, ONE_CAST)
+            tl.store(to_row + start + column, codes.to(q.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _range(values, SYMMETRIC: tl.constexpr):
+    """Least and largest value of each row, widened to hold 0; symmetric, 0 and the largest magnitude."""
+    if SYMMETRIC:
+        high = tl.max(tl.abs(values), axis=1)
+        return tl.zeros_like(high), high
+    else:
+        return tl.minimum(tl.min(values, axis=1), 0.0), tl.maximum(tl.max(values, axis=1), 0.0)
+
+
+@triton.jit
+def by_group(
+    x,
+    q,
+    scale,
+    columns,
+    stride_x,
+    stride_q,
+    stride_scale_m,
+    stride_scale_k,
+    groups,
+    count,
+    INT8: tl.constexpr,
+    ONE_CAST: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """A scale for each 128 elements: `groups` to a row, `count` in all. A program takes GROUPS of them."""
+    index = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)
+    row, group = (index // groups).to(tl.int64), index % groups
+    column = group[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (index < count)[:, None] & (column < columns)
+    values = tl.load(x + row[:, None] * stride_x + column, mask=inside, other=0.0).to(tl.float32)
+    absmax = tl.max(tl.abs(values), axis=1)
+    if INT8:
+        s = _one_where_zero(tl.div_rn(absmax, 127.0))
+    else:
+        s = tl.div_rn(tl.maximum(absmax, GROUP_FLOOR), FP8_MAX)
+    tl.store(scale + row * stride_scale_m + group * stride_scale_k, s, mask=index < count)
+    codes = _codes(values, s[:, None], None, INT8, ONE_CAST)
+    tl.store(q + row[:, None] * stride_q + column, codes.to(q.dtype.element_ty), mask=inside)

@@ -1,0 +1,50 @@
+"""This project's kernels in Triton: scaled and blockwise products, with activations quantized by Triton too.
+
+They are in `w8a8_bench.kernels.triton`, which is imported where there is a GPU: Triton takes half a second to load.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from w8a8_bench.device import Device
+from w8a8_bench.kernel import Prepared, Support
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import Problem
+
+IS_INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+@dataclass(frozen=True)
+class TritonKernel:
+    """One name of this provider."""
+
+    name: str
+
+    def supports(self, problem: Problem, device: Device) -> Support:
+        reason = problem.why_illegal() or self._limit(problem, device)
+        return Support.no(reason) if reason else Support.yes()
+
+    def prepare(self, problem: Problem, device: Device) -> Prepared:
+        from w8a8_bench.kernels.triton.prepare import prepare
+
+        return prepare(problem, device)
+
+    def _limit(self, problem: Problem, device: Device) -> str | None:
+        blockwise = KernelName.parse(self.name).is_blockwise
+        if problem.scaling is None:
+            return "scaled_mm needs a scaling scheme"
+        if problem.scaling.is_blockwise != blockwise:
+            return f"{problem.scaling} needs {'no ' if blockwise else 'a '}kernel named *_blockwise"
+        if not device.is_cuda or device.capability is None:
+            return f"Triton's kernels need an NVIDIA GPU, and {device.torch_name!r} is none"
+        if not IS_INSTALLED:
+            return "triton is not installed"
+        from w8a8_bench.kernels.triton.config import why_unsupported
+
+        return why_unsupported(problem.format, device.capability)
+
+
+def kernel(name: str) -> TritonKernel:
+    return TritonKernel(name)

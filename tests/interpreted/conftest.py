@@ -1,0 +1,6 @@
+"""These tests run Triton's kernels under its interpreter, in processes of their own: it is on or off before Triton is
+imported. `tests/unit/test_triton_interpreted.py` starts those processes; elsewhere nothing here is collected."""
+
+import os
+
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["test_*.py"]
