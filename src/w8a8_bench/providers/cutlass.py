@@ -68,10 +68,8 @@ class CutlassKernel:
         if problem.activations is not Activations.PREQUANTIZED:
             return f"{problem.activations.value} activations: this version has no quantization beside these kernels yet"
         if device.capability != HOPPER:
-            found = (
-                f"compute capability {device.capability[0]}.{device.capability[1]}" if device.capability else "no GPU"
-            )
-            return f"these kernels are for compute capability 9.0 (Hopper), and {device.name} is {found}"
+            found = ".".join(map(str, device.capability)) if device.capability else "none"
+            return f"these kernels need compute capability 9.0 (Hopper), and {device.name} has {found}"
         if missing := build.why_missing():
             return missing
         return config.why_unsupported(Variant.of(problem), problem.shape)

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -34,7 +35,9 @@ ARCHITECTURE = "sm_90a"
 PACKAGES = ("nvidia-cutlass-dsl", "apache-tvm-ffi")
 """The compiler, and what calls its functions with PyTorch's tensors: their versions are part of a kernel's identity."""
 
-SOURCES = ("build.py", "epilogue.py", "gemm.py", "geometry.py", "layout.py", "order.py", "ptx.py")
+SOURCES = tuple(
+    f"{name}.py" for name in ("build", "epilogue", "gemm", "geometry", "layout", "mainloop", "order", "pipeline", "ptx")
+)
 """What a compiled kernel depends on."""
 
 SYMBOL = "gemm"
@@ -188,34 +191,23 @@ def compile_many(builds: Iterable[Build], jobs: int) -> dict[Build, str]:
         "CUTE_DSL_ARCH": ARCHITECTURE,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    workers = []
-    for first in range(min(jobs, len(wanted))):
-        share = [json.dumps(_to_json(build)) for build in wanted[first::jobs]]
+
+    def work(share: list[Build]) -> str:
+        """What a process that compiles its share says on stderr: nothing, unless it breaks."""
+        lines = "\n".join(json.dumps(_to_json(build)) for build in share)
         command = [sys.executable, "-m", "w8a8_bench.kernels.cutlass.build"]
-        worker = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        workers.append((worker, "\n".join(share)))
-    threads = [threading.Thread(target=_feed, args=pair) for pair in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return {build: _error_of(build) for build in wanted if not object_path(build).exists()}
+        return subprocess.run(command, input=lines, capture_output=True, text=True, env=environment).stderr
 
-
-def _feed(worker: subprocess.Popen[str], lines: str) -> None:
-    worker.communicate(lines)
-
-
-def _error_of(build: Build) -> str:
-    log = log_path(build)
-    return log.read_text(encoding="utf-8") if log.exists() else "the compiling process ended early"
+    shares = [wanted[first::jobs] for first in range(min(jobs, len(wanted)))]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        said = pool.map(work, shares)
+    errors = {}
+    for share, text in zip(shares, said, strict=True):
+        for build in share:
+            if not object_path(build).exists():
+                log = log_path(build)
+                errors[build] = log.read_text(encoding="utf-8") if log.exists() else text or "the process ended early"
+    return errors
 
 
 def log_path(build: Build) -> Path:

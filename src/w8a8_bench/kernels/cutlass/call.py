@@ -168,6 +168,28 @@ def _make_plan(
     blockwise: bool,
 ) -> Plan:
     """Check everything that a key fixes, and choose."""
+    problem = _problem(a, b, scale_a, scale_b, out_dtype, bias, azp_adj, azp, blockwise=blockwise)
+    if not a.is_cuda:
+        raise ValueError(f"a is on {a.device}: expected a CUDA device")
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("the first call for a size loads its kernel, which no graph can capture: make one before")
+    plan = _plans[key] = make_plan(problem, a.get_device())
+    return plan
+
+
+def _problem(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale_a: torch.Tensor,
+    scale_b: torch.Tensor,
+    out_dtype: torch.dtype,
+    bias: torch.Tensor | None,
+    azp_adj: torch.Tensor | None,
+    azp: torch.Tensor | None,
+    *,
+    blockwise: bool,
+) -> Problem:
+    """What the arguments ask for. Raises ValueError where dtypes or sizes do not fit together."""
     _check_operands(a, b, out_dtype)
     (m, k), n = a.shape, b.shape[1]
     if blockwise:
@@ -188,11 +210,7 @@ def _make_plan(
             _check_shape(name, vector, dtype, shape)
     if azp_adj is not None and a.dtype != torch.int8:
         raise ValueError(f"a is {a.dtype}: zero points go with int8")
-    if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "the first call for a size loads its kernel, which a graph can't capture: call it once before"
-        )
-    problem = Problem(
+    return Problem(
         shape=GemmShape(m=m, n=n, k=k),
         format=OPERANDS[a.dtype],
         out=OUTPUTS[out_dtype],
@@ -200,8 +218,6 @@ def _make_plan(
         azp=Azp.NONE if azp_adj is None else Azp.TENSOR if azp is None else Azp.TOKEN,
         bias=bias is not None,
     )
-    plan = _plans[key] = make_plan(problem, a.get_device())
-    return plan
 
 
 def make_plan(problem: Problem, device_index: int, tile: TileConfig | None = None) -> Plan:
@@ -212,9 +228,7 @@ def make_plan(problem: Problem, device_index: int, tile: TileConfig | None = Non
     """
     capability, sm_count = _device(device_index)
     if capability != HOPPER:
-        raise RuntimeError(
-            f"these kernels need compute capability 9.0, and this device has {'.'.join(map(str, capability))}"
-        )
+        raise RuntimeError(f"compute capability {capability[0]}.{capability[1]}: these kernels need 9.0 (Hopper)")
     if missing := build.why_missing():
         raise RuntimeError(missing)
     tile = tile or config.choose(problem, sm_count)
@@ -240,8 +254,6 @@ def _check_operands(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype) ->
     for name, size in (("n", b.shape[1]), ("k", b.shape[0])):
         if size % config.ALIGNMENT:
             raise ValueError(f"{name}={size} is not a multiple of {config.ALIGNMENT}")
-    if not a.is_cuda:
-        raise ValueError(f"a is on {a.device}: expected a CUDA device")
 
 
 def _check_shape(name: str, tensor: torch.Tensor, dtype: torch.dtype, *shapes: tuple[int, ...]) -> None:

@@ -257,10 +257,10 @@ def predicted_s(config: TileConfig, problem: Problem, sm_count: int) -> float:
     end += EXCHANGE if config.split_k > 1 else 0.0
     compute_s = (waves * (steps * step + end) + FILL) / CLOCK_HZ
 
-    # All of memory: every input once and the output, no faster than what is in flight allows.
+    # All of memory: every input once and the output, no faster than the weights in flight allow.
     size = shape.m * shape.k + shape.n * shape.k + 2 * shape.m * shape.n
-    in_flight = resident * g.cluster_size * config.stages * g.rows * config.tile_k
-    rate = min(MEMORY_RATE, in_flight / LATENCY_S)
+    streams = min(along_n, resident_clusters(g, sm_count)) * config.cluster[1] * config.split_k
+    rate = min(MEMORY_RATE, streams * config.stages * config.tile_n * config.tile_k / LATENCY_S)
     slower, faster = sorted((size / rate, compute_s), reverse=True)
     return LAUNCH_S + slower + EXPOSED * faster
 

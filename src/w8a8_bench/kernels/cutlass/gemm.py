@@ -135,7 +135,6 @@ class GemmKernel:
             (INSTRUCTION_ROWS, g.part_columns),
         )
 
-        # `Geometry.shared_bytes` is the size of this.
         @cute.struct
         class Storage:
             x: cute.struct.Align[cute.struct.MemRange[self.element, cute.cosize(layout_x)], 1024]
@@ -147,6 +146,7 @@ class GemmKernel:
             barriers: cute.struct.Align[cute.struct.MemRange[Int64, g.barriers], 8]
 
         self.storage = Storage
+        assert Storage.size_in_bytes() == g.shared_bytes, "the geometry counts what is not there"
 
         tiles_m = cute.ceil_div(cute.ceil_div(m, config.tile_m), config.cluster[0])
         tiles_n = cute.ceil_div(cute.ceil_div(n, config.tile_n), config.cluster[1])

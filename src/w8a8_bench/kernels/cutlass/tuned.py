@@ -9,9 +9,8 @@ from pathlib import Path
 from w8a8_bench.kernels.cutlass.geometry import Schedule, TileConfig, Variant
 from w8a8_bench.problem import GemmShape
 
-DIRECTORY = Path(__file__).parent / "tuned"
-TABLES = {132: "h200.json"}
-"""File of the device with so many multiprocessors."""
+TABLES = {132: "tuned_h200.json"}
+"""The file of the device with so many multiprocessors."""
 
 
 def family(variant: Variant) -> str:
@@ -32,7 +31,7 @@ def _table(sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileCon
     name = TABLES.get(sm_count)
     if name is None:
         return {}
-    rows = json.loads((DIRECTORY / name).read_text(encoding="utf-8"))["choices"]
+    rows = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["choices"]
     return {
         (row["family"], row["n"], row["k"]): tuple((m, from_json(config)) for m, config in row["by_m"]) for row in rows
     }
