@@ -278,5 +278,10 @@ def choose(problem: Problem, sm_count: int) -> TileConfig:
     found = tuned.lookup(variant, shape, sm_count)
     if found is not None and why_illegal(found, variant, shape) is None:
         return found
-    options = [config for config in portfolio(variant) if why_illegal(config, variant, shape) is None]
+    return predicted_best(problem, sm_count)
+
+
+def predicted_best(problem: Problem, sm_count: int) -> TileConfig:
+    """What the heuristic takes for a problem that it supports."""
+    options = [config for config in portfolio(Variant.of(problem)) if legal(config, problem)]
     return min(options, key=lambda config: predicted_s(config, problem, sm_count))

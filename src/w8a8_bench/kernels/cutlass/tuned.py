@@ -19,7 +19,7 @@ def family(variant: Variant) -> str:
 
 
 def lookup(variant: Variant, shape: GemmShape, sm_count: int) -> TileConfig | None:
-    """The choice measured for this n and k at the next larger m, or None."""
+    """The choice measured for this n and k at the next larger m; None where there is none, or the heuristic's."""
     for up_to_m, config in _table(sm_count).get((family(variant), shape.n, shape.k), ()):
         if shape.m <= up_to_m:
             return config
@@ -27,13 +27,14 @@ def lookup(variant: Variant, shape: GemmShape, sm_count: int) -> TileConfig | No
 
 
 @cache
-def _table(sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig], ...]]:
+def _table(sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig | None], ...]]:
     name = TABLES.get(sm_count)
     if name is None:
         return {}
     rows = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["choices"]
     return {
-        (row["family"], row["n"], row["k"]): tuple((m, from_json(config)) for m, config in row["by_m"]) for row in rows
+        (row["family"], row["n"], row["k"]): tuple((m, config and from_json(config)) for m, config in row["by_m"])
+        for row in rows
     }
 
 
