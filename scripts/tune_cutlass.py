@@ -1,0 +1,160 @@
+"""Measure configurations of the CUTLASS kernels on this GPU, and write the table that `config.choose` reads first.
+
+    python3 scripts/tune_cutlass.py --families fp8 int8 --records tuning.jsonl
+    python3 scripts/tune_cutlass.py --families fp8_blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
+
+Every candidate is timed as `time_cold_l2` is: a replayed graph over rotating operand sets. The fastest few are timed
+again in shuffled blocks beside the heuristic's choice, and the best of them enters the table only where it is faster
+than that by `WORTH`, so that the table holds what the heuristic misses and not what noise made. What is chosen at one m
+serves all m down to the next smaller one that was measured. `--records` keeps every time with the model's prediction:
+what the model's constants are fitted to, and checked on sizes that the fit has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from w8a8_bench import environment
+from w8a8_bench.data import Data
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format
+from w8a8_bench.kernels.cutlass import build, config, tuned
+from w8a8_bench.kernels.cutlass.call import make_plan
+from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
+from w8a8_bench.make_operands import OperandFactory
+from w8a8_bench.measures import TIME_COLD, Timer
+from w8a8_bench.operands import Operands
+from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
+from w8a8_bench.providers.cutlass import CutlassPrepared
+from w8a8_bench.settings import Settings
+from w8a8_bench.stats import median
+from w8a8_bench.timing.choose import make_method
+from w8a8_bench.timing.method import Method, Sampler, rest
+
+NK = "6144x4096 4096x4096 28672x4096 4096x14336 8192x8192"
+"""The weights of Llama 3.1 8B's layers, and a square."""
+
+MS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+FAMILIES = ("fp8", "int8", "fp8_blockwise")
+SCREENING_SAMPLES = 2
+FINALISTS = 4
+FINAL_BLOCKS = 15
+WORTH = 0.98
+"""Most of the heuristic's time that a choice may take to enter the table: repeated runs agree within 1%."""
+
+DUTY = 0.5
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Tune the CUTLASS kernels for this GPU.")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--nk", nargs="+", default=NK.split(), help="weights as NxK (default: %(default)s)")
+    parser.add_argument("--m", nargs="+", type=int, default=list(MS))
+    parser.add_argument("--records", type=Path, help="append every time to this JSON Lines file")
+    parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
+    args = parser.parse_args(argv)
+    device = environment.resolve_device("cuda")
+    table = Path(tuned.__file__).with_name(tuned.TABLES.get(device.sm_count or 0, ""))
+    if not table.is_file() and not args.dry_run:
+        parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
+    for family, nk in itertools.product(args.families, args.nk):
+        n, k = (int(size) for size in nk.split("x"))
+        by_m = [(m, tune(problem_of(family, m, n, k), device, args.records)) for m in sorted(args.m)]
+        if not args.dry_run:
+            write(table, family, n, k, by_m)
+    return 0
+
+
+def problem_of(family: str, m: int, n: int, k: int) -> Problem:
+    """Channel-wise weights and token-wise activations, or blocks; the rest of a variant changes a tile's end only."""
+    return Problem(
+        shape=GemmShape(m=m, n=n, k=k),
+        format=Format.INT8 if family == "int8" else Format.FP8,
+        out=Format.BF16,
+        scaling=BLOCKWISE if family == "fp8_blockwise" else SCHEMES[3],
+    )
+
+
+def tune(problem: Problem, device: Device, records: Path | None) -> TileConfig | None:
+    """The configuration that beats the heuristic's for this problem, or None."""
+    assert device.sm_count is not None
+    variant = Variant.of(problem)
+    default = config.predicted_best(problem, device.sm_count)
+    tiles = list(dict.fromkeys([default, *config.candidates(problem)]))
+    for failed, text in build.compile_many([(variant, tile) for tile in tiles], jobs=os.cpu_count() or 1).items():
+        print(f"not compiled: {failed[1]}: {text[-300:]}", file=sys.stderr)
+        tiles.remove(failed[1])
+    factory = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0)
+    operands = factory.make(problem)
+    method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
+
+    screened = {}
+    for tile in tiles:
+        screened[tile] = median(samples(sampler(method, problem, tile, device, operands), SCREENING_SAMPLES))
+    finalists = sorted(screened, key=lambda tile: screened[tile])[:FINALISTS]
+    finals = blocks([default, *(tile for tile in finalists if tile != default)], method, problem, device, operands)
+    best = min(finals, key=lambda tile: finals[tile])
+    keep = finals[best] < WORTH * finals[default]
+    times = f"heuristic {finals[default] * 1e6:.2f} us, best {finals[best] * 1e6:.2f} us"
+    print(f"{tuned.family(variant)} {problem.shape}: {times}{f': {best.to_json()}' if keep else ''}", flush=True)
+    if records is not None:
+        with records.open("a", encoding="utf-8") as file:
+            for tile, seconds in {**screened, **finals}.items():
+                predicted = config.predicted_s(tile, problem, device.sm_count)
+                row = {"config": tuned.to_json(tile), "seconds": seconds, "predicted_s": predicted}
+                file.write(json.dumps({**problem.to_json(), **row}) + "\n")
+    torch.cuda.empty_cache()
+    return best if keep else None
+
+
+def sampler(method: Method, problem: Problem, tile: TileConfig, device: Device, operands: Operands) -> Sampler:
+    prepared = CutlassPrepared(problem, make_plan(problem, device.index, tile))
+    prepared.bind(operands).total()
+    return method.ready(prepared.bind, operands).samplers[TIME_COLD]
+
+
+def samples(sampler: Sampler, count: int) -> list[float]:
+    """`count` samples in seconds after one to warm up."""
+    taken = [sampler.sample().seconds for _ in range(count + 1)]
+    rest(sum(taken) * sampler.size, DUTY)
+    return taken[1:]
+
+
+def blocks(
+    tiles: Iterable[TileConfig], method: Method, problem: Problem, device: Device, operands: Operands
+) -> dict[TileConfig, float]:
+    """Median seconds of each, all sampled once a block in shuffled order."""
+    samplers = {tile: sampler(method, problem, tile, device, operands) for tile in tiles}
+    taken: dict[TileConfig, list[float]] = {tile: [] for tile in samplers}
+    order = random.Random(0)
+    for _ in range(FINAL_BLOCKS):
+        for tile in order.sample(list(samplers), len(samplers)):
+            taken[tile] += samples(samplers[tile], 1)
+    return {tile: median(values) for tile, values in taken.items()}
+
+
+def write(table: Path, family: str, n: int, k: int, by_m: list[tuple[int, TileConfig | None]]) -> None:
+    """Put the choices for one family, n and k into the table, in place of what it held for them.
+
+    Where the heuristic is as good, its m has no choice (null), so that a larger m's does not serve it.
+    """
+    data = json.loads(table.read_text(encoding="utf-8"))
+    rows = [row for row in data["choices"] if (row["family"], row["n"], row["k"]) != (family, n, k)]
+    if any(tile is not None for _, tile in by_m):
+        choices = [[m, tile and tuned.to_json(tile)] for m, tile in by_m]
+        rows.append({"family": family, "n": n, "k": k, "by_m": choices})
+    data["choices"] = sorted(rows, key=lambda row: (row["family"], row["n"], row["k"]))
+    table.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

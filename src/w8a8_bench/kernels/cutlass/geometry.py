@@ -1,0 +1,292 @@
+"""A tile configuration, and what follows from it: threads, stages, shared memory, who owns which part of a tile.
+
+Plain arithmetic, shared by the heuristic, the device code and the tests; nothing here needs the CuTe DSL or a GPU.
+
+The tensor core's instruction has 64 rows. Rows of a tile are tokens (m) and columns output features (n), or, where the
+configuration swaps the operands, rows are features and columns tokens: D^T = B^T A^T. A column count may be as small as
+8, so that a few tokens need no padding to 64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from w8a8_bench.formats import Format
+from w8a8_bench.problem import BLOCK, Azp, Problem, ceil_div
+
+INSTRUCTION_ROWS = 64
+INSTRUCTION_K = 32
+WARPGROUP = 128
+WARP = 32
+
+SHARED_BYTES = 227 * 1024
+"""Shared memory that one thread block may have on compute capability 9.0 (CUDA C++ programming guide, table 30)."""
+
+SHARED_BYTES_OF_SM = 228 * 1024
+RESERVED_SHARED_BYTES = 1024
+"""Of a multiprocessor, and what the driver takes of it for each resident block (the same table)."""
+
+REGISTERS_OF_SM = 65536
+MAX_CLUSTER = 8
+"""Largest portable cluster (CUDA C++ programming guide, thread block clusters)."""
+
+MAX_STAGES = 24
+"""More than fill the latency of memory only fill shared memory."""
+
+
+class Schedule(str, Enum):
+    """How consumer warpgroups share work: rows of one tile between them, or a tile each, one computing while the other
+    stores. A tile of 64 rows has one warpgroup, which is `cooperative` with itself."""
+
+    COOPERATIVE = "cooperative"
+    PINGPONG = "pingpong"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileConfig:
+    """One way to compute a GEMM; `why_illegal` in `config` says which make sense.
+
+    tile_m, tile_n, tile_k  tokens, output features and input features of a tile
+    swap       features lie on the instruction's rows
+    cluster    thread blocks that share loads, along m and along n
+    split_k    thread blocks of a cluster that share a tile's k, and sum through distributed shared memory
+    stages     tiles of A and B in flight
+    raster     blocks of tiles along m that are walked before the next along n; 1 walks n first
+    """
+
+    tile_m: int
+    tile_n: int
+    tile_k: int = 128
+    swap: bool = False
+    cluster: tuple[int, int] = (1, 1)
+    split_k: int = 1
+    stages: int
+    schedule: Schedule = Schedule.COOPERATIVE
+    raster: int = 8
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "tile": f"{self.tile_m}x{self.tile_n}x{self.tile_k}",
+            "swap": self.swap,
+            "cluster": f"{self.cluster[0]}x{self.cluster[1]}",
+            "split_k": self.split_k,
+            "stages": self.stages,
+            "schedule": self.schedule.value,
+            "raster": self.raster,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What is compiled in besides the configuration. Scales per tensor, channel or token are one kernel: a single scale
+    is read with stride 0. So are all m, n and k."""
+
+    format: Format
+    out: Format
+    bias: bool = False
+    azp: Azp = Azp.NONE
+    blockwise: bool = False
+
+    @classmethod
+    def of(cls, problem: Problem) -> Variant:
+        blockwise = problem.scaling is not None and problem.scaling.is_blockwise
+        return cls(format=problem.format, out=problem.out, bias=problem.bias, azp=problem.azp, blockwise=blockwise)
+
+    @property
+    def name(self) -> str:
+        words = [self.format.value, self.out.value]
+        words += ["blockwise"] if self.blockwise else []
+        words += {Azp.NONE: [], Azp.TENSOR: ["azp"], Azp.TOKEN: ["azp_pt"]}[self.azp]
+        words += ["bias"] if self.bias else []
+        return "_".join(words)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a configuration and a variant make of a thread block."""
+
+    config: TileConfig
+    variant: Variant
+
+    # The tile, as the instruction sees it.
+
+    @property
+    def rows(self) -> int:
+        return self.config.tile_n if self.config.swap else self.config.tile_m
+
+    @property
+    def columns(self) -> int:
+        return self.config.tile_m if self.config.swap else self.config.tile_n
+
+    @property
+    def cluster_rows(self) -> int:
+        """Blocks of a cluster along the tile's rows; they load the same columns' operand."""
+        return self.config.cluster[1 if self.config.swap else 0]
+
+    @property
+    def cluster_columns(self) -> int:
+        return self.config.cluster[0 if self.config.swap else 1]
+
+    @property
+    def cluster_size(self) -> int:
+        return self.cluster_rows * self.cluster_columns * self.config.split_k
+
+    # Warps.
+
+    @property
+    def is_pingpong(self) -> bool:
+        return self.config.schedule is Schedule.PINGPONG
+
+    @property
+    def warpgroups(self) -> int:
+        """Consumer warpgroups of a block."""
+        return 2 if self.is_pingpong or self.rows >= 2 * INSTRUCTION_ROWS else 1
+
+    @property
+    def warpgroups_of_tile(self) -> int:
+        """Warpgroups that consume one stage."""
+        return 1 if self.is_pingpong else self.warpgroups
+
+    @property
+    def warpgroup_rows(self) -> int:
+        return self.rows // self.warpgroups_of_tile
+
+    @property
+    def row_blocks(self) -> int:
+        """Instructions of 64 rows that one warpgroup issues for each step of k."""
+        return self.warpgroup_rows // INSTRUCTION_ROWS
+
+    @property
+    def threads(self) -> int:
+        """Consumer warpgroups, then one warp that loads."""
+        return self.warpgroups * WARPGROUP + WARP
+
+    @property
+    def accumulators(self) -> int:
+        """Accumulator registers of a thread; blockwise kernels hold as many again for the block in hand."""
+        return self.row_blocks * self.columns // 2
+
+    @property
+    def register_limit(self) -> int:
+        """Registers of a thread where one block has the multiprocessor to itself: a warp takes multiples of 256."""
+        warps = self.threads // WARP
+        return min(255, REGISTERS_OF_SM // (256 * warps) * 8)
+
+    # Stages.
+
+    @property
+    def stage_bytes(self) -> int:
+        """Both operands' tiles: what one full barrier waits for."""
+        return (self.rows + self.columns) * self.config.tile_k
+
+    @property
+    def stage_scales(self) -> int:
+        """fp32 numbers of a stage of a blockwise kernel: a scale a token, then the weight block's; whole 16 bytes."""
+        return self.config.tile_m + 4 if self.variant.blockwise else 0
+
+    # Epilogue: a warpgroup writes its rows in parts of 64 rows by `part_columns` columns.
+
+    @cached_property
+    def part_columns(self) -> int:
+        widest = self.columns // self.config.split_k if self.columns >= 8 * self.config.split_k else 8
+        return next(width for width in (32, 16, 8) if width <= widest and self.columns % width == 0)
+
+    @property
+    def parts_of_row_block(self) -> int:
+        return self.columns // self.part_columns
+
+    @property
+    def parts(self) -> int:
+        """Parts of one warpgroup's share of a tile."""
+        return self.row_blocks * self.parts_of_row_block
+
+    @property
+    def part_values(self) -> int:
+        """Accumulators of one thread in one part."""
+        return self.part_columns // 2
+
+    @property
+    def part_bytes(self) -> int:
+        return INSTRUCTION_ROWS * self.part_columns * 2
+
+    @cached_property
+    def store_buffers(self) -> int:
+        """Buffers of a warpgroup for parts on their way to global memory: up to four, as shared memory allows."""
+        return next((count for count in (4, 3) if self._shared_bytes(count) <= SHARED_BYTES), 2)
+
+    # Split k: part p is summed by the block of rank p % split_k, in the order of the ranks.
+
+    @property
+    def owners(self) -> int:
+        """Blocks of a split that own a part."""
+        return min(self.config.split_k, self.parts)
+
+    @property
+    def received_parts(self) -> int:
+        """Parts that the block which owns most receives from each other block of its split."""
+        return ceil_div(self.parts, self.config.split_k) if self.config.split_k > 1 else 0
+
+    @property
+    def received_bytes(self) -> int:
+        """Of one warpgroup."""
+        return (self.config.split_k - 1) * self.received_parts * WARPGROUP * self.part_values * 4
+
+    # Vectors of the epilogue in shared memory, in 32-bit words of one warpgroup.
+
+    @property
+    def features(self) -> int:
+        """Output features that one warpgroup holds."""
+        return self.warpgroup_rows if self.config.swap else self.columns
+
+    @property
+    def tokens(self) -> int:
+        return self.columns if self.config.swap else self.warpgroup_rows
+
+    @cached_property
+    def vector_words(self) -> dict[str, int]:
+        """Names and sizes, in the order in which they lie; each begins on 16 bytes."""
+        if self.variant.blockwise:
+            return {}
+        words = {"scale_token": self.tokens, "scale_feature": self.features}
+        if self.variant.bias:
+            words["bias"] = self.features // 2
+        if self.variant.azp is not Azp.NONE:
+            words["azp_adj"] = self.features
+        if self.variant.azp is Azp.TOKEN:
+            words["azp"] = self.tokens
+        return words
+
+    @property
+    def vector_words_total(self) -> int:
+        return sum(self.vector_words.values())
+
+    # Shared memory.
+
+    @property
+    def barriers(self) -> int:
+        """Full and empty of each stage; of each warpgroup its turn, its received parts, and the leave to send more."""
+        return 2 * self.config.stages + 3 * self.warpgroups
+
+    def _shared_bytes(self, store_buffers: int) -> int:
+        size = self.config.stages * self.stage_bytes + self.warpgroups * store_buffers * self.part_bytes
+        for words in (self.received_bytes // 4, self.vector_words_total):
+            size += max(16, 4 * self.warpgroups * words)
+        size += max(16, 4 * self.config.stages * self.stage_scales) + 8 * self.barriers
+        return ceil_div(size, 1024) * 1024
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory of a block, as the structure in `gemm` lays it out."""
+        return self._shared_bytes(self.store_buffers)
+
+    @property
+    def blocks_of_sm(self) -> int:
+        """Blocks that one multiprocessor holds at once, as far as shared memory decides."""
+        return max(1, SHARED_BYTES_OF_SM // (self.shared_bytes + RESERVED_SHARED_BYTES))
+
+    @property
+    def scales_fit_blocks(self) -> bool:
+        """Whether a tile lies in one 128-block of features, so that one weight scale serves it."""
+        return BLOCK % self.config.tile_n == 0

@@ -1,0 +1,108 @@
+"""How the warps of a block agree: mbarriers and stages; and which tiles the block walks."""
+
+from dataclasses import dataclass
+
+import cutlass
+import cutlass.cute as cute
+from cutlass import Int32, Uint32, const_expr
+
+from w8a8_bench.kernels.cutlass.geometry import WARP, Geometry
+from w8a8_bench.kernels.cutlass.order import tile_at
+
+
+@dataclass(frozen=True)
+class Barriers:
+    """The mbarriers of a block in shared memory; the kernel's page lists what each says."""
+
+    base: cute.Pointer
+    geometry: Geometry
+
+    def full(self, stage):
+        return self.base + stage
+
+    def empty(self, stage):
+        return self.base + self.geometry.config.stages + stage
+
+    def turn(self, group):
+        return self.base + 2 * self.geometry.config.stages + group
+
+    def received(self, group):
+        return self.base + 2 * self.geometry.config.stages + self.geometry.warpgroups + group
+
+    def drained(self, group):
+        return self.base + 2 * self.geometry.config.stages + 2 * self.geometry.warpgroups + group
+
+    def init(self):
+        """Set the arrival counts. By one thread."""
+        g = self.geometry
+        sharing = g.cluster_rows + g.cluster_columns - 1
+        for stage in range(g.config.stages):
+            cute.arch.mbarrier_init(self.full(stage), 1 + (WARP if g.variant.blockwise else 0))
+            cute.arch.mbarrier_init(self.empty(stage), 4 * g.warpgroups_of_tile * sharing)
+        for group in range(g.warpgroups):
+            if g.is_pingpong:
+                cute.arch.mbarrier_init(self.turn(group), 4)
+            if g.config.split_k > 1:
+                cute.arch.mbarrier_init(self.received(group), 1)
+                cute.arch.mbarrier_init(self.drained(group), g.owners)
+
+    @cute.jit
+    def leave(self, stage, rank):
+        """One arrival of this warp at each block whose loads write this block's stage."""
+        g = self.geometry
+        sharing = g.cluster_rows * g.cluster_columns
+        if cute.arch.lane_idx() == 0:
+            if const_expr(sharing == 1):
+                cute.arch.mbarrier_arrive(self.empty(stage))
+            else:
+                own = rank % sharing
+                own_row, own_column = own % g.cluster_rows, own // g.cluster_rows
+                for other in cutlass.range_constexpr(sharing):
+                    row, column = other % g.cluster_rows, other // g.cluster_rows
+                    if const_expr(g.cluster_rows == 1 or g.cluster_columns == 1):
+                        cute.arch.mbarrier_arrive(self.empty(stage), rank - own + other)
+                    elif row == own_row or column == own_column:
+                        cute.arch.mbarrier_arrive(self.empty(stage), rank - own + other)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The tiles of a block: the walk goes by clusters of tiles, of which each block of the cluster takes its own."""
+
+    geometry: Geometry
+    tiles_m: Int32
+    tiles_n: Int32
+    row_rank: Int32
+    column_rank: Int32
+
+    @property
+    def tiles(self):
+        return self.tiles_m * self.tiles_n
+
+    @cute.jit
+    def at(self, index):
+        """Tile along the instruction's rows, and along its columns."""
+        g = self.geometry
+        along_m, along_n = Int32(0), index
+        if self.tiles_m > 1:  # few tokens are in a hurry, and a division takes long
+            numbers = Uint32(index), Uint32(self.tiles_m), Uint32(self.tiles_n)  # the shorter division is unsigned
+            unsigned_m, unsigned_n = tile_at(*numbers, g.config.raster, cutlass.min)
+            along_m, along_n = Int32(unsigned_m), Int32(unsigned_n)
+        rows, columns = along_m, along_n
+        if const_expr(g.config.swap):
+            rows, columns = along_n, along_m
+        return rows * g.cluster_rows + self.row_rank, columns * g.cluster_columns + self.column_rank
+
+
+@cute.jit
+def next_stage(stage, phase, stages):
+    """The stage after `stage`, and the parity of its phase."""
+    last = stage == stages - 1
+    return (Int32(0) if last else stage + 1), (phase ^ 1 if last else phase)
+
+
+@cute.jit
+def skip_stages(stage, phase, count, stages):
+    """The stage `count` after `stage`, and the parity of its phase."""
+    past = stage + count
+    return past % stages, phase ^ (past // stages % 2)

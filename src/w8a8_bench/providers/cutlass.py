@@ -1,0 +1,79 @@
+"""The project's own CUTLASS kernels for Hopper, written in the CuTe DSL (`kernels.cutlass`).
+
+Needs `nvidia-cutlass-dsl` and `apache-tvm-ffi`; whether they are there, `supports` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from w8a8_bench.device import Device
+from w8a8_bench.kernel import Launches, Support
+from w8a8_bench.kernels.cutlass import build, config
+from w8a8_bench.kernels.cutlass.call import HOPPER, Plan, make_plan
+from w8a8_bench.kernels.cutlass.geometry import Variant
+from w8a8_bench.names import KernelName
+from w8a8_bench.operands import Operands
+from w8a8_bench.problem import Activations, Azp, Problem
+
+
+@dataclass(frozen=True)
+class CutlassPrepared:
+    problem: Problem
+    plan: Plan
+
+    @property
+    def config(self) -> Mapping[str, object]:
+        return self.plan.config.to_json()
+
+    def bind(self, operands: Operands) -> Launches:
+        scale_a, scale_b = operands.scale_a, operands.scale_b
+        assert scale_a is not None and scale_b is not None, "supports refuses dynamic activations"
+        if self.problem.scaling is not None and self.problem.scaling.is_blockwise:
+            scale_a, scale_b = _column_major(scale_a), _column_major(scale_b)
+        # A zero point per tensor is already in azp_adj.
+        azp = operands.azp if self.problem.azp is Azp.TOKEN else None
+        arguments = (operands.a, operands.b, scale_a, scale_b, operands.out, operands.bias, operands.azp_adj, azp)
+        return Launches(partial(self.plan.launch, *arguments, self.plan.max_clusters))
+
+
+def _column_major(scale: torch.Tensor) -> torch.Tensor:
+    """A copy whose first dimension is contiguous."""
+    return scale.t().contiguous().t()
+
+
+@dataclass(frozen=True)
+class CutlassKernel:
+    """One name of this provider."""
+
+    name: str
+
+    def supports(self, problem: Problem, device: Device) -> Support:
+        reason = problem.why_illegal() or self._limit(problem, device)
+        return Support.no(reason) if reason else Support.yes()
+
+    def prepare(self, problem: Problem, device: Device) -> CutlassPrepared:
+        return CutlassPrepared(problem, make_plan(problem, device.index))
+
+    def _limit(self, problem: Problem, device: Device) -> str | None:
+        blockwise = KernelName.parse(self.name).is_blockwise
+        if problem.scaling is None:
+            return "scaled_mm needs a scaling scheme"
+        if problem.scaling.is_blockwise != blockwise:
+            return f"{problem.scaling} needs {'no ' if blockwise else 'a '}kernel named *_blockwise"
+        if problem.activations is not Activations.PREQUANTIZED:
+            return f"{problem.activations.value} activations: this version has no quantization beside these kernels yet"
+        if device.capability != HOPPER:
+            found = ".".join(map(str, device.capability)) if device.capability else "none"
+            return f"these kernels need compute capability 9.0 (Hopper), and {device.name} has {found}"
+        if missing := build.why_missing():
+            return missing
+        return config.why_unsupported(Variant.of(problem), problem.shape)
+
+
+def kernel(name: str) -> CutlassKernel:
+    return CutlassKernel(name)

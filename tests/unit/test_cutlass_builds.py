@@ -1,0 +1,128 @@
+"""What the compiler makes of the CUTLASS kernels: tensor-core instructions, no spills, within the launch's limits.
+
+Needs the compiler (`nvidia-cutlass-dsl`, `apache-tvm-ffi`, `nvidia-cuda-nvdisasm`: the extra `test`), and no GPU.
+Objects are kept in the cache that users' runs have, so that only the first run compiles.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from w8a8_bench.formats import Format
+from w8a8_bench.kernels.cutlass import build, config
+from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Variant
+from w8a8_bench.names import KernelName
+from w8a8_bench.problem import GemmShape, Problem
+from w8a8_bench.providers import registry
+
+DISASSEMBLER = "nvidia-cuda-nvdisasm"
+CUDA_MACHINE = 190
+"""`e_machine` of an ELF file with device code."""
+
+SM_COUNT = 132
+SHAPES = [GemmShape(m=m, n=4096, k=4096) for m in (16, 128, 4096)]
+MOST_BUILDS = 120
+
+
+def disassembler() -> Path | None:
+    try:
+        files = importlib.metadata.files(DISASSEMBLER) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.name == "nvdisasm"), None)
+
+
+missing = build.why_missing() or (None if disassembler() else f"{DISASSEMBLER} is not installed")
+pytestmark = pytest.mark.skipif(missing is not None, reason=f"{missing} (extra: test)")
+
+
+def problems() -> list[Problem]:
+    """Every kernel of the registry on every shape, in its default scheme: others are the same kernel."""
+    names = next(provider for provider in registry.PROVIDERS if provider.name == "cutlass")
+    parsed = [KernelName.parse(name) for name in names.kernels + names.on_request]
+    return [name.problem(shape, name.format, name.default_scheme) for name in parsed for shape in SHAPES]
+
+
+def default_builds() -> list[build.Build]:
+    return [(Variant.of(problem), config.choose(problem, SM_COUNT)) for problem in problems()]
+
+
+def portfolio_builds() -> list[build.Build]:
+    """Of each family the variant with the longest end of a tile, in every configuration that may be chosen."""
+    variants = {(variant.format, variant.blockwise): variant for variant in map(Variant.of, problems())}
+    return [(variant, tile) for variant in variants.values() for tile in config.portfolio(variant)]
+
+
+def cubin(path: Path) -> bytes:
+    """The device code inside an object file."""
+    data = path.read_bytes()
+    for found in re.finditer(b"\x7fELF", data[1:]):
+        start = found.start() + 1
+        if int.from_bytes(data[start + 18 : start + 20], "little") == CUDA_MACHINE:
+            return data[start:]
+    raise AssertionError(f"{path} holds no device code")
+
+
+def opcodes(code: bytes, scratch: Path) -> Counter[str]:
+    scratch.write_bytes(code)
+    tool = disassembler()
+    assert tool is not None
+    text = subprocess.run([tool, "-c", scratch], capture_output=True, text=True, check=True).stdout
+    return Counter(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", text, re.MULTILINE))
+
+
+def faults(made: build.Build, scratch: Path) -> list[str]:
+    variant, tile = made
+    g = Geometry(tile, variant)
+    log = build.log_path(made).read_text(encoding="utf-8")
+    found = []
+    if "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" not in log:
+        found.append("spills, or has a stack")
+    if warnings := re.findall(r"C75\d\d[^\n]*", log):
+        found.append(f"serializes its tensor-core instructions: {warnings[0]}")
+    registers = int(re.findall(r"Used (\d+) registers", log)[-1])
+    if registers > g.register_limit:
+        found.append(f"{registers} registers: {g.register_limit} fit {g.threads} threads")
+    if registers * g.threads * g.blocks_of_sm > REGISTERS_OF_SM:
+        found.append(f"{registers} registers: shared memory has room for {g.blocks_of_sm} blocks, registers have not")
+    counts = opcodes(cubin(build.object_path(made)), scratch)
+    instruction = "IGMMA" if variant.format is Format.INT8 else "QGMMA"
+    if not counts[instruction]:
+        found.append(f"no {instruction}")
+    found += [f"{counts[memory]} {memory}" for memory in ("STL", "LDL") if counts[memory]]
+    if counts["UTMALDG"] != 2:
+        found.append(f"{counts['UTMALDG']} UTMALDG: expected one an operand")
+    return found
+
+
+def check(builds: list[build.Build], scratch: Path) -> None:
+    builds = list(dict.fromkeys(builds))
+    assert len(builds) <= MOST_BUILDS
+    assert build.compile_many(builds, jobs=min(16, os.cpu_count() or 1)) == {}
+    wrong = {f"{variant.name} {tile}": faults((variant, tile), scratch) for variant, tile in builds}
+    assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_every_kernel_compiles_to_tensor_core_instructions_without_spills(tmp_path):
+    check(default_builds(), tmp_path / "cubin")
+
+
+@pytest.mark.slow
+def test_every_configuration_that_may_be_chosen_compiles_without_spills(tmp_path):
+    check(portfolio_builds(), tmp_path / "cubin")
+
+
+def test_a_spilling_kernel_would_be_seen(tmp_path, monkeypatch):
+    made = default_builds()[0]
+    assert build.compile_many([made], jobs=1) == {}
+    log = tmp_path / "log"
+    log.write_text("4 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads\nC7510\nUsed 999 registers")
+    monkeypatch.setattr(build, "log_path", lambda build: log)
+    assert len(faults(made, tmp_path / "cubin")) == 4
