@@ -11,7 +11,7 @@ from w8a8_bench.kernel import Probe
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCKWISE, SCHEMES
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.provider import PLANNED, Provider
+from w8a8_bench.providers.provider import Provider
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,9 +37,7 @@ def _kernels() -> str:
 def _about(provider: Provider) -> str:
     if provider.fault:
         return f"  (from {provider.origin}, can't be used: {provider.fault})"
-    if provider.origin:
-        return f"  (from {provider.origin})"
-    return "  (known names, not built in this version)" if provider.module == PLANNED else ""
+    return f"  (from {provider.origin})" if provider.origin else ""
 
 
 def _providers() -> str:

@@ -15,9 +15,6 @@ from w8a8_bench.device import Device
 from w8a8_bench.kernel import Kernel, Prepared, Probe, Support, in_one_line
 from w8a8_bench.problem import Problem
 
-PLANNED = ""
-"""Module of a provider whose kernels are known by name, and not built in this version."""
-
 ANY_FAULT = (Exception, SystemExit)
 """What a module may raise while it is imported or asked; some end the process where they mean to refuse."""
 
@@ -53,8 +50,6 @@ class Provider:
         """Version or reason. Never raises, and imports no library."""
         if self.fault:
             return Probe.broken(self.fault)
-        if self.module == PLANNED:
-            return Probe.missing(f"this version has no {self.name} kernels yet")
         try:
             answer = Probe.of(self.package, self.distribution) if self.package else self._module().probe()
         except ANY_FAULT as error:
@@ -64,9 +59,12 @@ class Provider:
         return answer
 
     def make(self, name: str) -> Kernel:
-        """The kernel called `name`, or one that refuses everything because the library is not here or does not load."""
+        """The kernel called `name`, or one that refuses everything because the library is not here or does not load.
+
+        Our own kernels say themselves what they miss: where there is no GPU, that and not a library.
+        """
         probe = self.probe()
-        if not probe:
+        if not probe and self.is_peer:
             return Unavailable(name, probe.reason)
         try:
             kernel = self._module().kernel(name)

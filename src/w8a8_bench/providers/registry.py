@@ -15,7 +15,7 @@ from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Kernel
 from w8a8_bench.names import KernelName
 from w8a8_bench.providers import third_party
-from w8a8_bench.providers.provider import PLANNED, Provider
+from w8a8_bench.providers.provider import Provider
 
 PROVIDERS = (
     Provider(
@@ -41,7 +41,7 @@ PROVIDERS = (
     ),
     Provider(
         "cutlass",
-        PLANNED,
+        "w8a8_bench.providers.cutlass",
         (
             "cutlass_i8_i8_bf16_scaled_mm",
             "cutlass_i8_i8_bf16_scaled_mm_bias",
@@ -55,8 +55,45 @@ PROVIDERS = (
             "cutlass_fp8_fp8_fp16_scaled_mm_bias",
             "cutlass_fp8_fp8_fp16_scaled_mm_blockwise",
         ),
+        on_request=(
+            "cutlass_i8_i8_fp16_scaled_mm",
+            "cutlass_i8_i8_fp16_scaled_mm_bias",
+            "cutlass_i8_i8_fp16_scaled_mm_azp",
+            "cutlass_i8_i8_fp16_scaled_mm_azp_bias",
+            "cutlass_i8_i8_fp16_scaled_mm_azp_pt",
+            "cutlass_i8_i8_fp16_scaled_mm_azp_pt_bias",
+            "cutlass_fp8_fp8_bf16_scaled_mm_blockwise",
+        ),
+        package="cutlass",
+        distribution="nvidia-cutlass-dsl",
     ),
-    Provider("triton", PLANNED, ("triton_fp8_fp8_fp16_scaled_mm_blockwise",)),
+    Provider(
+        "triton",
+        "w8a8_bench.providers.triton",
+        (
+            "triton_i8_i8_bf16_scaled_mm",
+            "triton_i8_i8_bf16_scaled_mm_azp",
+            "triton_fp8_fp8_bf16_scaled_mm",
+            "triton_fp8_fp8_fp16_scaled_mm_blockwise",
+        ),
+        on_request=(
+            "triton_i8_i8_bf16_scaled_mm_bias",
+            "triton_i8_i8_bf16_scaled_mm_azp_bias",
+            "triton_i8_i8_bf16_scaled_mm_azp_pt",
+            "triton_i8_i8_bf16_scaled_mm_azp_pt_bias",
+            "triton_i8_i8_fp16_scaled_mm",
+            "triton_i8_i8_fp16_scaled_mm_bias",
+            "triton_i8_i8_fp16_scaled_mm_azp",
+            "triton_i8_i8_fp16_scaled_mm_azp_bias",
+            "triton_i8_i8_fp16_scaled_mm_azp_pt",
+            "triton_i8_i8_fp16_scaled_mm_azp_pt_bias",
+            "triton_fp8_fp8_bf16_scaled_mm_bias",
+            "triton_fp8_fp8_fp16_scaled_mm",
+            "triton_fp8_fp8_fp16_scaled_mm_bias",
+            "triton_fp8_fp8_bf16_scaled_mm_blockwise",
+        ),
+        package="triton",
+    ),
     Provider(
         "cublaslt",
         "w8a8_bench.providers.cublaslt",
