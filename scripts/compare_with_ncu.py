@@ -1,16 +1,15 @@
-"""Hold `time_cold_l2` and `time_kernel` against Nsight Compute, on GEMMs from 3 us to 3 ms.
+"""Hold `time_kernel` against Nsight Compute, on GEMMs from 3 us to 3 ms, and look for their operands in DRAM.
 
     python3 scripts/compare_with_ncu.py > results/h200/ncu_agreement.jsonl
 
-Nsight Compute counts SM cycles, nanoseconds and bytes read from DRAM at the clocks and with the caches as they are
-(`--clock-control none --cache-control none`): of single launches out of a rotation of operand sets, and of whole graphs
-of N and of 2N launches, whose difference is N launches without what begins and ends a graph. It brings the GPU to rest
-before and after each single launch, so that the graphs are the fairer witness of short ones.
+Nsight Compute counts SM cycles, nanoseconds and bytes read from DRAM of single launches from a rotation of operand
+sets, at the clocks and with the caches as they are (`--clock-control none --cache-control none`). Its window is wider
+than a kernel: of spins of any length it counts 0.7 us and 1,300 cycles more than CUPTI (H200).
+That is measured first, and taken off each kernel; the lines hold what was counted, too.
 
-Asked for, of `time_cold_l2` by the graphs: cycles within 2%, or 0.3 us, of the time measured at the clock measured; or
-the time itself within as much, since what is bound by memory takes the same time at another clock. And where the
-operands exceed a tenth of the L2, at least 95% of their bytes read from DRAM by the single launches. `time_kernel` and
-the single launches stand beside it.
+Asked for: cycles within 2%, or 0.3 us, of `time_kernel` at the clock measured; or the time itself within as much, since
+what is bound by memory takes the same time at another clock. And where the operands exceed a tenth of the L2, at least
+95% of their bytes read from DRAM.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -28,7 +28,7 @@ from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch
 from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.measures import TIME_COLD, TIME_KERNEL, Timer
+from w8a8_bench.measures import TIME_KERNEL, Timer
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
 from w8a8_bench.providers import registry
@@ -36,6 +36,7 @@ from w8a8_bench.runner import run_comparison
 from w8a8_bench.settings import Settings, StopRule
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
+from w8a8_bench.timing.profiler import KernelSampler
 
 BF16, FP8 = "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_fp8_fp8_bf16_scaled_mm"
 GEMMS = [
@@ -46,26 +47,37 @@ GEMMS = [
         *((BF16, 1024, 8192, 8192), (FP8, 2048, 8192, 8192), (FP8, 8192, 8192, 8192), (BF16, 8192, 16384, 8192)),
     )
 ]
+SPINS_US = (3, 10, 30, 100)
 PROFILED = 5
-"""Launches that Nsight Compute looks at; medians are compared."""
+"""Launches of each that Nsight Compute looks at; medians are compared."""
 
 METRICS = {"cycles": "sm__cycles_elapsed.max", "read": "dram__bytes_read.sum", "duration": "gpu__time_duration.sum"}
-SINGLE, GRAPHS = "--single", "--graphs"
-SIZE = "launches: "
+KERNELS = "kernels"
+LAUNCHES = "--launches"
+
+Measured = tuple[float, float]
+"""Median seconds, and SM clock in MHz."""
+Counted = dict[str, float]
+"""Of one launch: `METRICS`, and its number of kernels."""
 
 
 def main(argv: list[str]) -> int:
     device = environment.resolve_device("cuda")
-    if argv:
-        launch_all(device, graphs=argv == [GRAPHS])
+    if argv == [LAUNCHES]:
+        launch_all(device)
         return 0
     print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
-    periods = [measure(TIME_COLD, device, kernel, shape) for kernel, shape in GEMMS]
-    kernels = [measure(TIME_KERNEL, device, kernel, shape) for kernel, shape in GEMMS]
+    spins = [measure_spin(GraphTimer(device), microseconds) for microseconds in SPINS_US]
+    gemms = [measure(device, kernel, shape) for kernel, shape in GEMMS]
     torch.cuda.empty_cache()
+    counted = count_with_ncu()
+    window = window_of(spins, counted[: len(SPINS_US)])
+    for microseconds, (seconds, clock), ncu in zip(SPINS_US, spins, counted, strict=False):
+        line = {"kind": "spin", "microseconds": microseconds, "seconds": seconds, "clock_mhz": clock, "ncu": ncu}
+        print(json.dumps(line), flush=True)
+    print(json.dumps({"kind": "window", **window}), flush=True)
     good = True
-    for row in zip(GEMMS, periods, kernels, count_graphs(), count_single(), strict=True):
-        (kernel, shape), period, alone, graph, single = row
+    for (kernel, shape), measured, ncu in zip(GEMMS, gemms, counted[len(SPINS_US) :], strict=True):
         operand_bytes = (shape.m * shape.k + shape.n * shape.k) * KernelName.parse(kernel).format.n_bytes
         line = {
             "kind": "agreement",
@@ -73,45 +85,58 @@ def main(argv: list[str]) -> int:
             "m": shape.m,
             "n": shape.n,
             "k": shape.k,
-            "time_cold_l2": {"seconds": period[0], "clock_mhz": period[1], "ncu": graph, **compare(period, graph)},
-            "time_kernel": {"seconds": alone[0], "clock_mhz": alone[1], "ncu": single, **compare(alone, single)},
-            "dram_read_over_operands": single["read"] / operand_bytes,
+            "time_kernel": {"seconds": measured[0], "clock_mhz": measured[1]},
+            "ncu": ncu,
+            **compare(measured, ncu, window),
+            "dram_read_over_operands": ncu["read"] / operand_bytes,
             "exceeds_a_tenth_of_l2": operand_bytes > (device.l2_bytes or 0) / 10,
         }
         cold = line["dram_read_over_operands"] >= 0.95 or not line["exceeds_a_tenth_of_l2"]
-        agrees = compare(period, graph)["agrees"]
-        good &= bool(cold and agrees)
+        good &= bool(cold and line["agrees"])
         print(json.dumps(line), flush=True)
-        shown = "  ".join(
-            f"{name} {1e6 * seconds:8.2f} us @ {clock:.0f}, ncu {1e-3 * counted['duration']:8.2f} us, "
-            f"cycles {compare((seconds, clock), counted)['cycles_off']:+.1%}"
-            for name, (seconds, clock), counted in (("period", period, graph), ("kernel", alone, single))
-        )
-        verdict = "ok" if cold and agrees else "FAIL"
         print(
-            f"{kernel[8:22]} {shape!s:24} {shown}  read {line['dram_read_over_operands']:.2f}  {verdict}",
+            f"{kernel[8:22]} {shape!s:24} {1e6 * measured[0]:8.2f} us @ {measured[1]:.0f} MHz, ncu "
+            f"{1e-3 * ncu['duration']:8.2f} us in {ncu[KERNELS]:.0f} kernels, without its window: cycles "
+            f"{line['cycles_off']:+.1%}, time {line['time_off']:+.1%}  read {line['dram_read_over_operands']:.2f}  "
+            f"{'ok' if cold and line['agrees'] else 'FAIL'}",
             file=sys.stderr,
         )
     return 0 if good else 1
 
 
-def compare(measured: tuple[float, float], counted: dict[str, float]) -> dict[str, object]:
-    """How far Nsight Compute is from a time at a clock (MHz), in cycles and in time, and whether one of them agrees."""
+def window_of(spins: list[Measured], counted: list[Counted]) -> dict[str, float]:
+    """How much more Nsight Compute counts of a kernel than CUPTI: cycles and nanoseconds."""
+    pairs = list(zip(spins, counted, strict=True))
+    return {
+        "cycles": stats.median([ncu["cycles"] - seconds * clock * 1e6 for (seconds, clock), ncu in pairs]),
+        "duration": stats.median([ncu["duration"] - seconds * 1e9 for (seconds, _), ncu in pairs]),
+    }
+
+
+def compare(measured: Measured, counted: Counted, window: dict[str, float]) -> dict[str, object]:
+    """How far Nsight Compute is from a time at a clock, in cycles and in time, and whether one of them agrees."""
     seconds, clock = measured
-    cycles_off = counted["cycles"] / (seconds * clock * 1e6) - 1
-    time_off = counted["duration"] * 1e-9 / seconds - 1
+    cycles, duration = (counted[name] - counted[KERNELS] * window[name] for name in ("cycles", "duration"))
+    cycles_off, time_off = cycles / (seconds * clock * 1e6) - 1, duration * 1e-9 / seconds - 1
     agrees = any(abs(off) <= 0.02 or abs(off) * seconds <= 0.3e-6 for off in (cycles_off, time_off))
     return {"cycles_off": cycles_off, "time_off": time_off, "agrees": agrees}
 
 
-def measure(name: str, device: Device, kernel: str, shape: GemmShape) -> tuple[float, float]:
-    """Medians of a measure in seconds and of the SM clock in MHz, as the benchmark takes them."""
+def measure(device: Device, kernel: str, shape: GemmShape) -> Measured:
+    """`time_kernel` as the benchmark takes it."""
     problem = default_problem(kernel, shape)
-    settings = Settings(timer=Timer.GRAPH, measures=(name,), stop=StopRule(12, 12, 0.01))
+    settings = Settings(timer=Timer.GRAPH, measures=(TIME_KERNEL,), stop=StopRule(12, 12, 0.01))
     (record,), _ = run_comparison(Comparison(0, LabelledShape(shape), (Cell(kernel, problem),)), device, settings)
-    if name not in record.samples:
+    if TIME_KERNEL not in record.samples:
         raise SystemExit(f"{kernel} at {shape}: {record.status.value}: {record.reason}")
-    return stats.median(record.samples[name]), stats.median(record.clock_mhz[name])
+    return stats.median(record.samples[TIME_KERNEL]), stats.median(record.clock_mhz[TIME_KERNEL])
+
+
+def measure_spin(timer: GraphTimer, microseconds: int) -> Measured:
+    sampler = KernelSampler(timer, [partial(timer.code.spin_ns, 1000 * microseconds)], rotation.Plan(1, 0, scrub=False))
+    samples = [sampler.sample() for _ in range(7)]
+    clocks = [one.clock_mhz for one in samples if one.clock_mhz is not None]
+    return stats.median([one.seconds for one in samples]), stats.median(clocks)
 
 
 def default_problem(kernel: str, shape: GemmShape) -> Problem:
@@ -119,72 +144,58 @@ def default_problem(kernel: str, shape: GemmShape) -> Problem:
     return name.problem(shape, name.format, name.default_scheme)
 
 
-def launch_all(device: Device, *, graphs: bool) -> None:
-    """For Nsight Compute: each GEMM through its rotation, the profiler on for a few single launches or two graphs."""
-    marks, timer = device_code.load(device), GraphTimer(device)
+def launch_all(device: Device) -> None:
+    """For Nsight Compute: the spins, then each GEMM through its rotation, the profiler on for a few launches."""
+    code = device_code.load(device)
+    for launches in launches_of_each(device):
+        torch.cuda.cudart().cudaProfilerStart()
+        for launch in launches[:PROFILED]:
+            code.spin_apart(1)  # tells what belongs to one from what belongs to the next
+            torch.cuda.synchronize()
+            launch()
+            torch.cuda.synchronize()
+        torch.cuda.cudart().cudaProfilerStop()
+
+
+def launches_of_each(device: Device) -> Iterator[list[Launch]]:
+    code = device_code.load(device)
+    for microseconds in SPINS_US:
+        yield [partial(code.spin_ns, 1000 * microseconds)] * PROFILED
     for kernel, shape in GEMMS:
         problem = default_problem(kernel, shape)
         operands = OperandFactory(shape, device.torch_name, data="normal", seed=0).make(problem)
         plan = rotation.plan(rotation.set_bytes(operands), device.l2_bytes)
         prepared = registry.get(kernel).prepare(problem, device)
         launches = [prepared.bind(one).total for one in rotation.Arena().sets(operands, max(plan.sets, PROFILED))]
-        go(launches + launches)
+        for launch in launches + launches:
+            launch()
         torch.cuda.synchronize()
-        if graphs:
-            once = launches * max(1, 100 // len(launches))
-            looked_at = [partial(timer.replay, timer.capture(partial(go, once * times))) for times in (1, 2)]
-            print(f"{SIZE}{len(once)}", flush=True)
-        else:
-            looked_at = launches[:PROFILED]
-        torch.cuda.cudart().cudaProfilerStart()
-        for one in looked_at:
-            marks.spin_cycles(1)  # tells what belongs to one from what belongs to the next
-            torch.cuda.synchronize()
-            one()
-            torch.cuda.synchronize()
-        torch.cuda.cudart().cudaProfilerStop()
-        del operands, launches, looked_at
+        yield launches
+        del operands, launches
         torch.cuda.empty_cache()
 
 
-def go(launches: list[Launch]) -> None:
-    for launch in launches:
-        launch()
-
-
-def count_single() -> list[dict[str, float]]:
-    """For each GEMM, medians over single launches; the kernels of one launch are summed."""
-    counted, _ = count_with_ncu(SINGLE, PROFILED)
-    return [{name: stats.median([one[name] for one in of_gemm]) for name in METRICS} for of_gemm in counted]
-
-
-def count_graphs() -> list[dict[str, float]]:
-    """For each GEMM, a graph of 2N launches less one of N, over N."""
-    counted, sizes = count_with_ncu(GRAPHS, 2)
-    pairs = zip(counted, sizes, strict=True)
-    return [{name: (twice[name] - once[name]) / size for name in METRICS} for (once, twice), size in pairs]
-
-
-def count_with_ncu(what: str, each: int) -> tuple[list[list[dict[str, float]]], list[int]]:
-    """What Nsight Compute counts, `each` times a GEMM; and the sizes that the run printed."""
+def count_with_ncu() -> list[Counted]:
+    """What Nsight Compute counts of a launch of each spin and GEMM, its kernels summed: medians over the launches."""
     command = ["ncu", "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none"]
     command += ["--cache-control", "none", "--profile-from-start", "off", "--metrics", ",".join(METRICS.values())]
-    command += ["--graph-profiling", "graph"] if what == GRAPHS else []
-    answer = subprocess.run([*command, sys.executable, __file__, what], capture_output=True, text=True, check=False)
+    answer = subprocess.run([*command, sys.executable, __file__, LAUNCHES], capture_output=True, text=True, check=False)
     lines = [line for line in answer.stdout.splitlines() if line.startswith('"')]
     if answer.returncode or len(lines) < 2:
         raise SystemExit(f"ncu failed ({answer.returncode}): {answer.stdout[-500:]} {answer.stderr[-500:]}")
-    groups: list[dict[str, float]] = []
+    groups: list[Counted] = []
     for row in list(csv.DictReader(lines))[1:]:  # the first holds the units
-        if row["Kernel Name"].startswith("spin_cycles"):
-            groups.append(dict.fromkeys(METRICS, 0.0))
-        else:
-            for name, metric in METRICS.items():
-                groups[-1][name] += float(row[metric].replace(",", ""))
-    if len(groups) != len(GEMMS) * each:
-        raise SystemExit(f"ncu saw {len(groups)} launches: expected {len(GEMMS) * each}")
-    sizes = [int(line.removeprefix(SIZE)) for line in answer.stdout.splitlines() if line.startswith(SIZE)]
-    return [groups[first : first + each] for first in range(0, len(groups), each)], sizes
+        if row["Kernel Name"].startswith("spin_apart"):
+            groups.append(dict.fromkeys([*METRICS, KERNELS], 0.0))
+            continue
+        groups[-1][KERNELS] += 1
+        for name, metric in METRICS.items():
+            groups[-1][name] += float(row[metric].replace(",", ""))
+    expected = (len(SPINS_US) + len(GEMMS)) * PROFILED
+    if len(groups) != expected:
+        raise SystemExit(f"ncu saw {len(groups)} launches: expected {expected}")
+    each = [groups[first : first + PROFILED] for first in range(0, len(groups), PROFILED)]
+    return [{name: stats.median([one[name] for one in launches]) for name in launches[0]} for launches in each]
 
 
 if __name__ == "__main__":

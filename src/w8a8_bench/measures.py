@@ -31,7 +31,7 @@ MEANINGS = {
     TIME_HOT: "period per launch in a CUDA graph, one operand set, L2 warm",
     TIME_EVENT: "CUDA events around a launch, L2 scrubbed before it; holds the gap between event and kernel",
     TIME_HOST: "the host's clock around a run of launches, caches warm",
-    TIME_KERNEL: "the device's own duration of the kernels, from the profiler, operands in DRAM",
+    TIME_KERNEL: "the device's own duration of a lone launch's kernels, from the profiler, operands in DRAM",
     HOST_LAUNCH: "CPU time to enqueue one launch",
 }
 """In the order of precedence: the first that a record has is its headline."""

@@ -100,9 +100,11 @@ class GraphTimer:
             graph.replay()
         self.stream.synchronize()
 
-    def sampler(self, launches: Sequence[Launch], size: int, *, scrub: bool = False) -> GraphSampler:
+    def sampler(
+        self, launches: Sequence[Launch], size: int, *, scrub: bool = False, segments: int | None = None
+    ) -> GraphSampler:
         """A sampler of `size` launches, lead-ins included, taken from `launches` in turn, an L2 scrub before them."""
-        return GraphSampler(self, launches, size, scrub=scrub)
+        return GraphSampler(self, launches, size, scrub=scrub, segments=segments or segments_of(size))
 
     def period(self, launches: Sequence[Launch], plan: rotation.Plan) -> float:
         """About how long one of `launches` takes, in seconds."""
@@ -115,13 +117,8 @@ class GraphTimer:
         self, launches: Sequence[Launch], size: int, segments: Sequence[Segment], scrub: bool
     ) -> Callable[[], None]:
         """What a replay enqueues. All launches, lead-ins too, go through the sets in one row."""
-        if scrub and self._scrubbed is None:
-            self._scrubbed = torch.zeros(self._scrub_bytes, dtype=torch.uint8, device=self._device)
 
-        def body() -> None:
-            if scrub and self._scrubbed is not None:
-                self.code.read_all(self._scrubbed)
-            self.code.read_clocks(self._slots[0])
+        def row() -> None:
             for number, (begin, end) in enumerate(segments):
                 self.code.jolt()
                 first, last = (size * edge // len(segments) for edge in (number, number + 1))
@@ -131,6 +128,28 @@ class GraphTimer:
                         self._mark(begin)
                 self._mark(end)
             self.stream.wait_stream(self._branch)
+
+        return self._between_probes(row, scrub)
+
+    def kept_apart(self, launches: Sequence[Launch], size: int, apart_s: float, scrub: bool) -> Callable[[], None]:
+        """What a replay enqueues where each launch is to begin on a GPU that has nothing else to do."""
+
+        def row() -> None:
+            for index in range(size):
+                self.code.spin_apart(round(1e9 * apart_s))
+                launches[index % len(launches)]()
+
+        return self._between_probes(row, scrub)
+
+    def _between_probes(self, row: Callable[[], None], scrub: bool) -> Callable[[], None]:
+        if scrub and self._scrubbed is None:
+            self._scrubbed = torch.zeros(self._scrub_bytes, dtype=torch.uint8, device=self._device)
+
+        def body() -> None:
+            if scrub and self._scrubbed is not None:
+                self.code.read_all(self._scrubbed)
+            self.code.read_clocks(self._slots[0])
+            row()
             self.code.read_clocks(self._slots[1])
 
         return body
@@ -157,10 +176,10 @@ class GraphTimer:
 class GraphSampler:
     """One graph of timed launches."""
 
-    def __init__(self, timer: GraphTimer, launches: Sequence[Launch], size: int, *, scrub: bool) -> None:
+    def __init__(self, timer: GraphTimer, launches: Sequence[Launch], size: int, *, scrub: bool, segments: int) -> None:
         self._timer = timer
         self._launches = launches  # held: a graph knows addresses only, and what `bind` made is the launches' own
-        self._segments = [(_event(), _event()) for _ in range(min(max(size // SEGMENT_LAUNCHES, 1), SEGMENTS))]
+        self._segments = [(_event(), _event()) for _ in range(segments)]
         self.size, self.launches = size, size - len(self._segments)
         self.graph = timer.capture(timer.timed_body(launches, size, self._segments, scrub))
 
@@ -168,6 +187,11 @@ class GraphSampler:
         self._timer.replay(self.graph)
         seconds = sum(1e-3 * begin.elapsed_time(end) for begin, end in self._segments)
         return Sample(seconds / self.launches, self._timer.clock_mhz())
+
+
+def segments_of(size: int) -> int:
+    """Segments of a replay of `size` launches."""
+    return min(max(size // SEGMENT_LAUNCHES, 1), SEGMENTS)
 
 
 def _event() -> torch.cuda.Event:

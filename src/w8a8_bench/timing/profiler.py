@@ -1,7 +1,14 @@
 """`time_kernel`: the device's own duration of a launch's kernels, as CUPTI reports it, operands in DRAM.
 
-Kernels, copies and fills of the launch are summed; gaps between them are not in it. Once CUPTI has been in a process,
-its graphs run up to 3% slower, so that this measure is taken in a process of its own.
+A replay is
+
+    [scrub] -> probe -> spin -> launch -> spin -> launch -> ... -> probe
+
+The spins keep the launches apart. In a row of launches a kernel's first blocks begin while its predecessor's last are
+still at work, which is then in the durations of both; after a spin of one thread it begins on an idle GPU, as under
+Nsight Compute, which `scripts/compare_with_ncu.py` holds against it. Kernels, copies and fills of the launch are
+summed; gaps between them are not in it. Once CUPTI has been in a process, its graphs run up to 3% slower, so that this
+measure is taken in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,25 +24,27 @@ from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
 from w8a8_bench.timing.method import Bind, Sample, Timed, parts, size_like
 
-OWN_KERNELS = ("read_clocks", "read_all", "jolt")
+OWN_KERNELS = ("read_clocks", "read_all", "spin_apart")
 """The instrument's, which are not the launch's."""
+
+APART_S = 5e-6
+"""Length of a spin: longer than the last blocks of a kernel take, and too short for the clock to rise in."""
 
 REPLAY_S = 1e-3
 """Length of a profiled replay: short, since each kernel in it becomes an event to read."""
 
 
 class KernelSampler:
-    """A graph of launches, profiled."""
+    """A graph of launches kept apart, profiled."""
 
     def __init__(
         self, timer: GraphTimer, launches: Sequence[Launch], plan: rotation.Plan, size: int | None = None
     ) -> None:
         self._timer = timer
-        self._sampler = timer.sampler(
-            launches, size or plan.launches(timer.period(launches, plan), REPLAY_S), scrub=plan.scrub
-        )
-        self.launches = self.size = self._sampler.size  # lead-ins are profiled too
-        self.graph = self._sampler.graph
+        self._launches = launches  # held: a graph knows addresses only
+        self.size = size or plan.launches(APART_S + timer.period(launches, plan), REPLAY_S)
+        self.launches = self.size
+        self.graph = timer.capture(timer.kept_apart(launches, self.size, APART_S, plan.scrub))
 
     def sample(self) -> Sample:
         from torch._C._autograd import DeviceType

@@ -22,7 +22,7 @@ from w8a8_bench.memory import MIN_LAUNCHES
 from w8a8_bench.settings import StopRule
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.blocks import run_blocks, settle
-from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphSampler, GraphTimer
+from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphSampler, GraphTimer, segments_of
 from w8a8_bench.timing.method import Sample, rest
 from w8a8_bench.timing.profiler import KernelSampler
 
@@ -136,27 +136,34 @@ class _SelfTest:
         for gemm in map(self._gemm, GEMMS):
             period = self._timer.period(gemm.launches, gemm.plan)
             n = gemm.plan.launches(period, REPLAY_S)
-            pair = self._timer.sampler(gemm.launches, n), self._timer.sampler(gemm.launches, 2 * n)
-            yield self._same(f"n against 2n launches: {gemm.text}", *pair, f"n={n}, ")
+            # Twice the segments too: how long one is decides how far its pattern of launches settles.
+            twice = self._timer.sampler(gemm.launches, 2 * n, segments=2 * segments_of(n))
+            ratios = self._ratios([self._timer.sampler(gemm.launches, n)], twice)
+            yield _same(f"n against 2n launches: {gemm.text}", ratios, f"n={n}, ")
 
     def rotations(self) -> Iterator[Verdict]:
-        """Twice the operand sets are not colder; one set, where it fits the L2, is warmer."""
+        """Twice the operand sets are not colder; one set, where it fits the L2, is warmer.
+
+        The time of a GEMM depends on where its operands lie: tens of sets of the same differ by 1% from tens of others
+        (H200). So the 2R sets in one rotation stand against the same sets in two rotations of R.
+        """
         for shape in GEMMS[:3]:
             gemm = self._gemm(shape, times=2)
-            half = gemm.launches[: gemm.plan.sets]
-            n = gemm.plan.launches(self._timer.period(half, gemm.plan), REPLAY_S)
-            n = math.ceil(n / (2 * gemm.plan.sets)) * 2 * gemm.plan.sets
-            pair = self._timer.sampler(half, n), self._timer.sampler(gemm.launches, n)
-            yield self._same(f"rotation R against 2R: {gemm.text}", *pair, f"R={gemm.plan.sets}, ")
+            sets = gemm.plan.sets
+            n = gemm.plan.launches(self._timer.period(gemm.launches[:sets], gemm.plan), REPLAY_S)
+            n = math.ceil(n / (2 * sets)) * 2 * sets
+            halves = [self._timer.sampler(half, n) for half in (gemm.launches[:sets], gemm.launches[sets:])]
+            ratios = self._ratios(halves, self._timer.sampler(gemm.launches, n))
+            yield _same(f"rotation R against 2R: {gemm.text}", ratios, f"R={sets}, ")
         for shape in (FITS_L2, GEMMS[0]):
             gemm = self._gemm(shape)
             n = gemm.plan.launches(self._timer.period(gemm.launches, gemm.plan), REPLAY_S)
-            pair = self._timer.sampler(gemm.launches[:1], n), self._timer.sampler(gemm.launches, n)
-            ratio, interval = self._compare(*pair)
+            one = self._timer.sampler(gemm.launches[:1], n)
+            ratios = self._ratios([one], self._timer.sampler(gemm.launches, n))
             yield Verdict(
                 f"rotation R against 1, must differ: {gemm.text}",
-                ratio >= 1 + CONTROL_DIFFERENCE,
-                f"R={gemm.plan.sets}, {_ratio_text(ratio, interval)}",
+                stats.median(ratios) >= 1 + CONTROL_DIFFERENCE,
+                f"R={gemm.plan.sets}, {_ratio_text(ratios)}",
                 f"at least {1 + CONTROL_DIFFERENCE:.2f}",
             )
 
@@ -170,7 +177,7 @@ class _SelfTest:
             n = gemm.plan.launches(self._timer.period(gemm.launches, gemm.plan), REPLAY_S)
             for repeat in range(repeats):
                 pair = [self._timer.sampler(gemm.launches, n, scrub=gemm.plan.scrub) for _ in range(2)]
-                ratios = self._ratios(pair[0], pair[1])
+                ratios = self._ratios([pair[0]], pair[1])
                 verdict = stats.differs(ratios)
                 worst = max(worst, abs(stats.median(ratios) - 1))
                 different += verdict != 0
@@ -198,7 +205,7 @@ class _SelfTest:
                     self._timer.sampler([partial(self._timer.code.spin_ns, round(1000 * microseconds * factor))], count)
                     for factor in (1, 1 + by)
                 )
-                verdict = stats.differs(self._ratios(fast, slow))
+                verdict = stats.differs(self._ratios([fast], slow))
                 right, wrong = right + (verdict == 1), wrong + (verdict == -1)
                 progress((number + trial / SLOWED_TRIALS) / len(SLOWED))
             total = repeats * len(SLOWED_SPINS_US)
@@ -248,22 +255,9 @@ class _SelfTest:
                 launch()
         return _Gemm(f"m={m} n={n} k={k}", launches, plan)
 
-    def _same(self, name: str, one: GraphSampler, other: GraphSampler, prefix: str) -> Verdict:
-        ratio, interval = self._compare(one, other)
-        return Verdict(
-            name,
-            abs(ratio - 1) <= COUNT_TOLERANCE,
-            prefix + _ratio_text(ratio, interval),
-            f"1 within {COUNT_TOLERANCE:.1%}",
-        )
-
-    def _compare(self, one: GraphSampler, other: GraphSampler) -> tuple[float, stats.Interval | None]:
-        """Time of `other` over that of `one`, from paired blocks."""
-        ratios = self._ratios(one, other)
-        return stats.median(ratios), stats.median_interval(ratios)
-
-    def _ratios(self, one: GraphSampler, other: GraphSampler) -> list[float]:
-        cells = {index: partial(self._rested, sampler) for index, sampler in enumerate((one, other))}
+    def _ratios(self, ones: Sequence[GraphSampler], other: GraphSampler) -> list[float]:
+        """Time of `other` over the mean of `ones`, block by block."""
+        cells = {index: partial(self._rested, sampler) for index, sampler in enumerate((other, *ones))}
         settle(cells, "time", None)
         taken = run_blocks(
             cells,
@@ -273,8 +267,8 @@ class _SelfTest:
             seed=self._random.randrange(2**32),
             after_block=lambda block: None,
         )
-        pairs = zip(taken.seconds(0, "time"), taken.seconds(1, "time"), strict=True)
-        return [second / first for first, second in pairs]
+        blocks = zip(*(taken.seconds(index, "time") for index in cells), strict=True)
+        return [len(parts) * whole / math.fsum(parts) for whole, *parts in blocks]
 
     def _rested(self, sampler: GraphSampler) -> dict[str, Sample]:
         started = time.perf_counter()
@@ -309,5 +303,15 @@ def _share_interval(count: int, total: int) -> tuple[float, float]:
     return (0.0 if count == 0 else middle - reach), (1.0 if count == total else middle + reach)
 
 
-def _ratio_text(ratio: float, interval: stats.Interval | None) -> str:
-    return f"{ratio:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
+def _same(name: str, ratios: Sequence[float], prefix: str) -> Verdict:
+    return Verdict(
+        name,
+        abs(stats.median(ratios) - 1) <= COUNT_TOLERANCE,
+        prefix + _ratio_text(ratios),
+        f"1 within {COUNT_TOLERANCE:.1%}",
+    )
+
+
+def _ratio_text(ratios: Sequence[float]) -> str:
+    interval = stats.median_interval(ratios)
+    return f"{stats.median(ratios):.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
