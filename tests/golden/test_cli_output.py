@@ -77,7 +77,7 @@ ERRORS = {
     "kernel_of_another_dtype": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_fp8_fp8_bf16_scaled_mm"),
     "unknown_provider": ("--dtype", "int8", *SQUARE, "--providers", "cutlass,pytorhc"),
     "no_provider": ("--dtype", "int8", *SQUARE, "--providers", ","),
-    "provider_of_another_dtype": ("--dtype", "int8", *SQUARE, "--providers", "triton"),
+    "provider_of_another_dtype": ("--dtype", "int8", *SQUARE, "--providers", "deepgemm"),
     "kernel_of_another_provider": ("--dtype", "int8", *SQUARE, *ONE_INT8, "--providers", "cutlass"),
     "unknown_model": ("--dtype", "int8", "model_bench", "--models", "meta-llama/Llama-2-7b"),
     "models_path_missing": ("--dtype", "int8", "model_bench", "--models", "nowhere/config.json"),

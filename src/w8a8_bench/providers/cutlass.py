@@ -65,13 +65,13 @@ class CutlassKernel:
             return "scaled_mm needs a scaling scheme"
         if problem.scaling.is_blockwise != blockwise:
             return f"{problem.scaling} needs {'no ' if blockwise else 'a '}kernel named *_blockwise"
-        if problem.activations is not Activations.PREQUANTIZED:
-            return f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only"
         if not device.is_cuda or device.capability is None:
             return f"CUTLASS kernels need an NVIDIA GPU, and {device.torch_name!r} is none"
         if device.capability != HOPPER:
             found = ".".join(map(str, device.capability))
             return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {found}"
+        if problem.activations is not Activations.PREQUANTIZED:
+            return f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only"
         if missing := build.why_missing():
             return missing
         return config.why_unsupported(Variant.of(problem), problem.shape)

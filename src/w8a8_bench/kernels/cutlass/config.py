@@ -33,6 +33,9 @@ ALIGNMENT = 16
 OTHER_REGISTERS = 48
 """Beside the accumulators: measured on what compiles, 22 to 34 over all variants, and some room."""
 
+BLOCKWISE_SPLIT_REGISTERS = 64
+"""More of these, where a blockwise kernel splits k: with 2 x 64 accumulators 17 are spilled, with 2 x 48 none."""
+
 
 def why_illegal(config: TileConfig, variant: Variant, shape: GemmShape | None = None) -> str | None:
     """The reason why `config` can't compute `variant`, or `shape` with it; None where it can."""
@@ -83,9 +86,12 @@ def _illegal_sharing(g: Geometry) -> str | None:
 
 
 def _illegal_size(g: Geometry) -> str | None:
+    config = g.config
     if g.shared_bytes > SHARED_BYTES:
         return f"{g.shared_bytes} bytes of shared memory: at most {SHARED_BYTES}"
     registers = g.accumulators * (2 if g.variant.blockwise else 1) + OTHER_REGISTERS
+    if g.variant.blockwise and config.split_k > 1:
+        registers += BLOCKWISE_SPLIT_REGISTERS
     if registers > g.register_limit:
         return f"about {registers} registers a thread: {g.threads} threads may have {g.register_limit}"
     return None
@@ -139,7 +145,8 @@ _PLAIN = (
 )
 _BLOCKWISE = (
     *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32, 64)),
-    *(_Shape(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96, 128)),
+    *(_Shape(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96)),
+    _Shape(128, 128, swap=True),
     _Shape(128, 64),
     _Shape(128, 128),
     _Shape(128, 128, cluster=(2, 1)),
