@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 
+def dotted(version: tuple[int, int] | None) -> str:
+    """A compute capability or a version of CUDA as it is written."""
+    return "none" if version is None else ".".join(map(str, version))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Device:
     """One CPU or GPU. Memory and cache in bytes; `capability` is CUDA's compute capability, None on a CPU.

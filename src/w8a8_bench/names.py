@@ -85,6 +85,14 @@ class KernelName:
         """Whether a run over `fmt` operands (`--dtype`) includes this kernel."""
         return self.is_baseline or self.format is fmt
 
+    def why_not_under(self, scaling: Scaling | None) -> str | None:
+        """Why a scaled product of this name is not computed under a scheme; None where it is."""
+        if scaling is None:
+            return "scaled_mm needs a scaling scheme"
+        if scaling.is_blockwise != self.is_blockwise:
+            return f"{scaling} needs {'no ' if self.is_blockwise else 'a '}kernel named *_blockwise"
+        return None
+
     def problem(
         self,
         shape: GemmShape,

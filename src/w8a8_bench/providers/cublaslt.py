@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w8a8_bench.data import Data
-from w8a8_bench.device import Device
+from w8a8_bench.device import Device, dotted
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Refused, Support
 from w8a8_bench.measures import TIME_COLD
@@ -283,35 +283,28 @@ def time_finalists(ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:
 def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str | None:
     """The limit that `problem` on `device` is past, or None: then only the library can tell."""
     shape, scaling = problem.shape, problem.scaling
-    if scaling is None:
-        return "scaled_mm needs a scaling scheme"
-    if scaling.is_blockwise != name.is_blockwise:
-        return f"{scaling} needs {'no ' if name.is_blockwise else 'a '}kernel named *_blockwise"
+    if reason := name.why_not_under(scaling):
+        return reason
     if problem.activations is not Activations.PREQUANTIZED:
         return "cuBLASLt takes activations that are quantized already"
     if not device.is_cuda or device.capability is None:
         return "cuBLASLt needs an NVIDIA GPU"
-    capability = _dotted(device.capability)
+    capability = dotted(device.capability)
     if problem.format is Format.FP8 and device.capability < FP8_SINCE:
-        return f"fp8 needs compute capability {_dotted(FP8_SINCE)} or newer, and {device.name} has {capability}"
+        return f"fp8 needs compute capability {dotted(FP8_SINCE)} or newer, and {device.name} has {capability}"
     multiple = FP8_MULTIPLE if problem.format is Format.FP8 else INT8_MULTIPLE
     for size, value in (("n", shape.n), ("k", shape.k)):
         if value % multiple:
             return f"{size}={value} is not a multiple of {multiple}, which cuBLASLt needs for {problem.format.value}"
     if problem.format is Format.FP8 and not is_per_tensor(problem):
         if device.capability != HOPPER or device.cuda is None or device.cuda < FINE_SCALES_SINCE_CUDA:
-            cuda = _dotted(device.cuda) if device.cuda else "none"
             return (
-                f"cuBLASLt has {scaling} on compute capability {_dotted(HOPPER)} with CUDA "
-                f"{_dotted(FINE_SCALES_SINCE_CUDA)} or newer, and this is {capability} with CUDA {cuda}"
+                f"cuBLASLt has {scaling} on compute capability {dotted(HOPPER)} with CUDA "
+                f"{dotted(FINE_SCALES_SINCE_CUDA)} or newer, and this is {capability} with CUDA {dotted(device.cuda)}"
             )
-        if scaling.is_blockwise and shape.m % BLOCKWISE_ROWS:
+        if name.is_blockwise and shape.m % BLOCKWISE_ROWS:
             return f"m={shape.m} is not a multiple of {BLOCKWISE_ROWS}, which cuBLASLt needs for {scaling}"
     return None
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
 
 
 def kernel(name: str) -> CublasLtKernel:

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from w8a8_bench.device import Device
+from w8a8_bench.device import Device, dotted
 from w8a8_bench.kernel import Launches, Support
 from w8a8_bench.kernels.cutlass import build, config
 from w8a8_bench.kernels.cutlass.call import HOPPER, Plan, make_plan
@@ -60,16 +60,13 @@ class CutlassKernel:
         return CutlassPrepared(problem, make_plan(problem, device.index))
 
     def _limit(self, problem: Problem, device: Device) -> str | None:
-        blockwise = KernelName.parse(self.name).is_blockwise
-        if problem.scaling is None:
-            return "scaled_mm needs a scaling scheme"
-        if problem.scaling.is_blockwise != blockwise:
-            return f"{problem.scaling} needs {'no ' if blockwise else 'a '}kernel named *_blockwise"
+        if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
+            return reason
         if not device.is_cuda or device.capability is None:
             return f"CUTLASS kernels need an NVIDIA GPU, and {device.torch_name!r} is none"
         if device.capability != HOPPER:
-            found = ".".join(map(str, device.capability))
-            return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {found}"
+            has = dotted(device.capability)
+            return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}"
         if problem.activations is not Activations.PREQUANTIZED:
             return f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only"
         if missing := build.why_missing():

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w8a8_bench.device import Device
+from w8a8_bench.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCK, Activations, Problem, ceil_div
@@ -170,7 +170,7 @@ def why_unsupported(problem: Problem, device: Device) -> str | None:
     if problem.activations is not Activations.PREQUANTIZED:
         return "DeepGEMM takes activations that are quantized already"
     if device.capability != HOPPER:
-        has = ".".join(map(str, device.capability)) if device.capability else "none"
+        has = dotted(device.capability)
         return f"DeepGEMM takes fp32 scales on compute capability 9.0, and {device.name} has {has}"
     for size, value, multiple in (("n", shape.n, N_MULTIPLE), ("k", shape.k, BLOCK)):
         if value % multiple:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from w8a8_bench.device import Device
+from w8a8_bench.device import Device, dotted
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Launch, Launches, Support
 from w8a8_bench.names import KernelName
@@ -258,8 +258,8 @@ class PyTorchKernel:
         name = self.parsed
         if name.is_baseline:
             return None
-        if problem.scaling is not None and problem.scaling.is_blockwise != name.is_blockwise:
-            return f"{problem.scaling} needs {'no ' if name.is_blockwise else 'a '}kernel named *_blockwise"
+        if reason := name.why_not_under(problem.scaling):
+            return reason
         if name.format is Format.INT8:
             return _int_mm_limit(problem, device)
         return _scaled_mm_limit(problem, device)
@@ -278,12 +278,11 @@ def _int_mm_limit(problem: Problem, device: Device) -> str | None:
 
 def _scaled_mm_limit(problem: Problem, device: Device) -> str | None:
     shape, scaling = problem.shape, problem.scaling
-    if scaling is None:
-        return "scaled_mm needs a scaling scheme"
+    assert scaling is not None  # `why_not_under`
     if not device.is_cuda:
         return f"PyTorch has no {scaling} product on a CPU" if scaling.is_blockwise else None
     if device.capability is None or device.capability < FP8_SINCE:
-        return f"fp8 needs compute capability 8.9 or newer, and {device.name} has {_dotted(device.capability)}"
+        return f"fp8 needs compute capability 8.9 or newer, and {device.name} has {dotted(device.capability)}"
     for size, value in (("n", shape.n), ("k", shape.k)):
         if value % 16:
             return f"{size}={value} is not a multiple of 16, which torch._scaled_mm on a GPU needs"
@@ -291,15 +290,11 @@ def _scaled_mm_limit(problem: Problem, device: Device) -> str | None:
         if device.capability != HOPPER or device.cuda is None or device.cuda < BLOCKWISE_SINCE_CUDA:
             return (
                 "cuBLASLt scales by 128x128 blocks on compute capability 9.0 with CUDA 12.9 or newer, "
-                f"and this is {_dotted(device.capability)} with CUDA {_dotted(device.cuda)}"
+                f"and this is {dotted(device.capability)} with CUDA {dotted(device.cuda)}"
             )
         if shape.m % 4:
             return f"m={shape.m} is not a multiple of 4, which cuBLASLt needs for {scaling}"
     return None
-
-
-def _dotted(version: tuple[int, int] | None) -> str:
-    return "none" if version is None else ".".join(str(part) for part in version)
 
 
 def kernel(name: str) -> PyTorchKernel:

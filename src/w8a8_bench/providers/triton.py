@@ -32,11 +32,8 @@ class TritonKernel:
         return prepare(problem, device)
 
     def _limit(self, problem: Problem, device: Device) -> str | None:
-        blockwise = KernelName.parse(self.name).is_blockwise
-        if problem.scaling is None:
-            return "scaled_mm needs a scaling scheme"
-        if problem.scaling.is_blockwise != blockwise:
-            return f"{problem.scaling} needs {'no ' if blockwise else 'a '}kernel named *_blockwise"
+        if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
+            return reason
         if not device.is_cuda or device.capability is None:
             return f"Triton's kernels need an NVIDIA GPU, and {device.torch_name!r} is none"
         if not IS_INSTALLED:

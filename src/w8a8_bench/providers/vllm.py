@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w8a8_bench.device import Device
+from w8a8_bench.device import Device, dotted
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
 from w8a8_bench.names import KernelName
@@ -152,25 +152,23 @@ class VllmKernel:
 def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str | None:
     """The limit that `problem` on `device` is past, or None."""
     shape, scaling = problem.shape, problem.scaling
-    if scaling is None:
-        return "scaled_mm needs a scaling scheme"
-    if scaling.is_blockwise != name.is_blockwise:
-        return f"{scaling} needs {'no ' if name.is_blockwise else 'a '}kernel named *_blockwise"
+    if reason := name.why_not_under(scaling):
+        return reason
     if problem.activations is not Activations.PREQUANTIZED:
         return "vLLM's CUTLASS kernels take activations that are quantized already"
     if not device.is_cuda or device.capability is None:
         return "vLLM's CUTLASS kernels need an NVIDIA GPU"
-    since = BLOCKWISE_SINCE if scaling.is_blockwise else FP8_SINCE if problem.format is Format.FP8 else INT8_SINCE
-    capability = ".".join(map(str, device.capability))
+    since = BLOCKWISE_SINCE if name.is_blockwise else FP8_SINCE if problem.format is Format.FP8 else INT8_SINCE
+    capability = dotted(device.capability)
     if device.capability < since:
-        return f"needs compute capability {'.'.join(map(str, since))} or newer, and {device.name} has {capability}"
+        return f"needs compute capability {dotted(since)} or newer, and {device.name} has {capability}"
     if problem.format is Format.INT8 and device.capability >= NO_INT8_SINCE:
         return f"vLLM has no int8 kernel for compute capability {capability}"
-    multiple = BLOCK if scaling.is_blockwise else ALIGNMENT
+    multiple = BLOCK if name.is_blockwise else ALIGNMENT
     for size, value in (("n", shape.n), ("k", shape.k)):
         if value % multiple:
             return f"{size}={value} is not a multiple of {multiple}, which vLLM's kernels for {scaling} need"
-    if scaling.is_blockwise and shape.m % BLOCKWISE_ROWS:
+    if name.is_blockwise and shape.m % BLOCKWISE_ROWS:
         return f"m={shape.m} is not a multiple of {BLOCKWISE_ROWS}, which vLLM's kernels for {scaling} need"
     return None
 

@@ -14,6 +14,7 @@ from importlib import resources
 from itertools import product
 from typing import Any
 
+from w8a8_bench.device import dotted
 from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Support
 from w8a8_bench.problem import BLOCK, GemmShape, ceil_div
@@ -100,9 +101,7 @@ def why_unsupported(fmt: Format, capability: tuple[int, int]) -> str | None:
     since = FP8_SINCE if fmt is Format.FP8 else INT8_SINCE
     if capability >= since:
         return None
-    return (
-        f"{fmt.value} needs compute capability {_dotted(since)} or newer in Triton, and this is {_dotted(capability)}"
-    )
+    return f"{fmt.value} needs compute capability {dotted(since)} or newer in Triton, and this is {dotted(capability)}"
 
 
 def legal(config: TileConfig, gemm: Gemm) -> Support:
@@ -122,7 +121,7 @@ def legal(config: TileConfig, gemm: Gemm) -> Support:
     if gemm.blockwise and config.tile_k != BLOCK:
         return Support.no(f"tile_k={config.tile_k}: blockwise scales are applied every {BLOCK} of k")
     if config.descriptors and gemm.capability < DESCRIPTORS_SINCE:
-        return Support.no(f"tensor descriptors need compute capability 9.0, and this is {_dotted(gemm.capability)}")
+        return Support.no(f"tensor descriptors need compute capability 9.0, and this is {dotted(gemm.capability)}")
     if config.descriptors and not gemm.aligned:
         return Support.no(f"tensor descriptors need rows of a multiple of {ALIGNMENT_BYTES} bytes: k={gemm.shape.k}")
     if config.split_k > 1 and config.persistent:
@@ -272,7 +271,3 @@ def _table() -> Mapping[str, list[dict[str, Any]]]:
     text = resources.files(__package__).joinpath(TABLE).read_text(encoding="utf-8")
     table = json.loads(text)
     return {table["gpu"]: table["rows"]}
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(str(part) for part in version)
