@@ -14,6 +14,8 @@ from made_results import HEADER, end, record
 from made_sweep import LAYERS, large_sweep, made_sweep
 
 from w8a8_bench import metrics, peaks, stats, store
+from w8a8_bench.cli import report
+from w8a8_bench.cli.main import main
 from w8a8_bench.kernel import Status
 from w8a8_bench.metrics import BASELINE, format_time, prequantized_twin
 from w8a8_bench.report import html
@@ -251,3 +253,11 @@ def test_an_installed_package_has_the_files_of_the_page() -> None:
     packed = {path.name for pattern in patterns for path in package.glob(pattern)}
     assert {"page.html", *html.STYLES, *html.SCRIPTS} <= packed
     assert {path.name for path in (package / "report/page").iterdir()} == {"page.html", *html.STYLES, *html.SCRIPTS}
+
+
+def test_a_page_that_nobody_could_read_is_refused_and_csv_is_not(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(report, "MOST_CELLS_OF_A_PAGE", 279)
+    assert main(["report", str(H200), "-o", str(tmp_path / "r.html")]) == 2
+    assert "280 cells: a page with more than 279" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["report", str(H200), "-o", str(tmp_path / "r.csv")]) == 0

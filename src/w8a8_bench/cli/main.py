@@ -338,7 +338,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted before anything was measured", file=sys.stderr)
+        print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # its reader is gone (`| head`), which is no fault

@@ -26,6 +26,10 @@ MEASURED = (".jsonl", ".jsonl.gz", ".pkl")
 """How names of what was measured end. It can't be made again, so that no typing mistake may cost it."""
 
 
+MOST_CELLS_OF_A_PAGE = 100_000
+"""20,000 make 6 MB, which a browser opens in a second."""
+
+
 def run(args: argparse.Namespace) -> int:
     inputs = _inputs(args.results)
     out = args.out
@@ -35,12 +39,17 @@ def run(args: argparse.Namespace) -> int:
     if out != STDOUT:
         _check_output(out, inputs)
     sets = _read(inputs, pool_gpus=args.pool_gpus)
+    cells = sum(len(comparison.records) for one in sets for comparison in one.comparisons)
+    if format_ == "html" and cells > MOST_CELLS_OF_A_PAGE:
+        raise UsageError(
+            f"{cells} cells: a page with more than {MOST_CELLS_OF_A_PAGE} is too slow to read; "
+            "name fewer results, or write --format csv"
+        )
     text = REPORTS[format_](sets)
     if out == STDOUT:
         sys.stdout.write(text)
         return EXIT_COMPLETE
     _write(Path(out), text)
-    cells = sum(len(comparison.records) for one in sets for comparison in one.comparisons)
     apart = f" in {len(sets)} sets, which are kept apart" if len(sets) > 1 else ""
     print(f"{out}: {cells} cells{apart}")
     return EXIT_COMPLETE

@@ -252,9 +252,12 @@ function drawRoofline(body, rows, chosen) {
     const d = byKernel.get(kernel).map((p) => `M${p.left.toFixed(1)} ${p.top.toFixed(1)}h0`).join('');
     add(svg, 'path', { class: `dots ${hue}`, d, 'stroke-width': size });
   }
-  for (const { tflops, names } of drawn) {
-    add(svg, 'text', { class: 'roof-label', x: box.right + 6, y: y(tflops) - 2 }, names.join(', '));
-    add(svg, 'text', { class: 'roof-label', x: box.right + 6, y: y(tflops) + 11 }, `${formatNumber(tflops)} TFLOP/s`);
+  let free = Infinity; // where the label of the roof below begins
+  for (const { tflops, names } of [...drawn].sort((a, b) => a.tflops - b.tflops)) {
+    const at = Math.min(y(tflops), free - 16);
+    add(svg, 'text', { class: 'roof-label', x: box.right + 6, y: at - 2 }, names.join(', '));
+    add(svg, 'text', { class: 'roof-label', x: box.right + 6, y: at + 11 }, `${formatNumber(tflops)} TFLOP/s`);
+    free = at - 12;
   }
   if (drawn.length && bandwidth) {
     // Above the slope, where it leaves room to the left.
