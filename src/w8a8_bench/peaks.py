@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
@@ -173,6 +173,13 @@ def roofline(record: Record, measure: str, device: Device) -> Roofline:
         of_peak=100 * flops(record.problem) / per_second / seconds if per_second else None,
         of_reads=100 * reads.seconds / seconds if reads else None,
     )
+
+
+def rooflines(record: Record, device: Device) -> dict[str, dict[str, float]]:
+    """What is known of `roofline` for each of a record's measures."""
+    of_each = {measure: asdict(roofline(record, measure, device)) for measure in record.samples}
+    known = {m: {name: percent for name, percent in one.items() if percent is not None} for m, one in of_each.items()}
+    return {measure: percents for measure, percents in known.items() if percents}
 
 
 def why_implausible(

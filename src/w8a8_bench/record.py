@@ -105,6 +105,8 @@ class Record:
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     scheme_sqnr_db       data (`normal`, `outliers`) to the signal-to-quantization-noise ratio of format, scheme and
                          zero point, whatever the kernel; empty for 16-bit operands and where unknown
+    roofline             measure to how near the GPU's limits its time is, in percent: `of_peak`, `of_reads`, as far as
+                         they are known (`peaks.Roofline`). Worked out from the fields above when it was measured
     device               UUID of the GPU, or `cpu`; empty in files that hold one device, which their header names
     """
 
@@ -125,6 +127,7 @@ class Record:
     rotation: Mapping[str, int] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     scheme_sqnr_db: Mapping[str, float] = field(default_factory=dict)
+    roofline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     device: str = ""
 
     KIND = "cell"
@@ -159,6 +162,7 @@ class Record:
             "rotation": dict(self.rotation),
             "flags": list(self.flags),
             "scheme_sqnr_db": dict(self.scheme_sqnr_db),
+            "roofline": {measure: dict(percents) for measure, percents in self.roofline.items()},
             "device": self.device,
         }
 
@@ -174,6 +178,7 @@ class Record:
         launches = _object(data, "launches_per_sample")
         rotation = _object(data, "rotation") if "rotation" in data else {}
         sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
+        roofline = _object(data, "roofline") if "roofline" in data else {}
         return cls(
             comparison=_whole(data, "comparison"),
             kernel=_shared(_text(data, "kernel")),
@@ -191,7 +196,11 @@ class Record:
             clock_mhz=_clocks(data, samples),
             rotation={name: _whole(rotation, name, "rotation.") for name in rotation},
             flags=tuple(_each(data, "flags", str)),
-            scheme_sqnr_db={name: float(_field(sqnr, name, int, float, within="scheme_sqnr_db.")) for name in sqnr},
+            scheme_sqnr_db=_numbers(sqnr, "scheme_sqnr_db."),
+            roofline={
+                measure: _numbers(_object(roofline, measure, "roofline."), f"roofline.{measure}.")
+                for measure in roofline
+            },
             device=_text(data, "device") if "device" in data else "",
         )
 
@@ -305,6 +314,10 @@ def _field(data: Mapping[str, object], name: str, *types: type[T], within: str =
     return _typed(value, within + name, *types)
 
 
+def _numbers(data: Mapping[str, object], within: str) -> dict[str, float]:
+    return {name: float(_field(data, name, int, float, within=within)) for name in data}
+
+
 def _typed(value: object, where: str, *types: type[T]) -> T:
     for kind in types:
         # In Python a bool is an int; in JSON it is none.
@@ -333,8 +346,8 @@ def _whole(data: Mapping[str, object], name: str, within: str = "") -> int:
     return value
 
 
-def _object(data: Mapping[str, object], name: str) -> Json:
-    return _field(data, name, dict)
+def _object(data: Mapping[str, object], name: str, within: str = "") -> Json:
+    return _field(data, name, dict, within=within)
 
 
 def _each(data: Mapping[str, object], name: str, kind: type[T], within: str = "") -> list[T]:

@@ -83,5 +83,6 @@ RECORD = record(
     rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
     scheme_sqnr_db={"normal": 37.25, "outliers": 18.5},
+    roofline={"time_host": {"of_peak": 41.5, "of_reads": 87.0}},
     device="cpu",
 )

@@ -13,7 +13,7 @@ from w8a8_bench.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SINCE_SCHEMA_2 = {
     "run": {"devices": ()},
-    "cell": {"processes": (), "rotation": {}, "device": "", "scheme_sqnr_db": {}},
+    "cell": {"processes": (), "rotation": {}, "device": "", "scheme_sqnr_db": {}, "roofline": {}},
     "comparison": {"duplicate": {}, "machine": {}, "memory_bytes": None},
 }
 """Fields that older files lack, and what they are then."""
@@ -77,6 +77,8 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"scheme_sqnr_db": {"normal": math.inf}}, "scheme_sqnr_db.normal inf: expected a whole number or a number"),
         ({"scheme_sqnr_db": {"normal": None}}, "scheme_sqnr_db.normal None: expected a whole number or a number"),
         ({"scheme_sqnr_db": {"normal": 10**400}}, "scheme_sqnr_db.normal 1"),
+        ({"roofline": {"time_host": 5}}, "roofline.time_host 5: expected an object"),
+        ({"roofline": {"time_host": {"of_peak": "5"}}}, "roofline.time_host.of_peak '5': expected a whole number"),
         ({"blocks": {"time_host": [0, 1, 2]}}, "samples.time_host: 2 samples of 3 blocks"),
         ({"blocks": {"time_host": [0, "1"]}}, "blocks.time_host[1] '1': expected a whole number"),
         ({"blocks": {"time_host": [1, 1]}}, "blocks.time_host: a block comes twice"),

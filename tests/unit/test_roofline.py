@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from made_results import record
 from w8a8_bench import metrics, store
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.peaks import ReadFloor, Roofline, read_floor, roofline
+from w8a8_bench.peaks import ReadFloor, Roofline, read_floor, roofline, rooflines
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.report.table import render
 
@@ -85,6 +85,16 @@ def test_percent_of_reads_is_of_cold_times_alone() -> None:
 )
 def test_the_nearer_limit_is_the_one_that_holds(of_peak, of_reads, limit) -> None:
     assert Roofline(of_peak=of_peak, of_reads=of_reads).limit == limit
+
+
+def test_records_hold_what_is_known_of_each_measure() -> None:
+    cold, hot = timed(), timed(measure="time_hot_l2")
+    both = replace(cold, samples={**cold.samples, **hot.samples}, blocks={**cold.blocks, **hot.blocks})
+    both = replace(both, clock_mhz={**cold.clock_mhz, **hot.clock_mhz})
+    known = rooflines(both, NAMED)
+    assert known["time_cold_l2"] == asdict(roofline(cold, "time_cold_l2", NAMED))
+    assert known["time_hot_l2"] == {"of_peak": roofline(hot, "time_hot_l2", NAMED).of_peak}
+    assert rooflines(both, CPU) == {} == rooflines(timed(status=Status.FAILED), NAMED)
 
 
 def test_what_was_not_timed_has_no_percentage() -> None:

@@ -15,6 +15,7 @@ from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import TIME_COLD, TIME_KERNEL
 from w8a8_bench.memory import comparison_bytes, most_sets, rotation_bytes
 from w8a8_bench.names import KernelName
+from w8a8_bench.peaks import rooflines
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.settings import Settings, StopRule
 from w8a8_bench.sweep.process import Progress, SweepRefused, WorkerLost
@@ -177,7 +178,8 @@ def _whole(
         end = replace(result.end, cells=len(records))
     if losses:
         end = replace(end, machine={**end.machine, "workers_lost": losses})
-    return Finished(comparison, tuple(replace(record, device=name) for record in records), end)
+    whole = [replace(record, device=name, roofline=rooflines(record, device)) for record in records]
+    return Finished(comparison, tuple(whole), end)
 
 
 def _unmeasured(comparison: Comparison, cell: Cell, status: Status, reason: str) -> Record:
