@@ -80,8 +80,8 @@ def test_the_example_of_contributing_runs_as_one_file(tmp_path):
     result = run(tmp_path, *SWEEP, *options, "--providers", "acme", *SQUARE, **mine)
     assert result.returncode == 0, result.stderr
     rows = [line for line in result.stdout.splitlines() if line.startswith(KERNEL)]
-    assert ["unsupported" if "unsupported" in row else "ok" for row in rows] == ["ok", "unsupported"] * 2
-    assert "acme's kernels do not quantize" in rows[1]
+    assert ["unsupported" if "unsupported" in row else "ok" for row in rows] == ["ok", "ok", "unsupported"]
+    assert "[2 cells]" in rows[2] and "acme's kernels do not quantize" in rows[2]
     listed = run(tmp_path, "list", "providers", **mine).stdout.splitlines()[-1]
     assert re.fullmatch(r"acme +\S+ +1  installed \(from acme\.py\)", listed)
 

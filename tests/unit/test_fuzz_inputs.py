@@ -16,7 +16,7 @@ from w8a8_bench.providers import registry
 from w8a8_bench.shapes import csv_file, models
 
 EXAMPLES = 10_000
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 HEADERS = ["m,n,k", "M, N ,K", "layer,k,m,n", "\ufeffm,n,k", "m,n", "m,n,k,m", "m;n;k", '"m","n","k"', "", "m,n,k,"]
 GOOD_ROWS = ["16,64,64", " 1 ,2, 3", '"16","4096","128"', "", ",,", "qkv,16,64,32"]

@@ -20,7 +20,7 @@ from w8a8_bench.report.compare_text import Compared, render_markdown, render_tex
 from w8a8_bench.report.pairing import pair
 from w8a8_bench.report.table import render
 
-FUZZ = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 TIMED = [record(metrics.BASELINE, *[1e-5] * 7), record(FP8, *(5e-6 + i * 1e-8 for i in range(7)))]
@@ -177,4 +177,4 @@ def test_a_file_is_gone_on_with_or_refused_in_one_line(tmp_path_factory, seed):
     assert 0 <= state.whole_bytes <= len(data)
     kept = path.with_name("kept.jsonl")
     kept.write_bytes(data[: state.whole_bytes])
-    assert store.read_for_resume(kept) == state
+    assert repr(store.read_for_resume(kept)) == repr(state)  # an error may be NaN, which equals nothing

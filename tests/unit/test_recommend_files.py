@@ -158,7 +158,7 @@ def one_line_or_a_recommendation(data: bytes) -> None:
     assert len(message.splitlines()) == 1
 
 
-@settings(max_examples=500, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(0, 8), st.binary(max_size=4))
 def test_a_file_with_other_bytes_is_one_line_or_a_recommendation(files, start, length, new) -> None:
     data = (files / "r.jsonl").read_bytes()
@@ -171,7 +171,7 @@ VALUES = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_with_other_values_is_one_line_or_a_recommendation(files, data) -> None:
     lines = [json.loads(line) for line in (files / "r.jsonl").read_text().splitlines()]
