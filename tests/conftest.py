@@ -9,9 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports torch: each of pytest's processes has one core, and more threads than cores spin for nothing.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Fuzzed tests draw the same examples in every run; with FUZZ=1 they draw others.
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("others", database=None)
+settings.load_profile("others" if os.environ.get("FUZZ") else "same")
 
 ROOT = Path(__file__).resolve().parents[1]
 DOOR = ROOT / "benchmarks/cutlass_benchmarks/w8a8_benchmarks.py"

@@ -33,7 +33,7 @@ from planted import FAULTS, NAME  # noqa: E402
 
 GOOD = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 SETTINGS = Settings(stop=StopRule(min_blocks=3, max_blocks=3))
-LIMITS = Limits(step_s=4.0, host_bytes=3 << 29)
+LIMITS = Limits(step_s=6.0, host_bytes=3 << 28)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_every_fault_gets_its_status_and_good_kernels_their_samples(planted):
     reasons = {record.provider: record.reason for record in result.records}
     assert "SIGSEGV" in reasons["segfaults"]
     assert "SIGABRT" in reasons["aborts"] and "terminate called" in reasons["aborts"]
-    assert "4 s" in reasons["hangs"]
+    assert "over 6 s" in reasons["hangs"]
     assert "GiB" in reasons["hogs"]
     assert "past its end" in reasons["overruns"]
     assert reasons["stale"].startswith("after timing")
