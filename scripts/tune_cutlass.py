@@ -27,7 +27,7 @@ from w8a8_bench import environment
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
-from w8a8_bench.kernels.cutlass import build, config, tuned
+from w8a8_bench.kernels.cutlass import build, config, occupancy, tuned
 from w8a8_bench.kernels.cutlass.call import make_plan
 from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
 from w8a8_bench.make_operands import OperandFactory
@@ -86,9 +86,9 @@ def problem_of(family: str, m: int, n: int, k: int) -> Problem:
 
 def tune(problem: Problem, device: Device, records: Path | None) -> TileConfig | None:
     """The configuration that beats the heuristic's for this problem, or None."""
-    assert device.sm_count is not None
+    gpu = occupancy.of_device(device.index)
     variant = Variant.of(problem)
-    default = config.predicted_best(problem, device.sm_count)
+    default = config.predicted_best(problem, gpu)
     tiles = list(dict.fromkeys([default, *config.candidates(problem)]))
     for failed, text in build.compile_many([(variant, tile) for tile in tiles], jobs=os.cpu_count() or 1).items():
         print(f"not compiled: {failed[1]}: {text[-300:]}", file=sys.stderr)
@@ -109,7 +109,7 @@ def tune(problem: Problem, device: Device, records: Path | None) -> TileConfig |
     if records is not None:
         with records.open("a", encoding="utf-8") as file:
             for tile, seconds in {**screened, **finals}.items():
-                predicted = config.predicted_s(tile, problem, device.sm_count)
+                predicted = config.predicted_s(tile, problem, gpu)
                 row = {"config": tuned.to_json(tile), "seconds": seconds, "predicted_s": predicted}
                 file.write(json.dumps({**problem.to_json(), **row}) + "\n")
     torch.cuda.empty_cache()

@@ -20,7 +20,7 @@ import pytest
 
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.cutlass import build, config
-from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Variant
+from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy, Variant
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
 from w8a8_bench.providers import registry
@@ -29,7 +29,7 @@ DISASSEMBLER = "nvidia-cuda-nvdisasm"
 CUDA_MACHINE = 190
 """`e_machine` of an ELF file with device code."""
 
-SM_COUNT = 132
+H200 = Occupancy.assumed(132)
 SMALL, LARGE = (GemmShape(m=m, n=4096, k=4096) for m in (16, 4096))
 MOST_BUILDS = 120
 
@@ -56,7 +56,7 @@ def problems() -> list[Problem]:
 
 
 def default_builds() -> list[build.Build]:
-    return [(Variant.of(problem), config.choose(problem, SM_COUNT)) for problem in problems()]
+    return [(Variant.of(problem), config.choose(problem, H200)) for problem in problems()]
 
 
 def portfolio_builds() -> list[build.Build]:

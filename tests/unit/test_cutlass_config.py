@@ -14,6 +14,7 @@ from w8a8_bench.kernels.cutlass.geometry import (
     MAX_CLUSTER,
     SHARED_BYTES,
     Geometry,
+    Occupancy,
     Schedule,
     TileConfig,
     Variant,
@@ -24,7 +25,7 @@ FP8 = Variant(format=Format.FP8, out=Format.BF16)
 INT8 = Variant(format=Format.INT8, out=Format.FP16, bias=True, azp=Azp.TOKEN)
 BLOCKS = Variant(format=Format.FP8, out=Format.FP16, blockwise=True)
 VARIANTS = (FP8, replace(FP8, bias=True), INT8, replace(INT8, azp=Azp.TENSOR, bias=False), BLOCKS)
-SM_COUNT = 132
+H200 = Occupancy.assumed(132)
 
 
 def problem(variant: Variant, m: int, n: int, k: int) -> Problem:
@@ -59,7 +60,7 @@ def test_every_configuration_of_the_portfolio_is_legal_and_fits_the_multiprocess
 def test_a_legal_configuration_is_chosen_for_any_shape(variant):
     for m, n, k in shapes(60):
         wanted = problem(variant, m, n, k)
-        assert config.legal(config.choose(wanted, SM_COUNT), wanted)
+        assert config.legal(config.choose(wanted, H200), wanted)
 
 
 @pytest.mark.parametrize("variant", [FP8, INT8, BLOCKS], ids=lambda variant: variant.name)
@@ -67,7 +68,7 @@ def test_a_legal_configuration_is_chosen_for_any_shape(variant):
 def test_more_tokens_are_never_predicted_faster(variant, n, k):
     def best(m: int) -> float:
         wanted = problem(variant, m, n, k)
-        return config.predicted_s(config.choose(wanted, SM_COUNT), wanted, SM_COUNT)
+        return config.predicted_s(config.choose(wanted, H200), wanted, H200)
 
     ms = [*range(1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
     times = [best(m) for m in ms]
@@ -75,7 +76,7 @@ def test_more_tokens_are_never_predicted_faster(variant, n, k):
 
 
 def test_few_tokens_swap_operands_and_fill_the_multiprocessors():
-    chosen = config.choose(problem(FP8, 16, 4096, 4096), SM_COUNT)
+    chosen = config.choose(problem(FP8, 16, 4096, 4096), H200)
     g = Geometry(chosen, FP8)
     assert chosen.swap
     assert chosen.tile_m == 16
@@ -83,7 +84,7 @@ def test_few_tokens_swap_operands_and_fill_the_multiprocessors():
 
 
 def test_many_tokens_take_the_large_tiles():
-    chosen = config.choose(problem(FP8, 8192, 8192, 8192), SM_COUNT)
+    chosen = config.choose(problem(FP8, 8192, 8192, 8192), H200)
     assert not chosen.swap
     assert chosen.tile_m * chosen.tile_n >= 128 * 160
 
@@ -124,7 +125,7 @@ def test_a_split_of_more_blocks_than_tiles_of_k_is_refused():
 @pytest.mark.parametrize(("n", "k"), [(72, 64), (64, 72)])
 def test_sizes_that_tma_can_not_read_are_refused(n, k):
     with pytest.raises(ValueError, match="=72 is not a multiple of 16"):
-        config.choose(problem(FP8, 16, n, k), SM_COUNT)
+        config.choose(problem(FP8, 16, n, k), H200)
 
 
 def test_candidates_are_legal_distinct_and_few():
@@ -146,15 +147,15 @@ def test_a_configuration_survives_the_table():
 def test_the_tuned_table_comes_before_the_heuristic_and_serves_the_next_larger_m(monkeypatch):
     tile, other = replace(SWAPPED, stages=7), replace(SWAPPED, stages=6)
     table = {("fp8", 4096, 4096): ((16, tile), (32, other))}
-    monkeypatch.setattr(tuned, "_table", lambda sm_count: table if sm_count == SM_COUNT else {})
-    assert config.choose(problem(FP8, 9, 4096, 4096), SM_COUNT) == tile
-    assert config.choose(problem(FP8, 17, 4096, 4096), SM_COUNT) == other
-    assert config.choose(problem(FP8, 33, 4096, 4096), SM_COUNT) not in (tile, other)
-    assert config.choose(problem(FP8, 9, 4096, 4096), 114) != tile
-    assert config.choose(problem(BLOCKS, 9, 4096, 4096), SM_COUNT) != tile
+    monkeypatch.setattr(tuned, "_table", lambda sm_count: table if sm_count == H200.sm_count else {})
+    assert config.choose(problem(FP8, 9, 4096, 4096), H200) == tile
+    assert config.choose(problem(FP8, 17, 4096, 4096), H200) == other
+    assert config.choose(problem(FP8, 33, 4096, 4096), H200) not in (tile, other)
+    assert config.choose(problem(FP8, 9, 4096, 4096), Occupancy.assumed(114)) != tile
+    assert config.choose(problem(BLOCKS, 9, 4096, 4096), H200) != tile
 
 
 def test_an_illegal_choice_in_the_table_is_passed_over(monkeypatch):
     table = {("fp8", 4096, 128): ((16, replace(SWAPPED, split_k=2)),)}
     monkeypatch.setattr(tuned, "_table", lambda sm_count: table)
-    assert config.choose(problem(FP8, 1, 4096, 128), SM_COUNT).split_k == 1
+    assert config.choose(problem(FP8, 1, 4096, 128), H200).split_k == 1

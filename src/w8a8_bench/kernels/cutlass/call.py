@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 
 from w8a8_bench.formats import Format
-from w8a8_bench.kernels.cutlass import build, config
+from w8a8_bench.kernels.cutlass import build, config, occupancy
 from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
 from w8a8_bench.problem import BLOCK, BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem, ceil_div
 
@@ -226,22 +225,17 @@ def make_plan(problem: Problem, device_index: int, tile: TileConfig | None = Non
     Raises RuntimeError where the device or the installation can't run it, ValueError where the problem or `tile` is
     illegal.
     """
-    capability, sm_count = _device(device_index)
+    capability = torch.cuda.get_device_capability(device_index)
     if capability != HOPPER:
         raise RuntimeError(f"compute capability {capability[0]}.{capability[1]}: these kernels need 9.0 (Hopper)")
     if missing := build.why_missing():
         raise RuntimeError(missing)
-    tile = tile or config.choose(problem, sm_count)
+    gpu = occupancy.of_device(device_index)
+    tile = tile or config.choose(problem, gpu)
     variant = Variant.of(problem)
     if reason := config.why_illegal(tile, variant, problem.shape):
         raise ValueError(reason)
-    return Plan(tile, build.load(variant, tile), config.resident_clusters(Geometry(tile, variant), sm_count))
-
-
-@cache
-def _device(index: int) -> tuple[tuple[int, int], int]:
-    properties = torch.cuda.get_device_properties(index)
-    return (properties.major, properties.minor), properties.multi_processor_count
+    return Plan(tile, build.load(variant, tile), config.resident_clusters(Geometry(tile, variant), gpu))
 
 
 def _check_operands(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype) -> None:

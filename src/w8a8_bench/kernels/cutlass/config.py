@@ -21,6 +21,7 @@ from w8a8_bench.kernels.cutlass.geometry import (
     MAX_STAGES,
     SHARED_BYTES,
     Geometry,
+    Occupancy,
     Schedule,
     TileConfig,
     Variant,
@@ -233,24 +234,23 @@ PROMOTION = 1.35
 """How much longer a blockwise step takes: its scaled additions overlap only in part with the other warpgroup's work."""
 
 
-def resident_clusters(g: Geometry, sm_count: int) -> int:
-    """Clusters that run at one time. A GPC has 16 or 18 multiprocessors, so that larger clusters leave some idle."""
-    usable = sm_count if g.cluster_size <= 2 else sm_count // 16 * 16
-    return max(1, usable // g.cluster_size * g.blocks_of_sm)
+def resident_clusters(g: Geometry, gpu: Occupancy) -> int:
+    """Clusters that run at one time."""
+    return max(1, gpu.resident(g.cluster_size) * g.blocks_of_sm)
 
 
-def predicted_s(config: TileConfig, problem: Problem, sm_count: int) -> float:
+def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
     """Seconds that the model gives a legal configuration, weights cold in the L2."""
     g, shape = Geometry(config, Variant.of(problem)), problem.shape
     along_m = ceil_div(ceil_div(shape.m, config.tile_m), config.cluster[0])
     along_n = ceil_div(ceil_div(shape.n, config.tile_n), config.cluster[1])
     clusters = along_m * along_n
-    resident = min(clusters, resident_clusters(g, sm_count))
+    resident = min(clusters, resident_clusters(g, gpu))
     waves = ceil_div(clusters, resident)
 
     # One tile of one block. Blocks on one multiprocessor share it.
-    blocks_of_sm = ceil_div(resident * g.cluster_size, sm_count)
-    l2_rate = min(L2_RATE, L2_TOTAL_RATE / min(sm_count, resident * g.cluster_size))
+    blocks_of_sm = ceil_div(resident * g.cluster_size, gpu.sm_count)
+    l2_rate = min(L2_RATE, L2_TOTAL_RATE / min(gpu.sm_count, resident * g.cluster_size))
     steps = ceil_div(ceil_div(shape.k, config.split_k), INSTRUCTION_K)
     instructions = g.rows // INSTRUCTION_ROWS
     multiply = instructions * INSTRUCTION_ROWS * g.columns * INSTRUCTION_K * 2 / OPERATIONS
@@ -266,7 +266,7 @@ def predicted_s(config: TileConfig, problem: Problem, sm_count: int) -> float:
 
     # All of memory: every input once and the output, no faster than the weights in flight allow.
     size = shape.m * shape.k + shape.n * shape.k + 2 * shape.m * shape.n
-    streams = min(along_n, resident_clusters(g, sm_count)) * config.cluster[1] * config.split_k
+    streams = min(along_n, resident_clusters(g, gpu)) * config.cluster[1] * config.split_k
     rate = min(MEMORY_RATE, streams * config.stages * config.tile_n * config.tile_k / LATENCY_S)
     slower, faster = sorted((size / rate, compute_s), reverse=True)
     return LAUNCH_S + slower + EXPOSED * faster
@@ -277,18 +277,18 @@ def why_unsupported(variant: Variant, shape: GemmShape) -> str | None:
     return why_illegal(portfolio(variant)[0], variant, shape)  # which has neither a split nor a cluster
 
 
-def choose(problem: Problem, sm_count: int) -> TileConfig:
+def choose(problem: Problem, gpu: Occupancy) -> TileConfig:
     """The configuration to take. Raises ValueError where none is legal, with the reason."""
     variant, shape = Variant.of(problem), problem.shape
     if reason := why_unsupported(variant, shape):
         raise ValueError(reason)
-    found = tuned.lookup(variant, shape, sm_count)
+    found = tuned.lookup(variant, shape, gpu.sm_count)
     if found is not None and why_illegal(found, variant, shape) is None:
         return found
-    return predicted_best(problem, sm_count)
+    return predicted_best(problem, gpu)
 
 
-def predicted_best(problem: Problem, sm_count: int) -> TileConfig:
+def predicted_best(problem: Problem, gpu: Occupancy) -> TileConfig:
     """What the heuristic takes for a problem that it supports."""
     options = [config for config in portfolio(Variant.of(problem)) if legal(config, problem)]
-    return min(options, key=lambda config: predicted_s(config, problem, sm_count))
+    return min(options, key=lambda config: predicted_s(config, problem, gpu))

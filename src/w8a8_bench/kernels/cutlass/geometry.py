@@ -290,3 +290,27 @@ class Geometry:
     def scales_fit_blocks(self) -> bool:
         """Whether a tile lies in one 128-block of features, so that one weight scale serves it."""
         return BLOCK % self.config.tile_n == 0
+
+
+CLUSTER_SIZES = (2, 4, 8)
+"""Blocks of a cluster."""
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """Of a GPU, one block on each multiprocessor: how many clusters of each of `CLUSTER_SIZES` run at one time."""
+
+    sm_count: int
+    clusters: tuple[int, ...]
+
+    @classmethod
+    def assumed(cls, sm_count: int) -> Occupancy:
+        """For a GPU that can't be asked: GPCs of 16 multiprocessors and a rest."""
+        in_gpcs = sm_count // 16 * 16
+        return cls(sm_count, tuple((sm_count if size == 2 else in_gpcs) // size for size in CLUSTER_SIZES))
+
+    def resident(self, size: int) -> int:
+        """Clusters of `size` blocks that run at one time; of a size between two that are known, what is sure."""
+        if size == 1:
+            return self.sm_count
+        return next(count for known, count in zip(CLUSTER_SIZES, self.clusters, strict=True) if size <= known)

@@ -1,0 +1,60 @@
+"""How many clusters of thread blocks a GPU runs at one time.
+
+A cluster lies within one GPC, and GPUs of one name differ in how many multiprocessors each of their GPCs has, so that
+the driver has to be asked. The compiler's package asks it with an empty kernel that it compiles; the answer is kept on
+disk by the GPU's UUID.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from w8a8_bench.kernels.cutlass import build
+from w8a8_bench.kernels.cutlass.geometry import CLUSTER_SIZES, Occupancy
+
+
+@cache
+def of_device(index: int) -> Occupancy:
+    """Of CUDA device `index`. Its context becomes the current one, if there is none."""
+    properties = torch.cuda.get_device_properties(index)
+    path = build.cache_directory() / f"clusters-{properties.uuid}.json"
+    clusters = _read(path)
+    if clusters is None:
+        with torch.cuda.device(index):
+            torch.cuda.current_stream().synchronize()  # a context for the driver to ask about
+            clusters = _ask(index)
+        _keep(path, clusters)
+    return Occupancy(properties.multi_processor_count, clusters)
+
+
+def _ask(index: int) -> tuple[int, ...]:
+    from cutlass.utils import HardwareInfo
+
+    hardware = HardwareInfo(index)
+    return tuple(hardware.get_max_active_clusters(size) for size in CLUSTER_SIZES)
+
+
+def _keep(path: Path, clusters: tuple[int, ...]) -> None:
+    with contextlib.suppress(OSError):  # the next process asks again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            made = Path(scratch, path.name)
+            made.write_text(json.dumps(clusters), encoding="utf-8")
+            os.replace(made, path)
+
+
+def _read(path: Path) -> tuple[int, ...] | None:
+    """What an earlier process was told; None where there is nothing, or nothing of use."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    good = isinstance(kept, list) and [type(count) for count in kept] == [int] * len(CLUSTER_SIZES)
+    return tuple(kept) if good else None
