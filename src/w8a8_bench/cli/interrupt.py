@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from w8a8_bench.cli.errors import EXIT_INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _was_interrupted = False
+_nothing_to_keep = ""
 
 
 def install() -> None:
@@ -16,8 +22,27 @@ def install() -> None:
             signal.signal(number, _interrupt)
 
 
+@contextmanager
+def nothing_to_keep(prog: str) -> Iterator[None]:
+    """Have `prog` end at the first signal, where it stands.
+
+    For imports: one that is broken off raises what it likes, and native code may lose the exception.
+    """
+    global _nothing_to_keep
+    _nothing_to_keep = prog
+    try:
+        yield
+    finally:
+        _nothing_to_keep = ""
+
+
+def was_interrupted() -> bool:
+    """Whether one of the signals came; what is raised after it may be raised because of it."""
+    return _was_interrupted
+
+
 def check() -> None:
-    """Raise KeyboardInterrupt where one was raised before and got lost, as happens inside imports of native modules."""
+    """Raise KeyboardInterrupt where one was raised before and got lost, as happens inside finalizers."""
     if _was_interrupted:
         raise KeyboardInterrupt
 
@@ -25,6 +50,9 @@ def check() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _was_interrupted
     _was_interrupted = True
+    if _nothing_to_keep:
+        os.write(2, f"{_nothing_to_keep}: interrupted\n".encode())
+        os._exit(EXIT_INTERRUPTED)
     for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)
     raise KeyboardInterrupt

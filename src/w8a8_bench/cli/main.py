@@ -330,7 +330,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         interrupt.install()
         args = parser.parse_args(_arrange(words, parser))
         args.prog, args.words = prog, words
-        run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run
+        with interrupt.nothing_to_keep(prog):
+            run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run
         code = run(args)
         sys.stdout.flush()
         return code
@@ -347,6 +348,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         print(f"{prog}: error: standard output can't be written: {error.strerror}", file=sys.stderr)
         _drop_output()
         return EXIT_FAULTS
+    except Exception:
+        if not interrupt.was_interrupted():
+            raise
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def _open_what_is_closed() -> None:

@@ -240,7 +240,8 @@ def _measure(args: argparse.Namespace, plan: Plan, teams: Sequence[Team]) -> int
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
-    compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
+    with interrupt.nothing_to_keep(args.prog):
+        compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
     files = _files(args, plan, compat.dtype_text(plan.formats))
     device, environment = teams[0].first.hello()
     devices = [team.device for team in teams]
