@@ -3,11 +3,12 @@
     python3 scripts/tune_cutlass.py --families fp8 int8 --records tuning.jsonl
     python3 scripts/tune_cutlass.py --families fp8_blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
 
-Every candidate is timed as `time_cold_l2` is: a replayed graph over rotating operand sets. The fastest few are timed
-again in shuffled blocks beside the heuristic's choice, and the best of them enters the table only where it is faster
-than that by `WORTH`, so that the table holds what the heuristic misses and not what noise made. What is chosen at one m
-serves all m down to the next smaller one that was measured. `--records` keeps every time with the model's prediction:
-what the model's constants are fitted to, and checked on sizes that the fit has not seen.
+Every candidate that the model predicts within `--within` of the best is timed as `time_cold_l2` is: a replayed graph
+over rotating operand sets. The fastest few are timed again in shuffled blocks beside the heuristic's choice, and the
+best of them enters the table only where it is faster than that by `WORTH`, so that the table holds what the heuristic
+misses and not what noise made. What is chosen at one m serves all m down to the next smaller one that was measured.
+`--records` keeps every time with the model's prediction: what the model's constants are fitted to, and checked on sizes
+that the fit has not seen.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ NK = "6144x4096 4096x4096 28672x4096 4096x14336 8192x8192"
 
 MS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 FAMILIES = ("fp8", "int8", "fp8_blockwise")
+WITHIN = 1.3
+"""Between a twentieth and a half of the candidates are left, at few tokens most; the model errs by about a tenth."""
+
 SCREENING_SAMPLES = 2
 FINALISTS = 4
 FINAL_BLOCKS = 15
@@ -59,6 +63,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--nk", nargs="+", default=NK.split(), help="weights as NxK (default: %(default)s)")
     parser.add_argument("--m", nargs="+", type=int, default=list(MS))
+    parser.add_argument(
+        "--within", type=float, default=WITHIN, metavar="RATIO", help="to the least prediction (default: %(default)s)"
+    )
     parser.add_argument("--records", type=Path, help="append every time to this JSON Lines file")
     parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
     args = parser.parse_args(argv)
@@ -68,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
     for family, nk in itertools.product(args.families, args.nk):
         n, k = (int(size) for size in nk.split("x"))
-        by_m = [(m, tune(problem_of(family, m, n, k), device, args.records)) for m in sorted(args.m)]
+        by_m = [(m, tune(problem_of(family, m, n, k), device, args.within, args.records)) for m in sorted(args.m)]
         if not args.dry_run:
             write(table, family, n, k, by_m)
     return 0
@@ -84,12 +91,14 @@ def problem_of(family: str, m: int, n: int, k: int) -> Problem:
     )
 
 
-def tune(problem: Problem, device: Device, records: Path | None) -> TileConfig | None:
+def tune(problem: Problem, device: Device, within: float, records: Path | None) -> TileConfig | None:
     """The configuration that beats the heuristic's for this problem, or None."""
     gpu = occupancy.of_device(device.index)
     variant = Variant.of(problem)
     default = config.predicted_best(problem, gpu)
-    tiles = list(dict.fromkeys([default, *config.candidates(problem)]))
+    most = within * config.predicted_s(default, problem, gpu)
+    near = (tile for tile in config.candidates(problem) if config.predicted_s(tile, problem, gpu) <= most)
+    tiles = list(dict.fromkeys([default, *near]))
     for failed, text in build.compile_many([(variant, tile) for tile in tiles], jobs=os.cpu_count() or 1).items():
         print(f"not compiled: {failed[1]}: {text[-300:]}", file=sys.stderr)
         tiles.remove(failed[1])
