@@ -118,6 +118,9 @@ def _parser(prog: str) -> _Parser:
     comparing.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
     comparing.add_argument("--all", action="store_true", help="list cells that are the same too")
     comparing.add_argument(
+        "--require-all", action="store_true", help="exit code 1 also where a cell of BASE is not in NEW"
+    )
+    comparing.add_argument(
         "--force", action="store_true", help="compare across GPUs, data, timers, seeds or measures all the same"
     )
     listing = add("list", "what can be asked for: kernels, providers, models, schemes", "w8a8_bench.cli.listing")
