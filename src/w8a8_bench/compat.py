@@ -25,6 +25,7 @@ from w8a8_bench.record import Record
 from w8a8_bench.runner import run_comparison
 from w8a8_bench.settings import Settings
 from w8a8_bench.sweep.plan import make_plan
+from w8a8_bench.sweep.survive import within_memory
 
 if TYPE_CHECKING:
     from w8a8_bench.device import Device
@@ -52,7 +53,7 @@ def bench_int8(
 
     Runs in the caller's process, on the GPU where there is one. One Measurement a kernel, with `label` and `sub_label`
     as given and the kernel's name as description; a kernel that can't run here is left out and named on standard error.
-    Raises ValueError for another dtype, a size below 1 and an unknown kernel.
+    Raises ValueError for another dtype, a size below 1, an unknown kernel, and a shape that memory has no room for.
     """
     return _bench(Format.INT8, dtype, GemmShape(m=m, n=n, k=k), label, sub_label, bench_kernels)
 
@@ -85,7 +86,10 @@ def _bench(
     (comparison,) = make_plan([LabelledShape(shape)], kernels, (fmt,))
     device = environment.resolve_device(environment.AUTO)
     timer, measures = choose(None, None, cuda=device.is_cuda)
-    records, _ = run_comparison(comparison, device, Settings(timer=timer, measures=measures))
+    settings = within_memory(comparison, device, Settings(timer=timer, measures=measures))
+    if isinstance(settings, str):
+        raise ValueError(settings)
+    records, _ = run_comparison(comparison, device, settings)
     for record in records:
         if record.status is not Status.OK:
             print(f"{record.kernel} is left out: {record.status.value}: {record.reason}", file=sys.stderr)

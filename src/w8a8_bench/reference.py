@@ -29,7 +29,7 @@ from w8a8_bench.problem import BLOCK, Activations, Problem
 from w8a8_bench.quantize import apply_static, quantize_activations
 
 # Calibration of the check, all of it. FP8 errors were measured on an H200, fp32 output, 2048 x 2048 elements on normal
-# and outlier data (scripts/calibrate_fp8.py; results/h200/fp8_accumulation.jsonl.gz). They are not normally
+# and outlier data (scripts/calibrate_fp8.py; results/calibration/fp8_accumulation_h200.jsonl.gz). They are not normally
 # distributed: the largest is about 20 standard deviations, since the accumulator's rounding follows the running sum.
 
 FP8_PRECISE = 4.0e-3

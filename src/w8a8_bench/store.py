@@ -202,10 +202,21 @@ class Writer:
         """Add one whole comparison: all of it is on the disk when this returns, and none of it after a StoreError."""
         if not self._header_written:
             raise RuntimeError("append before write_header")
+        self._check_is_there()
         if len(records) != end.cells or any(record.comparison != end.index for record in records):
             raise ValueError(f"comparison {end.index} closes with {end.cells} cells: these records are not its own")
         self._write(*(record.to_json() for record in records), end.to_json())
         self._safe += 1
+
+    def _check_is_there(self) -> None:
+        """Raise StoreError where the name is gone, or that of another file: what is written would be lost."""
+        assert self._descriptor is not None
+        try:
+            is_there = os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise StoreError(f"{self.path} was removed or replaced while the sweep wrote it")
 
     def close(self) -> None:
         if self._descriptor is not None:

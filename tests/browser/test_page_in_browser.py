@@ -161,18 +161,24 @@ def test_speedups_of_one_layer_are_those_of_its_own_cells(page, h200) -> None:
             assert row[str(r.problem.shape.m)] == f"{metrics.speedup(r, baseline, COLD).median:.2f}x"
 
 
-@pytest.mark.parametrize("which", ["h200", "made"])
+@pytest.fixture(scope="module")
+def host_timed() -> Results:
+    """Times that lie close together, with the baseline among the best."""
+    return store.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")
+
+
+@pytest.mark.parametrize("which", ["h200", "made", "host_timed"])
 def test_the_best_kernel_of_every_shape_is_the_summarys(page, which, request) -> None:
     results = request.getfixturevalue(which)
     summary = summarize(make_sets([results])[0])
     page.open([results])
     rows = page.table("#best")
     for number, (row, layer) in enumerate(zip(rows, summary.layers, strict=True)):
-        assert row["layer \\ m"] == layer.title
+        assert row[f"layer \\ {summary.axis}"] == layer.title
         for size in summary.sizes:
             best = summary.best[number, size]
             ties = f" +{len(best.ties)}" if best.ties else ""
-            speedup = best.row.times[COLD].speedup.median
+            speedup = best.row.times[summary.measure].speedup.median
             assert row[str(size)] == f"{summary.letter(best.row)}{speedup:.2f}x{ties}"
 
 
@@ -283,7 +289,7 @@ def test_accuracy_of_schemes_stands_beside_their_speed(page, made) -> None:
     rows = {without_badge(row["kernel"]): row for row in page.table("#accuracy")}
     summary = summarize(make_sets([made])[0])
     levels = [r.scheme_sqnr_db["outliers"] for r in made.records if r.text == FP8]
-    assert rows[FP8]["SQNR, outliers data"] == f"{sum(levels) / len(levels):.1f} dB"
+    assert rows[FP8]["mean SQNR, outliers data"] == f"{sum(levels) / len(levels):.1f} dB"
     speed = next(geometric_mean(one.every) for one in summary.standings if one.text == FP8)
     assert rows[FP8]["speed-up over bf16"] == f"{speed:.2f}x"
     page.open([store.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")])
@@ -418,6 +424,25 @@ def test_dark_and_light_follow_the_system_until_one_is_chosen_and_paper_is_light
     page.emulate("light", "print")
     assert brightness(page) > 200
     assert not page.is_shown("#theme")
+
+
+def test_on_paper_every_table_is_as_wide_as_the_page_and_lists_are_whole(page) -> None:
+    many = made_sweep(LAYERS[:1], tokens=tuple(range(1, 31)))
+    page.open([many])
+    assert page.count("#speedup table") == page.count("#best table") == 1
+    assert len(page.table("#cells")) < len(many.records)
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    page.emulate("light", "print")
+    page.resize(720)  # pixels of a sheet of Letter between its margins; 965 where it lies on its side
+    assert (page.count("#speedup table"), page.count("#best table")) == (3, 5)
+    titles = page.run("return [...document.querySelectorAll('#best thead th')].map((one) => one.textContent)")
+    assert [title for title in titles if title.isdigit()] == [str(m) for m in range(1, 31)]
+    assert len(page.table("#cells")) == len(many.records) <= 500
+    wide = "return Math.max(...[...document.querySelectorAll(arguments[0])].map((one) => one.scrollWidth))"
+    assert page.run(wide, "section:not(#cells) table") <= 720
+    assert page.run(wide, "#cells table") <= 965
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.count("#speedup table") == 1
 
 
 def test_a_click_on_a_letter_draws_its_kernel_or_greys_it(page, made) -> None:

@@ -26,7 +26,7 @@ def test_layers_of_a_configuration_are_measured_and_counted(cli, tmp_path):
         *("--tp-sizes", "1", "4", "--batch-sizes", "3", "--rigor", "quick", "--out", "r.jsonl"),
     )
     assert result.returncode == 0, result.stderr
-    assert "== Results torch.int8 tiny/config.json-TP4 ====" in result.stdout
+    assert "== Results torch.int8 tiny-TP4 ====" in result.stdout
     measured = [
         (r.labels["tp"], r.labels["layer"], r.labels["count"], r.problem.shape.k, r.problem.shape.n)
         for r in store.read(tmp_path / "r.jsonl").records

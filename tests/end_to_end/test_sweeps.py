@@ -149,7 +149,7 @@ def test_missing_torch_says_which_extra_to_install(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert "w8a8-bench[cpu]" in result.stderr and "Traceback" not in result.stderr
+    assert "pip install '.[cpu]'" in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -458,6 +458,61 @@ def test_a_closed_standard_stream_does_not_stop_a_sweep(tmp_path, closed):
 def test_a_reader_that_leaves_early_is_no_fault(tmp_path):
     result = shell(tmp_path, "list models | head -1")
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_sweep_whose_reader_leaves_keeps_its_records_and_is_not_called_complete(tmp_path):
+    sweep = f"--dtype int8 --device cpu {' '.join(TWENTY)} --kernels {KERNELS[1]} --out r.jsonl"
+    result = shell(tmp_path, f"{sweep} | head -1; exit ${{PIPESTATUS[0]}}")
+    assert result.returncode == 3
+    assert "nobody reads standard output any more: " in result.stderr and "--resume" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert 1 <= len(cells(tmp_path / "r.jsonl")) < 20
+    assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == len(cells(tmp_path / "r.jsonl"))
+
+
+def test_records_that_are_removed_meanwhile_end_the_sweep_and_stay_in_the_pickle(tmp_path):
+    process = start(tmp_path, *TWENTY)
+    wait_for_comparisons(tmp_path / "r.jsonl", 1)
+    (tmp_path / "r.jsonl").unlink()
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 3
+    assert "r.jsonl was removed or replaced while the sweep wrote it" in stderr
+    assert "their times are in the pickle alone" in stderr
+    assert pickle.loads((tmp_path / "r.pkl").read_bytes())
+
+
+def test_a_sweep_is_not_gone_on_with_under_other_kernels_and_says_how_it_was_begun(cli, tmp_path):
+    words = ("--dtype", "int8", *CPU, *SQUARE, "--out", "r.jsonl")
+    assert cli(*words, "--kernels", *KERNELS).returncode == 0
+    before = (tmp_path / "r.jsonl").read_bytes()
+    other = cli(*words, "--kernels", KERNELS[0], "--resume")
+    assert other.returncode == 2
+    assert "begun with other shapes, kernels, schemes or activations, as w8a8-bench --dtype int8" in other.stderr
+    again = cli(*words, "--kernels", *KERNELS, "--resume")
+    assert again.returncode == 0
+    assert (tmp_path / "r.jsonl").read_bytes() == before, "nothing was left to do"
+
+
+def test_what_was_skipped_is_said_with_the_reason_of_its_own_run(cli):
+    words = ("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl")
+    assert "budget of 0.001 s" in cli(*words, "--budget", "0.001").stderr
+    assert "budget of 0.001 s" in cli(*words, "--budget", "60", "--resume").stderr
+
+
+def test_text_that_the_terminal_can_not_show_does_not_stop_a_sweep(tmp_path):
+    words = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
+    line = f"PYTHONIOENCODING=ascii {sys.executable} -m w8a8_bench {words}"
+    result = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert "?95%" in result.stdout
+
+
+def test_a_name_that_is_too_long_is_the_names_fault(cli):
+    result = cli("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "a" * 300 + ".jsonl")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.endswith("can't be written: File name too long\n")
 
 
 def test_a_second_interrupt_does_not_disturb_the_first(tmp_path):

@@ -103,6 +103,19 @@ def only(status: Status) -> Results:
     return Results((header(),), records, (end(records),), (), (0,), Path("x"))
 
 
+def test_a_markdown_report_of_many_sizes_shows_some_and_says_so(cli, tmp_path):
+    write(
+        tmp_path / "cliffs.jsonl", made_sweep(LAYERS[:1], tokens=(*range(1, 18), 31, 32, 33, 63, 64, 65, 127, 128, 129))
+    )
+    text = cli("report", "cliffs.jsonl", "--format", "markdown").stdout
+    titles = [line for line in text.splitlines() if line.startswith(("|  | kernel", "| layer"))]
+    assert [line.split(" | ")[-1] for line in titles] == ["all |", "129 |"]
+    assert all("| 1 | 2 | 4 | 8 | 16 | 32 | 64 | 128 | 129 |" in line for line in titles)
+    assert "9 of 26 sizes are shown; `--format html` and `--format csv` have all." in text
+    folded = [line for line in text.partition("<details>")[2].splitlines() if line.startswith("| kernel |")]
+    assert [line.count("|") - 2 for line in folded] == [12, 12, 2]
+
+
 REFUSALS = {
     "no_file": ("report",),
     "missing": ("report", "nowhere.jsonl"),
@@ -111,7 +124,6 @@ REFUSALS = {
     "corrupt": ("report", "corrupt.jsonl"),
     "empty": ("report", "empty.jsonl"),
     "no_comparison": ("report", "begun.jsonl"),
-    "nothing_ok": ("report", "failed.jsonl"),
     "out_is_a_directory": ("report", "made.jsonl", "-o", "."),
     "out_is_empty": ("report", "made.jsonl", "-o", ""),
     "out_is_an_input": ("report", "made.jsonl", "-o", "link.html"),
@@ -126,7 +138,6 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, nam
     (tmp_path / "corrupt.jsonl").write_text((tmp_path / made).read_text().replace('"status": "ok"', '"status": "fine"'))
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "begun.jsonl").write_text((tmp_path / made).read_text().partition("\n")[0] + "\n")
-    write(tmp_path / "failed.jsonl", only(Status.UNSUPPORTED))
     (tmp_path / "link.html").symlink_to(tmp_path / made)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     result = cli(*REFUSALS[name])
@@ -134,6 +145,14 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, nam
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert_golden(f"error_report_{name}", result.stderr)
+
+
+@pytest.mark.parametrize("format_", sorted(REPORTS))
+def test_where_nothing_ran_the_report_says_why(cli, tmp_path, format_):
+    write(tmp_path / "failed.jsonl", only(Status.UNSUPPORTED))
+    result = cli("report", "failed.jsonl", "--format", format_, "-o", "-")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "needs sm_89" in result.stdout and "unsupported" in result.stdout
 
 
 def test_an_output_that_can_not_be_written_is_one_clear_line(cli, made):

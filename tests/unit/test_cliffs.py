@@ -54,6 +54,12 @@ def test_a_difference_inside_the_noise_is_no_cliff() -> None:
     assert found(at(16, 1.1e-6, spread=0.01), at(32, 1e-6, spread=0.01)) == [(16, 32, 1.1)]
 
 
+def test_less_than_a_kernel_differs_from_itself_is_no_cliff() -> None:
+    pair = at(16, 1.1e-6, spread=1e-6), at(32, 1e-6, spread=1e-6)
+    assert len(find_cliffs(pair, noise={id(pair[1]): 0.09})) == 1
+    assert find_cliffs(pair, noise={id(pair[1]): 0.11}) == find_cliffs(pair, noise={id(pair[0]): 0.11}) == ()
+
+
 def test_the_interval_of_a_pair_is_that_of_independent_times() -> None:
     """Both times ±a%: their ratio ± sqrt(2) a%, widened for the number of pairs."""
     pair = at(16, 2e-6, spread=0.01), at(32, 1e-6, spread=0.01)

@@ -366,7 +366,7 @@ def test_the_same_cell_twice_is_paired_in_order_and_labels_tell_cells_apart() ->
 
 
 def test_files_with_nothing_in_common_are_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match="no cell is in both files: kernels, shapes"):
+    with pytest.raises(ValueError, match="no cell is in both files: kernel is pytorch_fp8"):
         judged(results(seconds={FP8: 1e-5}), results(seconds={metrics.BASELINE: 1e-5}))
     host = results(seconds={FP8: 1e-5})
     cold = [

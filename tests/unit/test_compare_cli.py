@@ -299,7 +299,7 @@ def test_what_was_left_out_of_a_file_is_warned_of(run) -> None:
 
 
 def test_a_large_file_says_that_it_is_being_read(run, monkeypatch) -> None:
-    monkeypatch.setattr("w8a8_bench.cli.compare.LARGE_BYTES", 1000)
+    monkeypatch.setattr("w8a8_bench.cli.results.LARGE_BYTES", 1000)
     assert "reading base.jsonl: 0 MB\n" in run(write("base.jsonl", some()), "base.jsonl")[2]
 
 
@@ -322,3 +322,25 @@ def test_only_what_makes_baselines_other_work_unties_them() -> None:
     assert anchored([])
     assert anchored([Difference("git_revision", "a", "b", refused=False), Difference("card", "a", "b", refused=True)])
     assert not anchored([Difference("power_limit_w", "700", "500", refused=False)])
+
+
+def test_what_no_cells_have_in_common_is_named(run) -> None:
+    shapes = some()
+    other = [[replace(one, labels={**one.labels, "model": "another"}) for one in records] for records in shapes]
+    code, _, err = run(write("base.jsonl", shapes), write("new.jsonl", other))
+    assert code == 2
+    assert err.endswith("no cell is in both files: model is a/model in one and another in the other\n")
+
+
+def test_cells_that_the_new_run_lacks_stand_in_the_headline_and_may_be_required(run) -> None:
+    base = write("base.jsonl", some())
+    new = write("new.jsonl", some())
+    data = Path(new).read_bytes()
+    Path(new).write_bytes(data[:-40])
+    for format_ in ("text", "markdown"):
+        code, out, _ = run(base, new, "--format", format_)
+        assert code == 0
+        assert "3 cells of base are not in new" in out.splitlines()[0]
+        assert "the last line is torn and left out" in out
+    assert run(base, new, "--require-all")[0] == 1
+    assert run(base, base, "--require-all")[0] == 0

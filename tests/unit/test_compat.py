@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
+import torch
 from made_results import record
 
-from w8a8_bench import compat
+from w8a8_bench import compat, environment
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, MEANINGS, TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL
 
@@ -60,3 +62,10 @@ def test_a_pickled_measurement_keeps_its_timer():
 def test_a_cell_that_is_not_ok_is_in_no_table_though_it_has_samples():
     implausible = record(INT8, 1e-9, status=Status.IMPLAUSIBLE, reason="too fast")
     assert compat.measurements([implausible], []) == []
+
+
+def test_a_shape_that_memory_has_no_room_for_is_refused_before_it_is_made(monkeypatch):
+    device = replace(environment.resolve_device("cpu"), available_bytes=1 << 30)
+    monkeypatch.setattr(environment, "resolve_device", lambda wanted: device)
+    with pytest.raises(ValueError, match=r"needs about .* GiB and .* has 1\.0 GiB free"):
+        compat.bench_int8(torch.int8, 40000, 40000, 40000, "L", "S")

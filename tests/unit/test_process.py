@@ -88,3 +88,19 @@ def test_an_answer_that_is_no_message_is_a_loss(worker):
     worker._received = b"[1, 2]\n"
     with pytest.raises(WorkerLost, match="no message"):
         worker._receive()
+
+
+def test_a_worker_that_ends_while_it_starts_is_started_again_a_few_times(monkeypatch):
+    with Worker("cpu") as one:
+        os.kill(one.process_id, signal.SIGKILL)
+        assert one.hello()[0].kind == "cpu"
+        one._hello = None
+        one._end()  # as one that was killed after it was restarted: its pipes are closed
+        assert one.hello()[0].kind == "cpu"
+        starts = []
+        monkeypatch.setattr(one, "_start", lambda: starts.append(1))
+        one._hello = None
+        one._end()
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            one.hello()
+        assert len(starts) == process.STARTS - 1

@@ -132,6 +132,33 @@ def test_one_scheme_that_lacks_a_layer_at_an_m_is_not_recommended_for_all() -> N
     )
 
 
+def test_a_scheme_that_would_win_but_lacks_a_time_leaves_it_undecided() -> None:
+    """bf16 is not called the best where what beats it elsewhere has no time at one m."""
+    without = [
+        one for one in PAPER if not (one.problem.shape.m == 32 and one.problem.shape.k == ONE.k and one.kernel == FP8)
+    ]
+    advice = advise(*without)
+    assert advice.deploy.scheme.text == "bf16"
+    assert (advice.partial.scheme.text, advice.partial.sizes) == ("fp8 tensor-w-tensor-a", (16,))
+    assert advice.partial.speedup.median == pytest.approx(80 / 58)
+    text = markdown(advice)
+    assert "**Undecided: no scheme that beats bf16 has a time at every m.**" in text
+    assert "at m=16. It lacks m=32; the notes say what." in text
+    assert to_json(advice)["incomplete_but_faster"]["m"] == [16]
+    assert advise(*PAPER).partial is None
+
+
+def test_gpus_of_one_name_are_told_apart_in_the_notes() -> None:
+    first, second = ([one for one in PAPER if one.problem.shape.m == m] for m in (16, 32))
+    cards = [{"kind": "cuda", "name": "H200", "uuid": uuid} for uuid in ("GPU-1", "GPU-2")]
+    files = [
+        source(*records, name=f"{i}.jsonl", device=card, devices=(card,))
+        for i, (records, card) in enumerate(zip((first, second), cards, strict=True))
+    ]
+    assert "the records are of 2 GPUs of one name, which may differ: GPU-1, GPU-2" in advise(sources=files).notes
+    assert not advise(sources=files[:1]).notes
+
+
 def test_what_can_not_stand_in_the_baselines_place_is_left_out_with_the_reason() -> None:
     others = [
         cell(ONE, 16, "pytorch_fp16_fp16_fp16_matmul-no-scales", 1),
@@ -179,11 +206,14 @@ def test_a_least_sqnr_leaves_out_what_is_below_or_unknown_and_says_so() -> None:
     assert one_layer(*records, limits=of_normal).scheme.text == "fp8 tensor-w-tensor-a"
     advice = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], limits=Limits(min_sqnr_db=30))
     assert advice.notes == (
-        "left out, SQNR not known to be 30 dB: fp8 tensor-w-tensor-a (12.0 dB)",
-        "left out, SQNR not known to be 30 dB: int8 tensor-w-tensor-a (unknown)",
+        "left out, SQNR under 30 dB: fp8 tensor-w-tensor-a (12.0 dB at the least)",
+        "left out, SQNR unknown: int8 tensor-w-tensor-a",
     )
     nothing = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], limits=Limits(min_sqnr_db=99))
     assert nothing.deploy.scheme.text == "bf16"
+    assert "**No scheme with an SQNR of 99 dB beats bf16 over all m by more than 1%: keep it.**" in markdown(nothing)
+    assert nothing.unlimited.scheme.text == "int8 tensor-w-tensor-a"
+    assert "Without the limit to the SQNR it would be int8 tensor-w-tensor-a, 3.33x" in markdown(nothing)
     assert refusal(
         cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], limits=Limits(min_sqnr_db=1, sqnr_data="x")
     ) == ("data 'x' has no SQNR in the records of mine: expected one of normal, outliers")

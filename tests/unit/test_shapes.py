@@ -147,7 +147,21 @@ def test_a_model_may_be_the_path_of_a_configuration(tmp_path, monkeypatch) -> No
     for path in ("mine/config.json", "./mine", "mine/", str(tmp_path / "mine" / "config.json")):
         first, *_ = model_shapes([path], [2], [16])
         assert first.shape == GemmShape(m=16, n=6144, k=4096)
-        assert first.labels == {"model": path, "layer": "qkv_proj", "tp": 2, "count": 5}
+        assert first.labels == {"model": "mine", "layer": "qkv_proj", "tp": 2, "count": 5}
+
+
+def test_a_configuration_has_one_name_wherever_it_lies(tmp_path, monkeypatch) -> None:
+    config = json.dumps(BUILT_IN["meta-llama/Llama-2-7b-hf"])
+    paths = [tmp_path / name for name in ("a/tiny.json", "b/tiny.json", "c/tiny/config.json")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text(config)
+    names = [model_shapes([str(path)], [1], [1])[0].labels["model"] for path in (*paths, paths[2].parent)]
+    assert names == ["tiny"] * 4
+    both = model_shapes([str(path) for path in paths[:2]], [1], [1])
+    assert {shape.labels["model"] for shape in both} == {str(path) for path in paths[:2]}
+    monkeypatch.chdir(tmp_path / "c/tiny")
+    assert model_shapes(["config.json"], [1], [1])[0].labels["model"] == "tiny"
 
 
 def test_a_name_of_the_table_stays_a_name_where_a_path_is_called_so_too(tmp_path, monkeypatch) -> None:
@@ -216,7 +230,7 @@ def test_cliffs_stand_for_both_sides_of_every_edge_and_mix_with_numbers() -> Non
         assert {edge - 1, edge, edge + 1} <= set(sizes)
     assert list(sizes) == sorted(set(sizes))
     assert batch_sizes.parse(["cliffs", "20000", "16"]) == (*sizes, 20000)
-    assert batch_sizes.parse([1, 16, 16]) == (1, 16, 16)
+    assert batch_sizes.parse([1, 16, 16]) == (1, 16)
     for word in ("cliff", "", "1.5", "1e3"):
         assert message(batch_sizes.parse, [word]) == f"--batch-sizes {word!r}: expected whole numbers, or cliffs"
 

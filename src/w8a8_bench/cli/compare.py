@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
-from w8a8_bench import store
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_SLOWER, UsageError
+from w8a8_bench.cli.results import read
 from w8a8_bench.report import conditions
 from w8a8_bench.report.compare import compare
 from w8a8_bench.report.compare_text import Compared, render_markdown, render_text
 from w8a8_bench.report.pairing import pair
 
 FORMATS = {"text": render_text, "markdown": render_markdown}
-LARGE_BYTES = 100_000_000
 
 
 def run(args: argparse.Namespace) -> int:
     if not 0 <= args.threshold < math.inf:
         raise UsageError(f"--threshold {args.threshold:g}: expected percent, 0 or more")
     try:
-        base, new = _read(args.base), _read(args.new)
+        base, new = read(Path(args.base)), read(Path(args.new))
         pairing = pair(base, new)
         found = conditions.differences(base, new, pairing)
         refused = [str(one) for one in found if one.refused]
@@ -35,14 +33,5 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     compared = Compared(args.base, args.new, base, new, found, outcome)
     print(FORMATS[args.format](compared, everything=args.all))
-    return EXIT_SLOWER if outcome.beyond() or outcome.worse() else EXIT_COMPLETE
-
-
-def _read(name: str) -> store.Results:
-    path = Path(name)
-    if path.is_file() and (size := path.stat().st_size) > LARGE_BYTES:
-        print(f"reading {name}: {size / 1e6:.0f} MB", file=sys.stderr)
-    results = store.read(path)
-    for warning in results.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return results
+    lost = args.require_all and outcome.only_base
+    return EXIT_SLOWER if outcome.beyond() or outcome.worse() or lost else EXIT_COMPLETE

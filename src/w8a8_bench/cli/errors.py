@@ -7,5 +7,9 @@ EXIT_FAULTS = 3
 EXIT_INTERRUPTED = 130
 
 
+class EndOfOutput(Exception):
+    """Whoever read the tables has gone before the sweep ended."""
+
+
 class UsageError(ValueError):
     """Bad input: said in one line with the value, the reason and the remedy; nothing was run."""

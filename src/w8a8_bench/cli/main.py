@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import NoReturn
 
 import w8a8_bench
 from w8a8_bench.cli import interrupt
-from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
+from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS
 from w8a8_bench.measures import REQUESTS, Timer
@@ -117,6 +118,9 @@ def _parser(prog: str) -> _Parser:
     )
     comparing.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
     comparing.add_argument("--all", action="store_true", help="list cells that are the same too")
+    comparing.add_argument(
+        "--require-all", action="store_true", help="exit code 1 also where a cell of BASE is not in NEW"
+    )
     comparing.add_argument(
         "--force", action="store_true", help="compare across GPUs, data, timers, seeds or measures all the same"
     )
@@ -341,6 +345,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except EndOfOutput:
+        _drop_output()
+        return EXIT_FAULTS
     except BrokenPipeError:
         _drop_output()  # its reader is gone (`| head`), which is no fault
         return EXIT_COMPLETE
@@ -356,8 +363,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Give a standard stream that the caller closed (`2>&-`) a place to go, so that printing to it is no error."""
+    """Give a standard stream that the caller closed (`2>&-`) a place to go, so that printing to it is no error.
+
+    Nor is a character that its encoding lacks: a question mark stands for it.
+    """
     for number, name in ((1, "stdout"), (2, "stderr")):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_WRONLY)
             if descriptor != number:

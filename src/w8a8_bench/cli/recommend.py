@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
+from pathlib import Path
 
-from w8a8_bench import store
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
+from w8a8_bench.cli.results import read
 from w8a8_bench.problem import Activations
 from w8a8_bench.report.candidates import Limits, ModelLayer, Source
 from w8a8_bench.report.recommend import Recommendation, recommend
@@ -32,12 +32,9 @@ def _recommend(args: argparse.Namespace) -> Recommendation:
     """Raises ValueError with one line for whatever the arguments or the files are not."""
     layers = _layers(args.model, args.tp)
     limits = _limits(args)
-    sources = []
-    for path in dict.fromkeys(args.results):
-        results = store.read(path)
-        for warning in results.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        sources.append(Source.of(path, results))
+    sources = [Source.of(path, read(Path(path))) for path in dict.fromkeys(args.results)]
+    if not any(source.comparisons for source in sources):
+        raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend by")
     return recommend(args.model, args.tp, layers, sources, limits)
 
 

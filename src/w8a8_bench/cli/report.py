@@ -10,12 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from w8a8_bench import store
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
-from w8a8_bench.kernel import Status
+from w8a8_bench.cli.results import read
 from w8a8_bench.report import REPORTS
 from w8a8_bench.report.sets import ResultSet, make_sets
-from w8a8_bench.text import one_line
 
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".csv": "csv", ".txt": "table"}
 """The format that a name of an output stands for, unless `--format` says another."""
@@ -64,22 +62,11 @@ def _inputs(names: Sequence[str]) -> list[Path]:
 
 
 def _read(paths: Sequence[Path], *, pool_gpus: bool) -> tuple[ResultSet, ...]:
-    try:
-        results = [store.read(path) for path in paths]
-    except store.StoreError as error:
-        raise UsageError(str(error)) from None
-    for warning in (warning for one in results for warning in one.warnings):
-        print(f"warning: {warning}", file=sys.stderr)
+    results = [read(path) for path in paths]
     records = [record for one in results for record in one.records]
     names = ", ".join(str(path) for path in paths)
     if not records:
         raise UsageError(f"{names}: no comparison is complete, so there is nothing to report")
-    if not any(record.status is Status.OK for record in records):
-        first = records[0]
-        raise UsageError(
-            f"{names}: none of {len(records)} cells is ok, so there is no time to report; the first is "
-            f"{first.status.value}: {one_line(first.reason)}"
-        )
     return make_sets(results, pool_gpus=pool_gpus)
 
 

@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from w8a8_bench import store
 from w8a8_bench.cli import interrupt
-from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, UsageError
+from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.comparison import Comparison, LabelledShape, is_grid
 from w8a8_bench.data import Data
@@ -89,8 +90,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         with contextlib.ExitStack() as stack:
             return _measure(args, plan, _teams(args, stack))
-    except (SweepRefused, WorkerLost, store.StoreError) as error:
+    except (SweepRefused, store.StoreError) as error:
         raise UsageError(str(error)) from None
+    except WorkerLost as error:
+        print(f"{args.prog}: error: {error}", file=sys.stderr)
+        return EXIT_FAULTS
 
 
 def _teams(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Team]:
@@ -224,6 +228,12 @@ def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
         if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
             raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl")
         pickle = records.with_suffix(".pkl")
+        try:
+            records.lstat()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise store.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
         if pickle.is_dir() or (pickle.exists() and not records.exists()):
             raise store.StoreError(f"{pickle} exists: the pickle would go there; name another --out")
         return _Files(records, pickle)
@@ -252,16 +262,20 @@ def _measure(args: argparse.Namespace, plan: Plan, teams: Sequence[Team]) -> int
     with store.Writer(files.records, resume=args.resume) as writer:
         _refuse_another_plan(writer, plan, device)
         changes = _changes_since(writer.headers, environment)
-        writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
+        if len(writer.done) == len(plan.comparisons):
+            changes = []  # nothing follows
+        else:
+            writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
         session = _Session(args, plan, devices, files, writer)
-        session.introduce(environment, changes)
         try:
+            session.introduce(environment, changes)
             return session.go(teams)
         except KeyboardInterrupt:
             session.broken_off("interrupted")
             return EXIT_INTERRUPTED
         except BrokenPipeError:
-            raise  # whoever read the tables has gone, and wants no more of them
+            session.broken_off("nobody reads standard output any more")
+            raise EndOfOutput from None
         except (SweepRefused, WorkerLost, store.StoreError, OSError) as error:
             session.broken_off(str(error))
             return EXIT_FAULTS
@@ -284,9 +298,12 @@ def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> No
     before, now = {**first.plan, "device": first.device.get("name")}, {**plan.to_json(), "device": device.name}
     for name, value in now.items():
         if before.get(name) != value:
-            raise store.StoreError(
-                f"{writer.path} belongs to another sweep: its {name} is {before.get(name)!r} and here it is {value!r}"
-            )
+            what = f"its {name} is {before.get(name)!r} and here it is {value!r}"
+            if name in ("cells", "comparisons"):
+                what = (
+                    f"it was begun with other shapes, kernels, schemes or activations, as {shlex.join(first.command)}"
+                )
+            raise store.StoreError(f"{writer.path} belongs to another sweep: {what}")
     cells: dict[int, list[tuple[str, Problem]]] = {}
     for record in writer.records:
         cells.setdefault(record.comparison, []).append((record.kernel, record.problem))
@@ -404,12 +421,11 @@ class _Session:
         start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
         if files := os.environ.get(third_party.FILES):
             start = ["env", f"{third_party.FILES}={files}", *start]
-        command = shlex.join([*start, *words])
-        done, total = len(self._done), len(self._plan.comparisons)
-        print(
-            f"{why}: {done} of {total} shapes are in {self._files.records}; go on with: {command}",
-            file=sys.stderr,
-        )
+        done, records = f"{len(self._done)} of {len(self._plan.comparisons)} shapes", self._files.records
+        if records.exists():
+            print(f"{why}: {done} are in {records}; go on with: {shlex.join([*start, *words])}", file=sys.stderr)
+        else:
+            print(f"{why}: {done} were measured, and their times are in the pickle alone", file=sys.stderr)
         try:
             self._write_pickle()
         except store.StoreError as error:
@@ -435,10 +451,9 @@ class _Session:
         broken = [record for record in self._records if record.status in FAULTS]
         for record in broken:
             print(f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}", file=sys.stderr)
-        skipped = sum(record.status is Status.SKIPPED and "budget" in record.reason for record in self._records)
-        if skipped:
-            cells = "1 cell was" if skipped == 1 else f"{skipped} cells were"
-            print(f"{cells} skipped: --budget {self._plan.settings.budget_s:g} s a shape was spent", file=sys.stderr)
+        skipped = Counter(record.reason for record in self._records if record.status is Status.SKIPPED)
+        for reason, number in skipped.items():
+            print(f"{'1 cell was' if number == 1 else f'{number} cells were'} skipped: {reason}", file=sys.stderr)
 
     def _print_costs(self) -> None:
         """Where the time of this sweep went, and the most device memory that it held."""

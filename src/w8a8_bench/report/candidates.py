@@ -14,6 +14,7 @@ from w8a8_bench.measures import headline
 from w8a8_bench.problem import Activations, ActScale, Azp, Problem, Scaling, WeightScale
 from w8a8_bench.record import Record, RunHeader
 from w8a8_bench.report.table import EMULATED
+from w8a8_bench.shapes import models
 from w8a8_bench.store import Results
 
 OUT = Format.BF16
@@ -151,7 +152,7 @@ class Candidates:
         self._left_out: dict[str, Counter[str]] = {}
         self._below: dict[Scheme, list[float | None]] = {}
         self._repeated = 0
-        self._model = model
+        self._names = {model, models.name_of(model)}
         shapes = {(layer.k, layer.n) for layer in layers}
         for index, source in enumerate(sources):
             for position, records in enumerate(source.comparisons):
@@ -195,7 +196,7 @@ class Candidates:
         """
         places = self._places.get((layer.k, layer.n), {}).get(m, [])
         labels = {place: self._records[place][0].labels for place in places}
-        siblings = [place for place in places if labels[place].get("model") == self._model]
+        siblings = [place for place in places if labels[place].get("model") in self._names]
         own = [place for place in siblings if labels[place].get("layer") == layer.name]
         return [*(own or siblings), *(place for place in places if place not in siblings)]
 
@@ -210,8 +211,13 @@ class Candidates:
         for scheme, values in self._below.items():
             known = [value for value in values if value is not None]
             of_data = f" of {limits.sqnr_data} data" if limits.sqnr_data else ""
-            least = f"{min(known):.1f} dB" if known else "unknown"
-            lines.append(f"left out, SQNR{of_data} not known to be {limits.min_sqnr_db:g} dB: {scheme.text} ({least})")
+            if known:
+                lines.append(
+                    f"left out, SQNR{of_data} under {limits.min_sqnr_db:g} dB: {scheme.text} "
+                    f"({min(known):.1f} dB at the least)"
+                )
+            else:
+                lines.append(f"left out, SQNR{of_data} unknown: {scheme.text}")
         if self._repeated:
             cells = "1 cell" if self._repeated == 1 else f"{self._repeated} cells"
             lines.append(f"measured more than once, and the first time taken: {cells}")

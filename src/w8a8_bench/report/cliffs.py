@@ -7,7 +7,7 @@ fixed sizes pay nothing, others copy A.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
@@ -29,7 +29,7 @@ class Cliff:
     """Padding `record`'s m up to that of `padded`, of the same kernel and problem but for m, is faster.
 
     `ratio` is the time at m over the time at the larger m: how many times faster padding is, above 1 by more than
-    `REPEATABILITY` at the lower end of its interval too.
+    `REPEATABILITY`, or the noise where that is more, at the lower end of its interval too.
     """
 
     record: Record
@@ -47,18 +47,21 @@ class Cliff:
 
 @dataclass(frozen=True)
 class _Point:
-    """A record, its time and the degrees of freedom of the time's interval."""
+    """A record, its time, the degrees of freedom of the time's interval, and the difference that is none."""
 
     record: Record
     time: stats.Ratio
     degrees: int
+    margin: float
 
     @property
     def m(self) -> int:
         return self.record.problem.shape.m
 
 
-def find_cliffs(records: Iterable[Record], measure: str | None = None) -> tuple[Cliff, ...]:
+def find_cliffs(
+    records: Iterable[Record], measure: str | None = None, noise: Mapping[int, float] | None = None
+) -> tuple[Cliff, ...]:
     """Every m of `records` where padding up to a larger m is faster beyond noise, with the best m to pad to.
 
     A curve is all records of one kernel and one problem but for m, whatever their labels; cells that are not `ok`, lack
@@ -68,6 +71,9 @@ def find_cliffs(records: Iterable[Record], measure: str | None = None) -> tuple[
     Points were not taken in the same blocks, so their ratio is `stats.quotient` of independent times. Any of C pairs of
     a curve might look like a cliff by chance, so intervals are widened to 1 - 0.05 / C, by the ratio of Student's
     quantiles: a curve without a cliff shows one in at most 5 of 100 cases. Records are to be of one device.
+
+    `noise` has, by the `id` of a record, how far its comparison's baseline was from its own duplicate (0.02: 2%). Where
+    that is more than `REPEATABILITY`, it takes its place.
     """
     records = list(records)
     measure = measure or headline(name for record in records for name in record.samples)
@@ -77,7 +83,7 @@ def find_cliffs(records: Iterable[Record], measure: str | None = None) -> tuple[
     for record in records:
         shape = record.problem.shape
         curve = replace(record.problem, shape=GemmShape(m=1, n=shape.n, k=shape.k))
-        point = _point(record, measure)
+        point = _point(record, measure, max(REPEATABILITY, (noise or {}).get(id(record), 0.0)))
         if point:
             curves.setdefault((record.kernel, curve), {}).setdefault(point.m, point)
     return tuple(
@@ -91,17 +97,17 @@ def _of_curve(points: Sequence[_Point]) -> list[Cliff]:
     for index, point in enumerate(points):
         # Only what takes less time by more than the margin can be a cliff; intervals are worked out for those alone.
         faster = [
-            Cliff(point.record, other.record, _ratio(point, other, pairs))
+            (Cliff(point.record, other.record, _ratio(point, other, pairs)), margin)
             for other in points[index + 1 :]
-            if point.time.median > other.time.median * (1 + REPEATABILITY)
+            if (margin := max(point.margin, other.margin)) < point.time.median / other.time.median - 1
         ]
-        sure = [cliff for cliff in faster if cliff.ratio.interval and cliff.ratio.interval[0] > 1 + REPEATABILITY]
+        sure = [c for c, margin in faster if c.ratio.interval and c.ratio.interval[0] > 1 + margin]
         if sure:
             cliffs.append(max(sure, key=lambda cliff: (cliff.ratio.median, -cliff.padded_m)))
     return cliffs
 
 
-def _point(record: Record, measure: str) -> _Point | None:
+def _point(record: Record, measure: str, margin: float) -> _Point | None:
     samples = record.samples.get(measure) if record.status is Status.OK else None
     if not samples:
         return None
@@ -111,7 +117,7 @@ def _point(record: Record, measure: str) -> _Point | None:
         return None
     processes = len(set(groups))
     degrees = (processes if processes > 1 else len(samples)) - 1
-    return _Point(record, stats.Ratio(stats.estimate(samples, groups), ends), degrees)
+    return _Point(record, stats.Ratio(stats.estimate(samples, groups), ends), degrees, margin)
 
 
 def _ratio(point: _Point, other: _Point, pairs: int) -> stats.Ratio:

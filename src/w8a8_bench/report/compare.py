@@ -7,7 +7,7 @@ p-values are held against a false discovery rate, not each against a level of it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
@@ -18,6 +18,7 @@ from w8a8_bench.record import Record
 from w8a8_bench.report.pairing import Pairing, ShapePair
 from w8a8_bench.report.run_effects import Effects, Shift, effects, shift
 from w8a8_bench.stats import Interval, Variance, discoveries, t_reach, t_tail
+from w8a8_bench.text import one_line
 
 ERROR_RATE = 0.01
 """Of the cells that are called faster or slower, the share that is expected to be wrong, at most; so of those called
@@ -130,7 +131,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     """
     records = [cell for pair in pairing.shapes for cell in pair.cells]
     if not records:
-        raise ValueError("no cell is in both files: kernels, shapes, labels, schemes or activations differ")
+        raise ValueError(f"no cell is in both files: {_why_apart(pairing)}")
     measure = headline(name for base, new in records for name in _measures(base) & _measures(new))
     if measure is None and all(any(map(_measures, side)) for side in zip(*records, strict=True)):
         raise ValueError("no cell was timed by the same measure in both files")
@@ -167,6 +168,29 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         mean=_mean(placed, spread) if placed else None,
         by_cell={cell: _mean(cells, spread) for cell, cells in by_cell.items()},
     )
+
+
+def _why_apart(pairing: Pairing) -> str:
+    """What no cell of one file has in common with any of the other."""
+    ours, theirs = ([_facts(record) for record in side] for side in (pairing.only_base, pairing.only_new))
+    if not ours or not theirs:
+        return "one has none"
+    for name in dict.fromkeys(name for facts in (*ours, *theirs) for name in facts):
+        a, b = ({facts.get(name, "none"): None for facts in side} for side in (ours, theirs))
+        if not a.keys() & b.keys():
+            return f"{name} is {_few(a)} in one and {_few(b)} in the other"
+    return "kernels, shapes, labels, schemes or activations differ"
+
+
+def _facts(record: Record) -> dict[str, str]:
+    problem = record.problem
+    labels = {name: str(value) for name, value in record.labels.items()}
+    return {**labels, "kernel": record.text, "shape": str(problem.shape), "activations": problem.activations.value}
+
+
+def _few(values: Iterable[str], most: int = 3) -> str:
+    found = [one_line(value) for value in values]
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def _measures(record: Record) -> set[str]:

@@ -91,7 +91,18 @@ def summary(outcome: Outcome) -> str:
         text += f"; {len(beyond)} slower by more than {_percent(outcome.threshold)}, the worst {_ratio(worst)}"
     if worse := outcome.worse():
         text += f"; {_cells_of(len(worse))} worse in status"
+    if lost := len(outcome.only_base):
+        text += f"; {_cells_of(lost)} of base {'is' if lost == 1 else 'are'} not in new"
+    if 2 * counts[Verdict.INCONCLUSIVE] > len(outcome.timed):
+        text += f"; most can't be judged{_reach(outcome.timed)}"
     return text
+
+
+def _reach(timed: Sequence[Timed]) -> str:
+    """How wide the intervals of cells that could not be judged are."""
+    unclear = [one for one in timed if one.verdict is Verdict.INCONCLUSIVE]
+    widths = [100 * (one.interval[1] - one.interval[0]) / 2 for one in unclear if one.interval]
+    return f": half of their intervals reach over ±{stats.median(widths):.1f}%" if widths else ": too few samples"
 
 
 def _runs(compared: Compared) -> list[tuple[str, ...]]:
@@ -109,7 +120,8 @@ def _run(headers: Sequence[RunHeader]) -> tuple[str, str]:
 
 
 def _conditions(compared: Compared) -> list[str]:
-    lines = []
+    sides = (("base", compared.base), ("new", compared.new))
+    lines = [f"warning: {side}: {warning}" for side, results in sides for warning in results.warnings]
     refused = [str(one) for one in compared.differences if one.refused]
     others = [str(one) for one in compared.differences if not one.refused]
     if refused:

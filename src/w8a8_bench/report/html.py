@@ -20,7 +20,7 @@ from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import MEANINGS, part
 from w8a8_bench.metrics import BASELINE
 from w8a8_bench.peaks import operations_per_clock
-from w8a8_bench.problem import Activations
+from w8a8_bench.problem import Activations, Azp, Problem
 from w8a8_bench.record import Record
 from w8a8_bench.report import facts
 from w8a8_bench.report.layers import place
@@ -177,11 +177,17 @@ def _kernel(record: Record) -> Json:
         "text": record.text,
         "provider": record.provider,
         "format": problem.format.value,
-        "scheme": problem.scaling.name if problem.scaling else "none",
+        "scheme": _scheme(problem),
         "activations": problem.activations.value,
         "role": "baseline" if record.kernel == BASELINE else "16 bits" if is_16_bit(record.kernel) else "",
         "dynamic": problem.activations is not Activations.PREQUANTIZED,
     }
+
+
+def _scheme(problem: Problem) -> str:
+    if problem.scaling is None:
+        return "none"
+    return problem.scaling.name + ("" if problem.azp is Azp.NONE else f" azp {problem.azp.value}")
 
 
 def _config(record: Record) -> str:

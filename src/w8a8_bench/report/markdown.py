@@ -19,6 +19,8 @@ MOST_CHARACTERS = 60_000
 """Of a whole report: GitHub takes comments of 65,536."""
 MOST_CLIFFS = 10
 MOST_REASONS = 20
+MOST_SIZES = 12
+"""Columns of a table that is read in a comment."""
 
 Lines = list[str]
 
@@ -90,15 +92,34 @@ def _speeds(summary: Summary) -> Lines:
         return f"**{geometric_mean(one.every):.2f}x**{fewer}"
 
     rows = [
-        (one.letter, code(one.text), *(cell(one, size) for size in summary.sizes), whole(one))
+        (one.letter, code(one.text), *(cell(one, size) for size in _shown_sizes(summary)), whole(one))
         for one in summary.standings
     ]
     return [
         f"### {title}, by {summary.axis}",
         "",
-        *_table(("", "kernel", *map(str, summary.sizes), "all"), rows, left=2),
+        *_table(("", "kernel", *map(str, _shown_sizes(summary)), "all"), rows, left=2),
         "",
+        *_left_out_sizes(summary),
     ]
+
+
+def _shown_sizes(summary: Summary) -> tuple[int, ...]:
+    """All sizes, or of many the first, the last and powers of two between them, or every so many where few are that."""
+    sizes = summary.sizes
+    if len(sizes) <= MOST_SIZES:
+        return sizes
+    powers = [size for size in sizes[1:-1] if size & (size - 1) == 0]
+    between = powers if len(powers) >= MOST_SIZES // 2 else sizes[1:-1]
+    step = -(-len(between) // (MOST_SIZES - 2))
+    return (sizes[0], *between[::step], sizes[-1])
+
+
+def _left_out_sizes(summary: Summary) -> Lines:
+    shown, every = len(_shown_sizes(summary)), len(summary.sizes)
+    if shown == every:
+        return []
+    return [f"{shown} of {every} sizes are shown; `--format html` and `--format csv` have all.", ""]
 
 
 def _best(summary: Summary) -> Lines:
@@ -114,15 +135,15 @@ def _best(summary: Summary) -> Lines:
         return f"{summary.letter(best.row)} {shown}" + (f" +{len(best.ties)}" if best.ties else "")
 
     rows = [
-        (code(summary.title(layer)), *(cell(number, size) for size in summary.sizes))
+        (code(summary.title(layer)), *(cell(number, size) for size in _shown_sizes(summary)))
         for number, layer in enumerate(summary.layers)
     ]
     return [
         f"### Best kernel by layer and {summary.axis}",
         "",
-        *_table(("layer", *map(str, summary.sizes)), rows, left=1),
+        *_table(("layer", *map(str, _shown_sizes(summary))), rows, left=1),
         "",
-        "`+1`: another is as fast, since 95% intervals meet.",
+        "`+1`: another may be as fast, since 95% intervals meet; of those within 1% the one with the best mean stands.",
         "",
     ]
 
@@ -140,11 +161,12 @@ def _costs(summary: Summary) -> Lines:
     def cell(by_size: dict[int, list[float]], size: int) -> str:
         return f"{100 * sum(by_size[size]) / len(by_size[size]):.0f}%" if size in by_size else NOTHING
 
-    rows = [(code(text), *(cell(by_size, size) for size in summary.sizes)) for text, by_size in shares.items()]
+    sizes = _shown_sizes(summary)
+    rows = [(code(text), *(cell(by_size, size) for size in sizes)) for text, by_size in shares.items()]
     return [
         f"### Quantizing activations, share of the whole time by {summary.axis}",
         "",
-        *_table(("kernel", *map(str, summary.sizes)), rows, left=1),
+        *_table(("kernel", *map(str, sizes)), rows, left=1),
         "",
     ]
 
@@ -167,7 +189,7 @@ def _accuracy(summary: Summary) -> Lines:
         means = [f"{sum(one) / len(one):.1f} dB" if one else NOTHING for one in levels]
         best = next((one for one in summary.standings if _scheme(one.record) == scheme), None)
         rows.append((code(scheme), *means, f"{best.letter} {geometric_mean(best.every):.2f}x" if best else NOTHING))
-    titles = ("scheme", *(f"SQNR, {name} data" for name in names), "fastest kernel")
+    titles = ("scheme", *(f"mean SQNR, {name} data" for name in names), "fastest kernel")
     return ["### Accuracy of the schemes", "", *_table(titles, rows, left=1), ""]
 
 
@@ -228,9 +250,11 @@ def _times(summary: Summary) -> Lines:
             shown = format_time(times.seconds) + half if times else row.record.status.value
             cells.setdefault(row.record.text, {})[size] = shown
         sizes = [size for size in summary.sizes if any(size in by_size for by_size in cells.values())]
-        rows = [(code(text), *(by_size.get(size, NOTHING) for size in sizes)) for text, by_size in cells.items()]
-        title = code(summary.title(layer))
-        lines += [f"{title}, by {layer.axis}", "", *_table(("kernel", *map(str, sizes)), rows, left=1), ""]
+        lines += [f"{code(summary.title(layer))}, by {layer.axis}", ""]
+        for first in range(0, len(sizes), MOST_SIZES):
+            part = sizes[first : first + MOST_SIZES]
+            rows = [(code(text), *(by_size.get(size, NOTHING) for size in part)) for text, by_size in cells.items()]
+            lines += [*_table(("kernel", *map(str, part)), rows, left=1), ""]
     return [*lines, "</details>", ""]
 
 

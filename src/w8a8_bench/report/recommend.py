@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from w8a8_bench import metrics, stats
 from w8a8_bench.report.candidates import Candidates, Choice, Limits, ModelLayer, Scheme, Source, ratio
@@ -21,7 +21,7 @@ from w8a8_bench.report.candidates import Candidates, Choice, Limits, ModelLayer,
 TIE = 0.01
 """Two sweeps of the same cells differ by up to 1%: what wins by less today may lose tomorrow."""
 
-ENVIRONMENT = ("torch", "triton", "driver", "w8a8_bench")
+ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
 """What may differ between files, and is noted then."""
 
 Table = Mapping[tuple[ModelLayer, int], tuple[Choice, ...]]
@@ -77,8 +77,25 @@ class ModelTime:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """A scheme that is faster than what could be chosen, over the m that it has; at others it lacks some layer's time.
+
+    sizes    the m that it has
+    speedup  geometric mean over these, over the baseline
+    """
+
+    scheme: Scheme
+    sizes: tuple[int, ...]
+    speedup: stats.Ratio
+
+
+@dataclass(frozen=True)
 class Recommendation:
-    """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain."""
+    """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
+
+    partial    what might be taken instead, were its times complete; None where nothing would
+    unlimited  what would be taken without a limit to the SQNR, where that is another scheme
+    """
 
     model: str
     tp: int
@@ -91,6 +108,8 @@ class Recommendation:
     times: tuple[ModelTime, ...]
     schemes: tuple[SchemeTotals, ...]
     deploy: SchemeTotals
+    partial: Partial | None
+    unlimited: SchemeTotals | None
     notes: tuple[str, ...]
 
 
@@ -116,6 +135,11 @@ def recommend(
         raise ValueError(f"no m at which every layer of {model} has a time of {metrics.BASELINE}: {gaps[0]}")
     baselines = {m: _total({layer: table[layer, m][0] for layer in counted}) for m in whole}
     schemes = _schemes(counted, baselines, table)
+    deploy = _best_scheme([one for one in schemes if one.overall], whole)
+    unlimited = None
+    if limits.min_sqnr_db is not None:
+        without = replace(limits, min_sqnr_db=None, sqnr_data=None)
+        unlimited = recommend(model, tp, layers, sources, without).deploy
     return Recommendation(
         model=model,
         tp=tp,
@@ -127,7 +151,9 @@ def recommend(
         layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in table.items()),
         times=tuple(_model_time(m, counted, baselines[m], schemes, table) for m in whole),
         schemes=schemes,
-        deploy=_best_scheme([one for one in schemes if one.overall], whole),
+        deploy=deploy,
+        partial=_partial(schemes, deploy),
+        unlimited=unlimited if unlimited and unlimited.scheme != deploy.scheme else None,
         notes=(
             *_uncounted(layers),
             *gaps,
@@ -152,9 +178,13 @@ def _refuse_lacking(model: str, tp: int, counted: Sequence[ModelLayer], candidat
         has = f"they have {', '.join(sorted(kinds))}" if kinds else "they have none that is W8A8"
         raise ValueError(f"no kernel with {limits.activations.value} activations in the records of {model}: {has}")
     data = {name for record in candidates.records for name in record.scheme_sqnr_db}
+    if limits.min_sqnr_db is not None and not data:
+        raise ValueError(f"no SQNR in the records of {model}, which --min-sqnr asks for: measure them again")
     if limits.sqnr_data is not None and limits.sqnr_data not in data:
-        has = f"expected one of {', '.join(sorted(data))}" if data else "they hold no SQNR"
-        raise ValueError(f"data {limits.sqnr_data!r} has no SQNR in the records of {model}: {has}")
+        raise ValueError(
+            f"data {limits.sqnr_data!r} has no SQNR in the records of {model}: expected one of "
+            f"{', '.join(sorted(data))}"
+        )
 
 
 def _best(choices: Sequence[Choice]) -> Choice:
@@ -192,6 +222,19 @@ def _schemes(counted: Sequence[ModelLayer], baselines: Mapping[int, Total], tabl
         overall = _geometric_mean(speedups) if len(by_m) == len(baselines) else None
         rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db))
     return tuple(rows)
+
+
+def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> Partial | None:
+    """Of the schemes that lack some m, the one that gains most over `deploy` at the m that it has."""
+    gains: list[tuple[float, Partial]] = []
+    for row in schemes:
+        if row.overall is not None or not row.by_m:
+            continue
+        gain = _geometric_mean([_ratio_of_sums(deploy.by_m[m].choices, row.by_m[m].choices) for m in row.by_m])
+        if _is_slower(gain):
+            speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
+            gains.append((gain.median, Partial(row.scheme, tuple(row.by_m), speedup)))
+    return max(gains, key=lambda one: one[0])[1] if gains else None
 
 
 def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTotals:
@@ -283,6 +326,15 @@ def _gaps_of_schemes(
 def _environments(sources: Sequence[Source]) -> list[str]:
     """What differs between the files' environments, so that a comparison across them is one of two set-ups too."""
     lines = []
+    cards = {
+        str(device["uuid"]): None
+        for source in sources
+        for header in source.headers
+        for device in header.devices or (header.device,)
+        if device.get("uuid")
+    }
+    if len(cards) > 1:
+        lines.append(f"the records are of {len(cards)} GPUs of one name, which may differ: {', '.join(cards)}")
     for name in ENVIRONMENT:
         values = {str(header.environment.get(name)): None for source in sources for header in source.headers}
         if len(values) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from w8a8_bench import metrics
 from w8a8_bench.measures import MEANINGS
 from w8a8_bench.report.candidates import Choice, Limits, ModelLayer
-from w8a8_bench.report.recommend import TIE, ModelTime, Recommendation, SchemeTotals, Total
+from w8a8_bench.report.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
 from w8a8_bench.stats import Ratio
 
 KIND = "recommendation"
@@ -20,20 +20,12 @@ UNKNOWN = "unknown"
 
 def markdown(what: Recommendation) -> str:
     """Tables that can be checked by hand: every total is a sum of the last table's times."""
-    deploy = what.deploy
     title = f"# {_one_line(what.model)}, TP {what.tp}, on {_one_line(what.device)}"
-    if deploy.scheme.scaling is None:
-        verdict = f"**No scheme beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
-    else:
-        verdict = (
-            f"**One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
-            f"{metrics.BASELINE}** (geometric mean over m)."
-        )
     return "\n".join(
         [
             title,
             "",
-            verdict,
+            *_verdict(what),
             "",
             *_how(what),
             "",
@@ -47,7 +39,8 @@ def markdown(what: Recommendation) -> str:
             "",
             "## One scheme for all layers",
             "",
-            "Speed-up of the whole model at each m, and what the scheme keeps: SQNR, signal to quantization noise.",
+            "Speed-up of the whole model at each m, and what the scheme keeps: SQNR, signal to quantization noise, the "
+            "least over layers and m.",
             "",
             *_schemes_table(what),
             "",
@@ -85,6 +78,8 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "baseline": metrics.BASELINE,
         "files": list(what.files),
         "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
+        "incomplete_but_faster": _partial_json(what.partial),
+        "without_min_sqnr": what.unlimited.scheme.text if what.unlimited else None,
         "whole_model": [
             {
                 "m": time.m,
@@ -109,6 +104,34 @@ def to_json(what: Recommendation) -> dict[str, object]:
         ],
         "notes": list(what.notes),
     }
+
+
+def _verdict(what: Recommendation) -> list[str]:
+    """What to deploy; where that can't be said for want of times, so."""
+    deploy, partial, limits = what.deploy, what.partial, what.limits
+    limit = "" if limits.min_sqnr_db is None else f" with an SQNR of {limits.min_sqnr_db:g} dB"
+    if deploy.scheme.scaling is not None:
+        text = (
+            f"**One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
+            f"{metrics.BASELINE}** (geometric mean over m)."
+        )
+    elif partial:
+        text = f"**Undecided: no scheme{limit} that beats {deploy.scheme.text} has a time at every m.**"
+    else:
+        text = f"**No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
+    lines = [text]
+    if partial:
+        lacks = [str(time.m) for time in what.times if time.m not in partial.sizes]
+        lines.append(
+            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.speedup)} over {metrics.BASELINE} "
+            f"at m={', '.join(map(str, partial.sizes))}. It lacks m={', '.join(lacks)}; the notes say what."
+        )
+    if what.unlimited:
+        lines.append(
+            f"Without the limit to the SQNR it would be {what.unlimited.scheme.text}, "
+            f"{_speedup(what.unlimited.overall)} over {metrics.BASELINE}."
+        )
+    return lines
 
 
 def _how(what: Recommendation) -> list[str]:
@@ -149,7 +172,7 @@ def _model_row(time: ModelTime) -> list[str]:
 def _schemes_table(what: Recommendation) -> list[str]:
     sizes = [time.m for time in what.times]
     data = sorted({name for row in what.schemes for name in row.sqnr_db})
-    header = ("scheme", *(f"m={m}" for m in sizes), "all m", *(f"SQNR, {name}" for name in data or [what.data]))
+    header = ("scheme", *(f"m={m}" for m in sizes), "all m", *(f"least SQNR, {name}" for name in data or [what.data]))
     rows = [
         [
             row.scheme.text,
@@ -235,6 +258,12 @@ def _kernels_json(choices: Mapping[ModelLayer, Choice]) -> dict[str, object]:
     return {
         layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text} for layer, choice in choices.items()
     }
+
+
+def _partial_json(partial: Partial | None) -> dict[str, object] | None:
+    if partial is None:
+        return None
+    return {"scheme": partial.scheme.text, "m": list(partial.sizes), **_speedup_json(partial.speedup)}
 
 
 def _scheme_json(row: SchemeTotals) -> dict[str, object]:

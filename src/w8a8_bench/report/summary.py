@@ -14,6 +14,7 @@ from w8a8_bench.metrics import BASELINE
 from w8a8_bench.names import KernelName
 from w8a8_bench.record import Record
 from w8a8_bench.report.cliffs import Cliff, find_cliffs
+from w8a8_bench.report.facts import noise_floors
 from w8a8_bench.report.layers import Layer, Place, place
 from w8a8_bench.report.rows import Row, Times, make_rows, measures_of
 from w8a8_bench.report.sets import ResultSet
@@ -21,7 +22,7 @@ from w8a8_bench.report.sets import ResultSet
 Key = tuple[str, Format]
 
 AS_FAST = 0.99
-"""Kernels whose mean speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much."""
+"""Kernels whose speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much."""
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class Best:
-    """The fastest kernel of a shape, or of those that are as fast the one with the best mean; `ties` are the others."""
+    """The kernel with the least time at a shape, or of those within 1% whose intervals meet its own the one with the
+    best mean over all shapes; `ties` are all whose intervals meet."""
 
     row: Row
     ties: tuple[Row, ...]
@@ -101,11 +103,12 @@ def summarize(results: ResultSet) -> Summary:
     for one in ranked:
         one.letter = "16" if one.is_baseline else _letters(rank)
         rank += not one.is_baseline
+    several = any(len(group) > 1 for group in timed)
     order = {kernel_key(one.record): number for number, one in enumerate(ranked)}
     best = {
         (where.layer, where.x): _best(group, order)
         for group, where in zip(timed, places, strict=True)
-        if len(group) > 1
+        if group and several
     }
     return Summary(
         measure=measure,
@@ -129,9 +132,12 @@ def kernel_key(record: Record) -> Key:
 def cliffs_of(results: ResultSet, measure: str | None) -> list[Cliff]:
     """Cliffs of every GPU: two GPUs may differ by more than a cliff is."""
     by_gpu: dict[str, list[Record]] = {}
-    for comparison in results.comparisons:
+    noise: dict[int, float] = {}
+    for comparison, floor in zip(results.comparisons, noise_floors(results, measure), strict=True):
         by_gpu.setdefault(comparison.uuid, []).extend(comparison.records)
-    return [cliff for records in by_gpu.values() for cliff in find_cliffs(records, measure)]
+        if floor:
+            noise |= {id(record): abs(floor.median - 1) for record in comparison.records}
+    return [cliff for records in by_gpu.values() for cliff in find_cliffs(records, measure, noise)]
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -153,14 +159,12 @@ def _speed(times: Times, of_shape: Sequence[Times], has_baseline: bool) -> float
 
 
 def _best(group: Sequence[tuple[Row, Times]], order: Mapping[Key, int]) -> Best:
-    ranked = sorted(group, key=lambda one: one[1].seconds)
-    fastest = ranked[0][1].interval
-    equal = ranked[:1]
-    for row, times in ranked[1:]:
-        if fastest and times.interval and times.interval[0] <= fastest[1]:
-            equal.append((row, times))
-    equal.sort(key=lambda one: order.get(kernel_key(one[0].record), len(order)))
-    return Best(equal[0][0], tuple(row for row, _ in equal[1:]))
+    fastest, *others = sorted(group, key=lambda one: one[1].seconds)
+    seconds, reach = fastest[1].seconds, fastest[1].interval
+    meeting = [(r, t) for r, t in others if reach and t.interval and t.interval[0] <= reach[1]]
+    as_fast = [fastest[0], *(row for row, times in meeting if AS_FAST * times.seconds <= seconds)]
+    best = min(as_fast, key=lambda row: order.get(kernel_key(row.record), len(order)))
+    return Best(best, tuple(row for row, _ in [fastest, *meeting] if row is not best))
 
 
 def _letters(number: int) -> str:

@@ -19,7 +19,7 @@ where tiles of 64, 128 and 256 rows end, and what engines pad a batch to. Betwee
 
 
 def parse(words: Sequence[str | int]) -> tuple[int, ...]:
-    """The sizes that `words` name, in their order; `cliffs` stands for `CLIFF_SIZES`, and with it no size comes twice.
+    """The sizes that `words` name, in their order; `cliffs` stands for `CLIFF_SIZES`. No size comes twice.
 
     Raises ValueError for a word that is neither `cliffs` nor a whole number.
     """
@@ -32,4 +32,4 @@ def parse(words: Sequence[str | int]) -> tuple[int, ...]:
             sizes.append(int(word))
         except ValueError:
             raise ValueError(f"--batch-sizes {word!r}: expected whole numbers, or {CLIFFS}") from None
-    return tuple(dict.fromkeys(sizes)) if CLIFFS in words else tuple(sizes)
+    return tuple(dict.fromkeys(sizes))

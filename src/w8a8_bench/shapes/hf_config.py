@@ -18,6 +18,8 @@ from w8a8_bench.shapes.layers import DeepseekConfig, Layer, LlamaConfig
 
 FILE_NAME = "config.json"
 
+CSV_INSTEAD = "write its shapes into a CSV file with columns layer,m,n,k and run csv_bench --csv FILE"
+
 MAX_BYTES = 2**20
 """Largest file that is taken for a configuration; the published ones have a few kB."""
 
@@ -46,6 +48,8 @@ def read(path: Path) -> tuple[Layer, ...]:
 def parse(data: bytes) -> tuple[Layer, ...]:
     """The layers of the configuration in `data`, JSON in UTF-8. Raises ValueError as `read` does, without a path."""
     fields = _Fields(_loads(data))
+    if "model_type" not in fields.values:
+        raise ValueError(f"model_type is missing, so that no rule is known; {CSV_INSTEAD}")
     model_type = fields.text("model_type")
     if model_type not in RULES and ("text_config" in fields.values or model_type in MULTIMODAL):
         # A model of text and images: the language model has a configuration of its own inside.
@@ -54,8 +58,7 @@ def parse(data: bytes) -> tuple[Layer, ...]:
     if model_type not in RULES:
         raise ValueError(
             f"{fields.prefix}model_type {_shown(model_type)} has no rule that makes layers of its fields; there is one "
-            f"for {', '.join(RULES)}; write its shapes into a CSV file with columns layer,m,n,k and run "
-            "csv_bench --csv FILE"
+            f"for {', '.join(RULES)}; {CSV_INSTEAD}"
         )
     return RULES[model_type](fields)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -76,12 +77,23 @@ def layers_of(model: str) -> tuple[Layer, ...]:
     raise ValueError(_unknown(model))
 
 
+def name_of(model: str) -> str:
+    """What records call `model`, as for `layers_of`: a configuration by its directory, or by its file if that has a
+    name of its own. It is the same wherever the directory lies, so that runs of two machines can be compared.
+    """
+    if model in MODELS:
+        return model
+    path = Path(os.path.abspath(model))
+    return (path.parent.name if path.name == hf_config.FILE_NAME else path.stem if path.suffix else path.name) or model
+
+
 def model_shapes(
     models: Sequence[str], tp_sizes: Sequence[int], batch_sizes: Sequence[int]
 ) -> tuple[LabelledShape, ...]:
     """One shape for every model, TP size, batch size (m) and layer, in that order; the layer changes fastest.
 
-    `models` as for `layers_of`. Labels: `model` (as it was given), `layer`, `tp`, and `count` where the layer has one.
+    `models` as for `layers_of`. Labels: `model` (`name_of`, or as it was given where two have one name),
+    `layer`, `tp`, and `count` where the layer has one.
     Raises ValueError for an unknown model, a size below 1, a TP size that does not divide a layer, a matrix with too
     many elements, and an empty list.
     """
@@ -91,8 +103,11 @@ def model_shapes(
     layers = {model: layers_of(model) for model in models}
     _check_at_least_1("TP size", tp_sizes)
     _check_at_least_1("batch size", batch_sizes)
+    names = {model: name_of(model) for model in models}
+    shared = Counter(names.values())
+    names = {model: model if shared[name] > 1 else name for model, name in names.items()}
     return tuple(
-        _labelled(model, layer, tp, m)
+        _labelled(model, names[model], layer, tp, m)
         for model in models
         for tp in tp_sizes
         for m in batch_sizes
@@ -120,12 +135,12 @@ def all_model_shapes(
     return tuple(shapes), tuple(left_out)
 
 
-def _labelled(model: str, layer: Layer, tp: int, m: int) -> LabelledShape:
+def _labelled(model: str, name: str, layer: Layer, tp: int, m: int) -> LabelledShape:
     try:
         k, n = layer.sizes(tp)
     except TpDoesNotDivide as error:
         raise TpDoesNotDivide(f"{error} in {model}: choose another TP size") from None
-    labels: dict[str, str | int] = {"model": model, "layer": layer.name, "tp": tp}
+    labels: dict[str, str | int] = {"model": name, "layer": layer.name, "tp": tp}
     if layer.count is not None:
         labels["count"] = layer.count
     try:

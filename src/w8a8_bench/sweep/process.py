@@ -42,6 +42,9 @@ LOOK_S = 0.2
 STARTUP_S = 300.0
 """How long a worker may take to say what device it has: loading torch and waking a GPU on a busy machine."""
 
+STARTS = 3
+"""How often a worker is started that ends before it has said what device it has."""
+
 ENDING_S = 5.0
 """How long a worker that was killed may take to be gone: a GPU's context is taken down first."""
 
@@ -128,7 +131,21 @@ class Worker:
         return self._process.pid
 
     def hello(self) -> tuple[Device, dict[str, object]]:
-        """The device and the environment, as the worker found them. Raises SweepRefused where it found none."""
+        """The device and the environment, as the worker found them. A worker that is lost before it says so, is started
+        again, `STARTS` times in all. Raises SweepRefused where it found none, and WorkerLost.
+        """
+        for start in range(1, STARTS + 1):
+            try:
+                return self._greeted()
+            except WorkerLost:
+                if start == STARTS or self._closed or time.monotonic() - self._started > STARTUP_S:
+                    raise
+                self._end()
+                self._cut_errors(0)
+                self._start()
+        raise AssertionError("the last start returns or raises")
+
+    def _greeted(self) -> tuple[Device, dict[str, object]]:
         if self._hello is None:
             message = self._receive()
             if message["kind"] == "refused":
@@ -206,6 +223,8 @@ class Worker:
     def _read(self) -> bool:
         """Wait a little for output; whether the worker can still give some."""
         assert self._process.stdout is not None
+        if self._process.stdout.closed:
+            return False  # it was lost before, and ended
         pipe = self._process.stdout.fileno()
         gone = self._process.poll() is not None  # asked first, so that its last words are still read
         poll = select.poll()

@@ -38,7 +38,7 @@ PR_SET_PDEATHSIG = 1
 CLOSED = 77
 """Exit code of a worker whose pipes to its parent were closed or replaced."""
 
-NO_TORCH = "torch is not installed: pip install 'w8a8-bench[cpu]', or 'w8a8-bench[cu13]' for a GPU with CUDA 13"
+NO_TORCH = "torch is not installed: in the repository, `make setup`, or pip install '.[cpu]', or '.[cu13]' for CUDA 13"
 
 
 def main(argv: list[str]) -> int:

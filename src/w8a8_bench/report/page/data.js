@@ -5,6 +5,9 @@ const DATA = JSON.parse(document.getElementById('data').textContent);
 const state = { set: 0, measure: null, filters: {}, chosen: null, y: 'seconds', allLayers: false, theme: 'auto', printing: false };
 let current = null; // the set that is shown, with what was prepared of it
 
+/* Kernels whose speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much. */
+const AS_FAST = 0.99;
+
 const FILTERS = [
   ['model', 'Model'], ['layer', 'Layer'], ['x', 'Size'], ['format', 'Format'], ['provider', 'Provider'],
   ['scheme', 'Scheme'], ['activations', 'Activations'],
@@ -136,10 +139,11 @@ function rankKernels() {
   const hues = [...first, ...ranked.filter((kernel) => !first.includes(kernel))];
   current.badges = [];
   for (const kernel of order) {
+    const place = order.indexOf(kernel);
     const [rank, hue] = [ranked.indexOf(kernel), hues.indexOf(kernel)];
     current.badges[kernel] = baselineKernel(kernel)
-      ? { letter: '16', hue: 'hue-baseline', turn: 0, rank: Infinity }
-      : { letter: letters(rank), hue: `hue-${hue % 6}`, turn: Math.floor(hue / 6) % 3, rank };
+      ? { letter: '16', hue: 'hue-baseline', turn: 0, rank: Infinity, order: place }
+      : { letter: letters(rank), hue: `hue-${hue % 6}`, turn: Math.floor(hue / 6) % 3, rank, order: place };
   }
 }
 

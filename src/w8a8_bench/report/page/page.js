@@ -92,7 +92,7 @@ function drawVerdict(rows) {
       lead.append(` (${shapeText(high.row)})`);
     }
     lead.append('.');
-    const equal = candidates.slice(1).filter((one) => one.speeds.length === best.speeds.length && geometricMean(one.speeds) > geometricMean(best.speeds) * 0.99);
+    const equal = candidates.slice(1).filter((one) => one.speeds.length === best.speeds.length && geometricMean(one.speeds) > geometricMean(best.speeds) * AS_FAST);
     if (equal.length === 1) {
       lead.append(' ');
       addKernel(lead, current.kernels[equal[0].kernel].text);

@@ -2,26 +2,35 @@
 
 /* A table of kernels by size; `tone` colors a value. Rows are ordered by `kernels`; clicking a badge draws it or not. */
 function drawMap(body, { kernels, sizes, cells, total, text, tone, describe, corner, chosen }) {
-  const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
-  const head = add(add(table, 'thead'), 'tr');
-  add(head, 'th', { scope: 'col' }, corner);
-  for (const size of sizes) add(head, 'th', { scope: 'col' }, String(size));
-  if (sizes.length > 1) add(head, 'th', { scope: 'col', class: 'total' }, 'all');
-  const rows = add(table, 'tbody');
-  for (const kernel of kernels) {
-    const on = chosen.has(kernel);
-    const line = add(rows, 'tr', { class: on ? 'selected' : null });
-    const title = add(line, 'th', { scope: 'row' });
-    const badge = addBadge(title, kernel, on, 'button', {
-      type: 'button', 'aria-pressed': String(on), title: on ? 'Draw in grey' : 'Draw in color',
-      'data-kernel': kernel,
-    });
-    badge.addEventListener('click', () => toggleKernel(kernel, chosen));
-    addKernel(title, current.kernels[kernel].text);
-    for (const size of sizes) addCell(line, cells(kernel, size), { text, tone, describe });
-    if (sizes.length > 1) addCell(line, total(kernel), { text, tone, describe, shape: 'total' });
+  const parts = partsOf(sizes);
+  for (const part of parts) {
+    const totals = sizes.length > 1 && part === parts[parts.length - 1];
+    const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
+    const head = add(add(table, 'thead'), 'tr');
+    add(head, 'th', { scope: 'col' }, corner);
+    for (const size of part) add(head, 'th', { scope: 'col' }, String(size));
+    if (totals) add(head, 'th', { scope: 'col', class: 'total' }, 'all');
+    const rows = add(table, 'tbody');
+    for (const kernel of kernels) {
+      const on = chosen.has(kernel);
+      const line = add(rows, 'tr', { class: on ? 'selected' : null });
+      const title = add(line, 'th', { scope: 'row' });
+      const badge = addBadge(title, kernel, on, 'button', {
+        type: 'button', 'aria-pressed': String(on), title: on ? 'Draw in grey' : 'Draw in color',
+        'data-kernel': kernel,
+      });
+      badge.addEventListener('click', () => toggleKernel(kernel, chosen));
+      addKernel(title, current.kernels[kernel].text);
+      for (const size of part) addCell(line, cells(kernel, size), { text, tone, describe });
+      if (totals) addCell(line, total(kernel), { text, tone, describe, shape: 'total' });
+    }
   }
-  return table;
+}
+
+/* The sizes that each table has as columns: all in one on a screen, which scrolls; on paper as many as it is wide. */
+function partsOf(sizes, most = 12) {
+  if (!state.printing || sizes.length <= most) return [sizes];
+  return Array.from({ length: Math.ceil(sizes.length / most) }, (_, part) => sizes.slice(part * most, (part + 1) * most));
 }
 
 function addCell(line, one, { text, tone, describe, shape }) {

@@ -1,9 +1,11 @@
 /* Long tables: sorted, searched and shown a page at a time, so that 20,000 rows are no burden. */
 
 const PAGE_ROWS = 50;
+const PRINTED_ROWS = 500;
 
 /* `columns` are {title, text, key, shape}: `text(item)` is shown, `key(item)` sorted by. Keeps its place while it lives. */
-function makeTable(body, { columns, items, caption, size = PAGE_ROWS, search = null, shape = '' }) {
+function makeTable(body, { columns, items, caption, size: shown = PAGE_ROWS, search = null, shape = '' }) {
+  const size = state.printing ? PRINTED_ROWS : shown; // paper has no next page to click on
   const view = { page: 0, column: null, falling: false, words: '' };
   const controls = search ? add(body, 'div', { class: 'controls' }) : null;
   const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: `list ${shape}`.trim() });
