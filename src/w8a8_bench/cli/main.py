@@ -29,6 +29,7 @@ from w8a8_bench.settings import (
     DEFAULT_STEP_LIMIT_S,
     RIGORS,
 )
+from w8a8_bench.text import one_line
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 
@@ -293,6 +294,15 @@ def _no_command(words: Sequence[str], commands: list[str], prog: str) -> str:
     return f"no command given: expected one of {', '.join(commands)}; see {prog} --help"
 
 
+def _unrecognized(words: Sequence[str], command: argparse.ArgumentParser) -> str:
+    """What to say of words that are no option of a command: the options that they nearly are, or where these stand."""
+    options = [option for action in command._actions for option in action.option_strings]
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    near = [match for flag in flags for match in difflib.get_close_matches(flag, options, n=1, cutoff=0.75)]
+    remedy = f"did you mean {' and '.join(near)}?" if near else f"see {command.prog} --help"
+    return f"unrecognized arguments: {one_line(' '.join(words))}: {remedy}"
+
+
 def _dashed(word: str) -> str:
     if not word.startswith("--"):
         return word
@@ -332,7 +342,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
     parser = _parser(prog)
     try:
         interrupt.install()
-        args = parser.parse_args(_arrange(words, parser))
+        args, unknown = parser.parse_known_args(_arrange(words, parser))
+        if unknown:
+            raise UsageError(_unrecognized(unknown, _commands(parser)[args.command]))
         args.prog, args.words = prog, words
         with interrupt.nothing_to_keep(prog):
             run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run

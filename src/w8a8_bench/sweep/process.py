@@ -140,9 +140,7 @@ class Worker:
             except WorkerLost:
                 if start == STARTS or self._closed or time.monotonic() - self._started > STARTUP_S:
                     raise
-                self._end()
-                self._cut_errors(0)
-                self._start()
+                self._start_again()
         raise AssertionError("the last start returns or raises")
 
     def _greeted(self) -> tuple[Device, dict[str, object]]:
@@ -166,10 +164,13 @@ class Worker:
         """Begin anew after a loss; the device must still be there. Raises WorkerLost where this worker was left."""
         if self._closed:
             raise WorkerLost("the sweep has ended")
+        self._start_again()
+        self.hello()
+
+    def _start_again(self) -> None:
         self._end()
         self._cut_errors(0)
         self._start()
-        self.hello()
 
     def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> tuple[list[Record], ComparisonEnd]:
         """Have the worker run `comparison`. Raises WorkerLost, with the reason, where it ends before it answers."""
