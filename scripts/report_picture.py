@@ -1,6 +1,6 @@
 """Makes the picture of a report that README.md shows: the top of the page, in light, as Chromium draws it.
 
-    python3 scripts/report_picture.py results/h200/llama2_7b_28_shapes_run1.jsonl.gz docs/report_h200.png
+    python3 scripts/report_picture.py results/h200/llama2_7b_28_shapes_run3.jsonl.gz docs/report_h200.png
 
 Needs a Chromium (Debian: apt install chromium). Neither torch nor the GPU of the records is asked for.
 """

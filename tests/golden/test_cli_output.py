@@ -206,7 +206,7 @@ def test_standard_output_reads_as_recorded(cli, name):
 
 
 def test_the_recommendation_of_committed_records_reads_as_recorded(cli, tmp_path):
-    name = "llama2_7b_28_shapes_run1.jsonl.gz"
+    name = "llama2_7b_28_shapes_run3.jsonl.gz"
     shutil.copy(ROOT / "results/h200" / name, tmp_path)
     result = cli("recommend", name, "--model", "meta-llama/Llama-2-7b-hf")
     assert (result.returncode, result.stderr) == (0, "")

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from w8a8_bench.formats import Format
-from w8a8_bench.kernels.cutlass import build, config
+from w8a8_bench.kernels.cutlass import build, config, tuned
 from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy, Variant
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
@@ -61,8 +61,9 @@ def default_builds() -> list[build.Build]:
 
 def portfolio_builds() -> list[build.Build]:
     """Of each family the variant with the longest end of a tile, in every configuration that may be chosen."""
-    variants = {(variant.format, variant.blockwise): variant for variant in map(Variant.of, problems())}
-    return [(variant, tile) for variant in variants.values() for tile in config.portfolio(variant)]
+    variants = {tuned.family(variant): variant for variant in map(Variant.of, problems())}
+    heuristic = [(variant, tile) for variant in variants.values() for tile in config.portfolio(variant)]
+    return heuristic + [(variants[family], tile) for family, tile in tuned.choices(H200.sm_count)]
 
 
 def cubin(path: Path) -> bytes:

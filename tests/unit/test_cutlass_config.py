@@ -68,7 +68,7 @@ def test_a_legal_configuration_is_chosen_for_any_shape(variant):
 def test_more_tokens_are_never_predicted_faster(variant, n, k):
     def best(m: int) -> float:
         wanted = problem(variant, m, n, k)
-        return config.predicted_s(config.choose(wanted, H200), wanted, H200)
+        return config.predicted_s(config.predicted_best(wanted, H200), wanted, H200)
 
     ms = [*range(1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
     times = [best(m) for m in ms]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,9 +145,10 @@ def test_the_recommendation_of_the_readme_is_that_of_committed_records():
     assert table_of_model in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_two_committed_sweeps_of_the_same_cells_agree():
+@pytest.mark.parametrize("numbers", [(1, 2), (3, 4)])
+def test_two_committed_sweeps_of_the_same_cells_agree(numbers):
     """What CHANGELOG.md says of them: medians of two runs are within 1% of each other in every cell."""
-    runs = [store.read(ROOT / f"results/h200/llama2_7b_28_shapes_run{number}.jsonl.gz") for number in (1, 2)]
+    runs = [store.read(ROOT / f"results/h200/llama2_7b_28_shapes_run{number}.jsonl.gz") for number in numbers]
     middles = [
         {(r.comparison, r.kernel, r.problem): median(r.samples["time_cold_l2"]) for r in run.records} for run in runs
     ]
@@ -162,3 +166,19 @@ def test_committed_records_are_read_whole():
         assert results.warnings == ()
         assert len(results.ends) == results.headers[0].plan["comparisons"]
         assert not [record for record in results.records if record.status in FAULTS]
+
+
+def test_what_the_readme_says_of_the_instrument_is_in_the_committed_records():
+    """All verdicts of the self-test, 12 GEMMs beside Nsight Compute, and the tables of the libraries."""
+    lines = [json.loads(line) for line in (ROOT / "results/h200/doctor_timing.jsonl").read_text().splitlines()]
+    verdicts = [line for line in lines if line["kind"] == "verdict"]
+    assert len(verdicts) >= 16
+    assert all(verdict["passed"] for verdict in verdicts)
+    lines = [json.loads(line) for line in (ROOT / "results/h200/ncu_agreement.jsonl").read_text().splitlines()]
+    gemms = [line for line in lines if line["kind"] == "agreement"]
+    assert len(gemms) == 12
+    assert all(gemm["agrees"] for gemm in gemms)
+    assert all(gemm["dram_read_over_operands"] >= 0.95 for gemm in gemms if gemm["exceeds_a_tenth_of_l2"])
+    command = [sys.executable, "scripts/peers_table.py", "results/h200/libraries_35_shapes.jsonl.gz"]
+    tables = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert tables.strip() in (ROOT / "README.md").read_text(encoding="utf-8")

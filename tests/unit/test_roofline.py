@@ -121,3 +121,14 @@ def test_no_committed_time_is_beyond_its_limit() -> None:
         limits = [roofline(one, m, device).limit for one in results.records for m in one.samples]
         assert max(percent for percent, _ in filter(None, limits)) < 95
         assert {of for _, of in filter(None, limits)} >= {"memory"}
+
+
+def test_the_roofline_in_committed_records_is_what_is_worked_out_of_their_samples() -> None:
+    results = store.read(ROOT / "results/h200/llama2_7b_28_shapes_run3.jsonl.gz")
+    device = Device.from_json(results.headers[0].device)
+    assert len(results.records) == 280
+    for one in results.records:
+        expected = roofline(one, "time_cold_l2", device)
+        kept = one.roofline["time_cold_l2"]
+        assert kept["of_peak"] == pytest.approx(expected.of_peak)
+        assert kept["of_reads"] == pytest.approx(expected.of_reads)

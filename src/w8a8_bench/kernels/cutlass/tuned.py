@@ -26,6 +26,11 @@ def lookup(variant: Variant, shape: GemmShape, sm_count: int) -> TileConfig | No
     return None
 
 
+def choices(sm_count: int) -> list[tuple[str, TileConfig]]:
+    """Every configuration in the table of a device, with its family."""
+    return [(key[0], config) for key, by_m in _table(sm_count).items() for _, config in by_m if config is not None]
+
+
 @cache
 def _table(sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig | None], ...]]:
     name = TABLES.get(sm_count)
