@@ -59,11 +59,18 @@ def default_builds() -> list[build.Build]:
     return [(Variant.of(problem), config.choose(problem, H200)) for problem in problems()]
 
 
+def longest_ends() -> dict[str, Variant]:
+    """Of each family the variant with the longest end of a tile."""
+    return {tuned.family(variant): variant for variant in map(Variant.of, problems())}
+
+
+def tuned_builds() -> list[build.Build]:
+    return [(longest_ends()[family], tile) for family, tile in tuned.choices(H200.sm_count)]
+
+
 def portfolio_builds() -> list[build.Build]:
-    """Of each family the variant with the longest end of a tile, in every configuration that may be chosen."""
-    variants = {tuned.family(variant): variant for variant in map(Variant.of, problems())}
-    heuristic = [(variant, tile) for variant in variants.values() for tile in config.portfolio(variant)]
-    return heuristic + [(variants[family], tile) for family, tile in tuned.choices(H200.sm_count)]
+    """Every configuration that the heuristic may choose."""
+    return [(variant, tile) for variant in longest_ends().values() for tile in config.portfolio(variant)]
 
 
 def cubin(path: Path) -> bytes:
@@ -121,7 +128,8 @@ def check(builds: list[build.Build]) -> None:
 
 
 def test_every_kernel_compiles_to_tensor_core_instructions_without_spills():
-    check(default_builds())
+    assert tuned_builds()
+    check(default_builds() + tuned_builds())
 
 
 @pytest.mark.slow
