@@ -112,8 +112,9 @@ def faults(made: build.Build) -> list[str]:
     if not counts[instruction]:
         found.append(f"no {instruction}")
     found += [f"{counts[memory]} {memory}" for memory in ("STL", "LDL") if counts[memory]]
-    if counts["UTMALDG"] != 2:
-        found.append(f"{counts['UTMALDG']} UTMALDG: expected one an operand")
+    boxes = tile.tile_k // 128  # of an operand: one is as wide as the swizzle
+    if counts["UTMALDG"] != 2 * boxes:
+        found.append(f"{counts['UTMALDG']} UTMALDG: expected {boxes} an operand")
     return found
 
 
