@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -14,10 +16,15 @@ from w8a8_bench.problem import GemmShape
 from w8a8_bench.timing.cuda_graph import GraphMethod
 from w8a8_bench.timing.method import Bind, rest
 
-LAYERS = ((4096, 6144), (4096, 4096), (4096, 28672), (14336, 4096), (8192, 8192))
-"""k and n: the layers of Llama-3-8B (qkv, o, gate and up, down), and a square one."""
-TOKENS = (1, 16, 64, 128, 512, 2048, 8192)
-SHAPES = tuple(GemmShape(m=m, n=n, k=k) for k, n in LAYERS for m in TOKENS)
+
+def shapes_of(path: Path) -> tuple[GemmShape, ...]:
+    """Of a CSV file with columns m, n, k."""
+    with path.open(newline="") as file:
+        return tuple(GemmShape(**{name: int(row[name]) for name in ("m", "n", "k")}) for row in csv.DictReader(file))
+
+
+SHAPES = shapes_of(Path(__file__).with_name("peers.csv"))
+"""Those of the libraries' comparison: the layers of Llama-3-8B (qkv, o, gate and up, down), and a square one."""
 
 DUTY = 0.5
 """As the benchmark's own: the GPU rests as long as it works, or large GEMMs run into the power cap."""

@@ -10,7 +10,6 @@ short.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -20,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from cold_times import SHAPES, ColdTimer
+from cold_times import SHAPES, ColdTimer, shapes_of
 from triton.errors import TritonError
 
 from w8a8_bench import environment
@@ -110,11 +109,6 @@ def write(path: Path, device: Device, rows: list[dict[str, object]]) -> None:
     new = path.with_suffix(".new")
     new.write_text(text, encoding="utf-8")
     new.replace(path)
-
-
-def shapes_of(path: Path) -> tuple[GemmShape, ...]:
-    with path.open(newline="") as file:
-        return tuple(GemmShape(**{name: int(row[name]) for name in ("m", "n", "k")}) for row in csv.DictReader(file))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
