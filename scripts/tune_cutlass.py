@@ -19,8 +19,10 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         n, k = (int(size) for size in nk.split("x"))
         by_m = [(m, tune(problem_of(family, m, n, k), device, args.within, args.records)) for m in sorted(args.m)]
         if not args.dry_run:
-            write(table, family, n, k, by_m)
+            write(table, device, family, n, k, by_m)
     return 0
 
 
@@ -151,18 +153,32 @@ def blocks(
     return {tile: median(values) for tile, values in taken.items()}
 
 
-def write(table: Path, family: str, n: int, k: int, by_m: list[tuple[int, TileConfig | None]]) -> None:
-    """Put the choices for one family, n and k into the table, in place of what it held for them.
+def write(table: Path, device: Device, family: str, n: int, k: int, by_m: list[tuple[int, TileConfig | None]]) -> None:
+    """Put the choices for one family, n and k into the table, in place of what it held for them, a choice a line.
 
     Where the heuristic is as good, its m has no choice (null), so that a larger m's does not serve it.
     """
-    data = json.loads(table.read_text(encoding="utf-8"))
-    rows = [row for row in data["choices"] if (row["family"], row["n"], row["k"]) != (family, n, k)]
+    old = json.loads(table.read_text(encoding="utf-8"))["choices"]
+    rows = [row for row in old if (row["family"], row["n"], row["k"]) != (family, n, k)]
     if any(tile is not None for _, tile in by_m):
         choices = [[m, tile and tuned.to_json(tile)] for m, tile in by_m]
         rows.append({"family": family, "n": n, "k": k, "by_m": choices})
-    data["choices"] = sorted(rows, key=lambda row: (row["family"], row["n"], row["k"]))
-    table.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    rows.sort(key=lambda row: (row["family"], row["n"], row["k"]))
+    about = environment.describe(device)
+    versions = ", ".join(f"{name} {about[name]}" for name in ("driver", "torch") if about.get(name))
+    note = f"Measured by scripts/tune_cutlass.py, last on {time.strftime('%Y-%m-%d')}: {versions}."
+    table.write_text(render(device.name, note, rows), encoding="utf-8")
+
+
+def render(device: str, note: str, rows: list[dict[str, Any]]) -> str:
+    """The table as JSON."""
+    blocks = []
+    for row in rows:
+        head = json.dumps({name: row[name] for name in ("family", "n", "k")})[:-1]
+        lines = ",\n".join(f"  {json.dumps(choice)}" for choice in row["by_m"])
+        blocks.append(f'{head}, "by_m": [\n{lines}\n]}}')
+    choices = ",\n".join(blocks)
+    return f'{{\n"device": {json.dumps(device)},\n"note": {json.dumps(note)},\n"choices": [\n{choices}\n]\n}}\n'
 
 
 if __name__ == "__main__":
