@@ -73,6 +73,7 @@ ERRORS = {
     "no_dtype": SQUARE,
     "unknown_command": ("--dtype", "int8", "cube_bench"),
     "unknown_flag": ("--dtype", "int8", *SQUARE, "--kernel-names", "x"),
+    "misspelt_required_flag": ("--dtype", "int8", "square_bench", "--dim-strat", "16", *SQUARE[3:]),
     "misspelt_flag": ("--dtype", "int8", *SQUARE, "--dim-strat", "16"),
     "unknown_kernel": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_m"),
     "kernel_of_another_dtype": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_fp8_fp8_bf16_scaled_mm"),

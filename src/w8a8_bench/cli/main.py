@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import w8a8_bench
 from w8a8_bench.cli import interrupt
@@ -63,7 +63,16 @@ DEFAULT_THRESHOLD_PERCENT = 1.0
 class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line; the usage text is what `--help` is for."""
 
+    _unknown: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; but of a required option that is misspelt, it would say only that it is missing."""
+        self._unknown = [] if args is None else _unknown_flags(args, self)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required") and self._unknown:
+            raise UsageError(_unrecognized(self._unknown, self))
         raise UsageError(" ".join(message.split()))
 
 
@@ -292,6 +301,13 @@ def _no_command(words: Sequence[str], commands: list[str], prog: str) -> str:
     if words and not words[0].startswith("-"):
         return f"command {words[0]!r} is unknown: expected one of {', '.join(commands)}"
     return f"no command given: expected one of {', '.join(commands)}; see {prog} --help"
+
+
+def _unknown_flags(words: Sequence[str], command: argparse.ArgumentParser) -> list[str]:
+    """The options among `words` that are none of a command's, nor the beginning of one."""
+    options = [option for action in command._actions for option in action.option_strings]
+    flags = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
+    return [flag for flag in flags if not any(option.startswith(flag) for option in options)]
 
 
 def _unrecognized(words: Sequence[str], command: argparse.ArgumentParser) -> str:
