@@ -148,10 +148,11 @@ def default_problem(kernel: str, shape: GemmShape) -> Problem:
 def launch_all(device: Device) -> None:
     """For Nsight Compute: the spins, then each GEMM through its rotation, the profiler on for a few launches."""
     code = device_code.load(device)
+    spent = torch.zeros(2, dtype=torch.int64, device=device.torch_name)
     for launches in launches_of_each(device):
         torch.cuda.cudart().cudaProfilerStart()
         for launch in launches[:PROFILED]:
-            code.spin_apart(1)  # tells what belongs to one from what belongs to the next
+            code.spin_apart(1, spent)  # tells what belongs to one from what belongs to the next
             torch.cuda.synchronize()
             launch()
             torch.cuda.synchronize()

@@ -58,6 +58,7 @@ class GraphTimer:
         self._branch = torch.cuda.Stream(self._device)
         self._pool = torch.cuda.graph_pool_handle()
         self._slots = torch.zeros(2, device_code.SM_SLOTS, 2, dtype=torch.int64, device=self._device)
+        self._apart = torch.zeros(2, dtype=torch.int64, device=self._device)
         self._scrubbed: torch.Tensor | None = None
         self._scrub_bytes = L2_TIMES * (device.l2_bytes or 0)
         # A pool lives as long as one of its graphs, and pilots go before the next graph comes.
@@ -135,8 +136,9 @@ class GraphTimer:
         """What a replay enqueues where each launch is to begin on a GPU that has nothing else to do."""
 
         def row() -> None:
+            self.code.forget_apart(self._apart)
             for index in range(size):
-                self.code.spin_apart(round(1e9 * apart_s))
+                self.code.spin_apart(round(1e9 * apart_s), self._apart)
                 launches[index % len(launches)]()
 
         return self._between_probes(row, scrub)
@@ -159,10 +161,10 @@ class GraphTimer:
         self._branch.wait_stream(self.stream)
         event.record(self._branch)
 
-    def clock_mhz(self) -> float | None:
-        """SM clock between the two probes of the last replay."""
+    def clock_mhz(self, *, apart: bool = False) -> float | None:
+        """SM clock between the two probes of the last replay; of launches kept `apart`, without the spins."""
         before, after = self._slots.cpu()
-        return device_code.clock_mhz(before, after)
+        return device_code.clock_mhz(before, after, self._apart.cpu() if apart else None)
 
     @contextlib.contextmanager
     def on_stream(self) -> Iterator[None]:

@@ -54,18 +54,30 @@ __global__ void jolt()
     while (now - start < duration);
 }
 
-__device__ void spin(unsigned long long duration)
+__device__ unsigned long long spin(unsigned long long duration)
 {
     unsigned long long start, now;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(start));
     do asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
     while (now - start < duration);
+    return now - start;
 }
 
 __global__ void spin_ns(unsigned long long duration) { spin(duration); }
 
-// Under a name of its own, which a profiler tells from a spin that is timed.
-__global__ void spin_apart(unsigned long long duration) { spin(duration); }
+// Under a name of its own, which a profiler tells from a spin that is timed. Adds its cycles and nanoseconds to
+// `spent`: a GPU that only spins clocks higher than one that multiplies.
+__global__ void spin_apart(unsigned long long duration, long long *spent)
+{
+    long long start, end;
+    asm volatile("mov.u64 %0, %%clock64;" : "=l"(start));
+    long long ns = spin(duration);
+    asm volatile("mov.u64 %0, %%clock64;" : "=l"(end));
+    spent[0] += end - start;
+    spent[1] += ns;
+}
+
+__global__ void forget_apart(long long *spent) { spent[0] = spent[1] = 0; }
 
 }
 """
@@ -124,9 +136,13 @@ class DeviceCode:
         """Keep one thread busy until the global timer has gone on by `nanoseconds`."""
         self._launch("spin_ns", 1, 1, nanoseconds)
 
-    def spin_apart(self, nanoseconds: int) -> None:
-        """As `spin_ns`, between launches that are to be kept apart."""
-        self._launch("spin_apart", 1, 1, nanoseconds)
+    def spin_apart(self, nanoseconds: int, spent: torch.Tensor) -> None:
+        """As `spin_ns`, to keep launches apart. Adds its cycles and nanoseconds to `spent`, int64 [2]."""
+        self._launch("spin_apart", 1, 1, nanoseconds, spent.data_ptr())
+
+    def forget_apart(self, spent: torch.Tensor) -> None:
+        """Begin to count what spins that keep launches apart spend."""
+        self._launch("forget_apart", 1, 1, spent.data_ptr())
 
     def _launch(self, name: str, blocks: int, threads: int, *values: int) -> None:
         stream = torch.cuda.current_stream(self._device).cuda_stream
@@ -163,15 +179,20 @@ _ARGUMENTS = {
     "read_all": (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p),
     "jolt": (),
     "spin_ns": (ctypes.c_uint64,),
-    "spin_apart": (ctypes.c_uint64,),
+    "spin_apart": (ctypes.c_uint64, ctypes.c_void_p),
+    "forget_apart": (ctypes.c_void_p,),
 }
 
 
-def clock_mhz(before: torch.Tensor, after: torch.Tensor) -> float | None:
-    """SM clock between two `read_clocks`: median over the multiprocessors that both saw; None where there is none."""
+def clock_mhz(before: torch.Tensor, after: torch.Tensor, apart: torch.Tensor | None = None) -> float | None:
+    """SM clock between two `read_clocks`, less the cycles and nanoseconds of `apart`, which were not the launches'.
+
+    The median over the multiprocessors that both saw; None where there is none.
+    """
+    cycles, ns = apart.tolist() if apart is not None else (0, 0)
     rates = [
-        1e3 * (late[0] - early[0]) / (late[1] - early[1])
+        1e3 * (late[0] - early[0] - cycles) / (late[1] - early[1] - ns)
         for early, late in zip(before.tolist(), after.tolist(), strict=True)
-        if early[1] and late[1] > early[1]
+        if early[1] and late[1] - early[1] > ns
     ]
     return median(rates) if rates else None

@@ -24,7 +24,7 @@ from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
 from w8a8_bench.timing.method import Bind, Sample, Timed, parts, size_like
 
-OWN_KERNELS = ("read_clocks", "read_all", "spin_apart")
+OWN_KERNELS = ("read_clocks", "read_all", "spin_apart", "forget_apart")
 """The instrument's, which are not the launch's."""
 
 APART_S = 5e-6
@@ -61,7 +61,7 @@ class KernelSampler:
         if not on_device:
             raise RuntimeError("the profiler saw no kernel: CUPTI may be in use by another tool, or not permitted")
         total = 1e-9 * sum(event.duration_ns() for event in on_device)
-        return Sample(total / self.launches, self._timer.clock_mhz())
+        return Sample(total / self.launches, self._timer.clock_mhz(apart=True))
 
 
 class ProfilerMethod:
