@@ -4,12 +4,11 @@
 
 Nsight Compute counts SM cycles, nanoseconds and bytes read from DRAM of single launches from a rotation of operand
 sets, at the clocks and with the caches as they are (`--clock-control none --cache-control none`). Its window is wider
-than a kernel: of spins of any length it counts 0.7 us and 1,300 cycles more than CUPTI (H200).
-That is measured first, and taken off each kernel; the lines hold what was counted, too.
+than a kernel: of spins of any length on every multiprocessor it counts about 0.8 us and 1,500 cycles more than CUPTI
+(H200). That is measured first, and taken off each kernel; the lines hold what was counted, too.
 
-Asked for: cycles within 2%, or 0.3 us, of `time_kernel` at the clock measured; or the time itself within as much, since
-what is bound by memory takes the same time at another clock. And where the operands exceed a tenth of the L2, at least
-95% of their bytes read from DRAM.
+Asked for: cycles within 2%, or 0.3 us, of `time_kernel` at the clock of its own samples. And where the operands exceed
+a tenth of the L2, at least 95% of their bytes read from DRAM.
 """
 
 from __future__ import annotations
@@ -48,13 +47,16 @@ GEMMS = [
     )
 ]
 SPINS_US = (3, 10, 30, 100)
-PROFILED, PROCESSES = 5, 3
-"""Launches of each that Nsight Compute looks at in each of so many processes; medians are compared. Where a process's
-operands come to lie in memory moves the times of all its launches, one GEMM's by 6% (H200)."""
+PROFILED = 5
+"""Launches of each that Nsight Compute looks at in a process."""
+PROCESSES = 4
+"""Of each side: medians over them are compared. Where a process's operands come to lie in memory moves the times of all
+its launches, one GEMM's by 6% (H200)."""
 
 METRICS = {"cycles": "sm__cycles_elapsed.max", "read": "dram__bytes_read.sum", "duration": "gpu__time_duration.sum"}
 KERNELS = "kernels"
-LAUNCHES = "--launches"
+LAUNCHES, MEASURE = "--launches", "--measure"
+"""What a process of Nsight Compute runs, and what one that measures does: it prints what it measured."""
 
 Measured = tuple[float, float]
 """Median seconds, and SM clock in MHz."""
@@ -67,11 +69,21 @@ def main(argv: list[str]) -> int:
     if argv == [LAUNCHES]:
         launch_all(device)
         return 0
+    if argv == [MEASURE]:
+        spins = [measure_spin(device, microseconds) for microseconds in SPINS_US]
+        print(json.dumps(spins + [measure(device, kernel, shape) for kernel, shape in GEMMS]))
+        return 0
     print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
-    spins = [measure_spin(GraphTimer(device), microseconds) for microseconds in SPINS_US]
-    gemms = [measure(device, kernel, shape) for kernel, shape in GEMMS]
-    torch.cuda.empty_cache()
-    counted = counted_in_processes()
+    each = [(measure_in_process(), count_with_ncu()) for _ in range(PROCESSES)]
+    all_measured = [
+        (stats.median([one[0] for one in values]), stats.median([one[1] for one in values]))
+        for values in zip(*(measured for measured, _ in each), strict=True)
+    ]
+    counted = [
+        {name: stats.median([one[name] for one in counts]) for name in counts[0]}
+        for counts in zip(*(counts for _, counts in each), strict=True)
+    ]
+    spins, gemms = all_measured[: len(SPINS_US)], all_measured[len(SPINS_US) :]
     window = window_of(spins, counted[: len(SPINS_US)])
     for microseconds, (seconds, clock), ncu in zip(SPINS_US, spins, counted, strict=False):
         line = {"kind": "spin", "microseconds": microseconds, "seconds": seconds, "clock_mhz": clock, "ncu": ncu}
@@ -115,11 +127,11 @@ def window_of(spins: list[Measured], counted: list[Counted]) -> dict[str, float]
 
 
 def compare(measured: Measured, counted: Counted, window: dict[str, float]) -> dict[str, object]:
-    """How far Nsight Compute is from a time at a clock, in cycles and in time, and whether one of them agrees."""
+    """How far Nsight Compute is from a time at a clock, in cycles and in time, and whether the cycles agree."""
     seconds, clock = measured
     cycles, duration = (counted[name] - counted[KERNELS] * window[name] for name in ("cycles", "duration"))
     cycles_off, time_off = cycles / (seconds * clock * 1e6) - 1, duration * 1e-9 / seconds - 1
-    agrees = any(abs(off) <= 0.02 or abs(off) * seconds <= 0.3e-6 for off in (cycles_off, time_off))
+    agrees = abs(cycles_off) <= 0.02 or abs(cycles_off) * seconds <= 0.3e-6
     return {"cycles_off": cycles_off, "time_off": time_off, "agrees": agrees}
 
 
@@ -133,11 +145,26 @@ def measure(device: Device, kernel: str, shape: GemmShape) -> Measured:
     return stats.median(record.samples[TIME_KERNEL]), stats.median(record.clock_mhz[TIME_KERNEL])
 
 
-def measure_spin(timer: GraphTimer, microseconds: int) -> Measured:
-    sampler = KernelSampler(timer, [partial(timer.code.spin_ns, 1000 * microseconds)], rotation.Plan(1, 0, scrub=False))
+def measure_spin(device: Device, microseconds: int) -> Measured:
+    timer = GraphTimer(device)
+    spin = spin_everywhere(device, microseconds)
+    sampler = KernelSampler(timer, [spin], rotation.Plan(1, 0, scrub=False))
     samples = [sampler.sample() for _ in range(7)]
     clocks = [one.clock_mhz for one in samples if one.clock_mhz is not None]
     return stats.median([one.seconds for one in samples]), stats.median(clocks)
+
+
+def spin_everywhere(device: Device, microseconds: int) -> Launch:
+    """On each multiprocessor, as a GEMM has its blocks."""
+    return partial(device_code.load(device).spin_ns, 1000 * microseconds, device.sm_count or 1)
+
+
+def measure_in_process() -> list[Measured]:
+    """What a fresh process measures of each spin and GEMM."""
+    answer = subprocess.run([sys.executable, __file__, MEASURE], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise SystemExit(f"a process that measures failed ({answer.returncode}): {answer.stderr[-500:]}")
+    return [(seconds, clock) for seconds, clock in json.loads(answer.stdout.splitlines()[-1])]
 
 
 def default_problem(kernel: str, shape: GemmShape) -> Problem:
@@ -160,9 +187,8 @@ def launch_all(device: Device) -> None:
 
 
 def launches_of_each(device: Device) -> Iterator[list[Launch]]:
-    code = device_code.load(device)
     for microseconds in SPINS_US:
-        yield [partial(code.spin_ns, 1000 * microseconds)] * PROFILED
+        yield [spin_everywhere(device, microseconds)] * PROFILED
     for kernel, shape in GEMMS:
         problem = default_problem(kernel, shape)
         operands = OperandFactory(shape, device.torch_name, data="normal", seed=0).make(problem)
@@ -175,12 +201,6 @@ def launches_of_each(device: Device) -> Iterator[list[Launch]]:
         yield launches
         del operands, launches
         torch.cuda.empty_cache()
-
-
-def counted_in_processes() -> list[Counted]:
-    """Of each spin and GEMM the medians over processes."""
-    each = zip(*(count_with_ncu() for _ in range(PROCESSES)), strict=True)
-    return [{name: stats.median([one[name] for one in counts]) for name in counts[0]} for counts in each]
 
 
 def count_with_ncu() -> list[Counted]:

@@ -132,9 +132,9 @@ class DeviceCode:
         """Keep all multiprocessors busy for a few microseconds, and let them become free in random order."""
         self._launch("jolt", JOLT_WAVES * self._sm_count, JOLT_THREADS)
 
-    def spin_ns(self, nanoseconds: int) -> None:
-        """Keep one thread busy until the global timer has gone on by `nanoseconds`."""
-        self._launch("spin_ns", 1, 1, nanoseconds)
+    def spin_ns(self, nanoseconds: int, blocks: int = 1) -> None:
+        """Keep a thread of each of `blocks` blocks busy until the global timer has gone on by `nanoseconds`."""
+        self._launch("spin_ns", blocks, 1, nanoseconds)
 
     def spin_apart(self, nanoseconds: int, spent: torch.Tensor) -> None:
         """As `spin_ns`, to keep launches apart. Adds its cycles and nanoseconds to `spent`, int64 [2]."""

@@ -11,7 +11,8 @@ Rows and columns are those of the instruction (`geometry`): rows are tokens and 
 way round. A block of threads is
 
     consumer warpgroups 0 .. W-1   WGMMA from shared memory, epilogue, TMA store
-    one warp after them            TMA loads, and the scales of a blockwise kernel by cp.async
+    one warp after them            TMA loads, and the scales of a blockwise kernel by cp.async; where the consumers need
+                                   its registers, a whole warpgroup, of which one warp loads
 
 walks tiles until none is left (persistent, `order.tile_at`), and synchronizes through mbarriers in shared memory:
 
@@ -43,7 +44,14 @@ from cutlass.memory import SmemAllocator
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.cutlass import ptx
 from w8a8_bench.kernels.cutlass.epilogue import Epilogue, Store, Vectors, store_layout
-from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_ROWS, WARP, WARPGROUP, Geometry
+from w8a8_bench.kernels.cutlass.geometry import (
+    INSTRUCTION_ROWS,
+    LEFT_REGISTERS,
+    TAKEN_REGISTERS,
+    WARP,
+    WARPGROUP,
+    Geometry,
+)
 from w8a8_bench.kernels.cutlass.mainloop import Mainloop
 from w8a8_bench.kernels.cutlass.order import k_range
 from w8a8_bench.kernels.cutlass.pipeline import Barriers, Walk, next_stage, skip_stages
@@ -246,9 +254,14 @@ class GemmKernel:
         place = (rank, row_rank, column_rank, split_rank, cluster, clusters)
         block = Block(*place, m, n, first_k, last_k, walk, barriers)
 
-        if loads:
-            self._load(block, tma_x, x, shared_x, tma_y, y, shared_y, sources, storage)
+        if warp >= g.warpgroups * 4:
+            if const_expr(g.gives_registers):
+                cute.arch.setmaxregister_decrease(LEFT_REGISTERS)
+            if loads:
+                self._load(block, tma_x, x, shared_x, tma_y, y, shared_y, sources, storage)
         else:
+            if const_expr(g.gives_registers):
+                cute.arch.setmaxregister_increase(TAKEN_REGISTERS)
             self._consume(block, shared_x, shared_y, tma_d, d, layout_d, sources, storage)
 
     @cute.jit

@@ -29,6 +29,9 @@ RESERVED_SHARED_BYTES = 1024
 """Of a multiprocessor, and what the driver takes of it for each resident block (the same table)."""
 
 REGISTERS_OF_SM = 65536
+LEFT_REGISTERS, TAKEN_REGISTERS = 40, 232
+"""Of a thread that loads, and of one that multiplies, where one warpgroup gives registers to two: 3 x 168 in all."""
+
 MAX_CLUSTER = 8
 """Largest portable cluster (CUDA C++ programming guide, thread block clusters)."""
 
@@ -160,19 +163,44 @@ class Geometry:
 
     @property
     def threads(self) -> int:
-        """Consumer warpgroups, then one warp that loads."""
-        return self.warpgroups * WARPGROUP + WARP
+        """Consumer warpgroups, then one warp that loads; and where registers change hands, which warpgroups do with one
+        another, three idle ones beside it."""
+        return self.warpgroups * WARPGROUP + (WARPGROUP if self.gives_registers else WARP)
 
     @property
     def accumulators(self) -> int:
-        """Accumulator registers of a thread; blockwise kernels hold as many again for the block in hand."""
+        """Accumulator registers of a thread, of which a blockwise kernel has `accumulator_sets`."""
         return self.row_blocks * self.columns // 2
 
     @property
+    def blocks_at_once(self) -> int:
+        """Blocks of k that a blockwise kernel takes in a turn of its loop.
+
+        With several, one is multiplied while the one before it is scaled, each in registers of its own. Where tokens
+        are columns, their scales need registers too.
+        """
+        return 4 if self.accumulators <= (32 if self.config.swap else 64) else 1
+
+    @property
+    def accumulator_sets(self) -> int:
+        """The sums over k; and in a blockwise kernel the products of one block of it or two."""
+        return 1 + min(2, self.blocks_at_once) if self.variant.blockwise else 1
+
+    @property
+    def gives_registers(self) -> bool:
+        """Whether the warps that load give registers to those that multiply, which need more than an equal share."""
+        return self.variant.blockwise and self.warpgroups == 2 and self.accumulator_sets * self.accumulators > 128
+
+    @property
     def register_limit(self) -> int:
-        """Registers of a thread where one block has the multiprocessor to itself: a warp takes multiples of 256."""
-        warps = self.threads // WARP
-        return min(255, REGISTERS_OF_SM // (256 * warps) * 8)
+        """Registers of a thread that multiplies, where one block has the multiprocessor to itself.
+
+        A multiprocessor has four parts, over which it deals out warps.
+        """
+        if self.gives_registers:
+            return TAKEN_REGISTERS
+        warps_of_part = ceil_div(self.threads, 4 * WARP)
+        return min(255, REGISTERS_OF_SM // (4 * WARP * warps_of_part) // 8 * 8)
 
     # Stages.
 

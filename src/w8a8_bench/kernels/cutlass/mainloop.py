@@ -82,41 +82,67 @@ class Mainloop:
     def sum_blocks(self, sums, scales, stage, phase, steps, row_in_tile, thread):
         """`sums` = the sum over `steps` stages, a block of k each, of their products scaled in fp32.
 
-        `scales` are the stages' scales in shared memory, `thread` is the thread's index in its warpgroup. While one
-        warpgroup scales, the other has the tensor cores.
+        `scales` are the stages' scales in shared memory, `thread` is the thread's index in its warpgroup. While the
+        products of one block are scaled and added, the tensor cores multiply the next: a thread has registers for two.
+        A loop can't end with instructions in flight (ptxas would serialize them all), so a turn takes several blocks.
+
+        Returns the stage and phase that follow.
+        """
+        sums.fill(0.0)
+        at_once = self.geometry.blocks_at_once
+        for _ in cutlass.range(steps // at_once, unroll=1):
+            stage, phase = self._sum_some(at_once, sums, scales, stage, phase, row_in_tile, thread)
+        if const_expr(at_once > 1):
+            for _ in cutlass.range(steps % at_once, unroll=1):
+                stage, phase = self._sum_some(1, sums, scales, stage, phase, row_in_tile, thread)
+        return stage, phase
+
+    @cute.jit
+    def _sum_some(self, count: cutlass.Constexpr, sums, scales, stage, phase, row_in_tile, thread):
+        """Add the scaled products of `count` blocks of k to `sums`."""
+        g = self.geometry
+        mma = make_mma(g, self.element, self.accumulator)
+        products = [cute.make_rmem_tensor(sums.shape, Float32) for _ in range(min(2, count))]
+        last = stage
+        for block in cutlass.range_constexpr(count):
+            cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
+            self._multiply(mma, products[block % 2], stage, False)
+            if const_expr(block > 0):
+                self._add_scaled(sums, products[(block - 1) % 2], scales, last, row_in_tile, thread, 1)
+            last = stage
+            stage, phase = next_stage(stage, phase, g.config.stages)
+        self._add_scaled(sums, products[(count - 1) % 2], scales, last, row_in_tile, thread, 0)
+        return stage, phase
+
+    def _add_scaled(self, sums, products, scales, stage, row_in_tile, thread, in_flight):
+        """`sums` += `products` times a stage's scales, once no more than `in_flight` later stages are being multiplied.
+
+        And leave the stage.
         """
         g, config = self.geometry, self.geometry.config
-        mma = make_mma(g, self.element, self.accumulator)
         lane, warp = thread % WARP, thread // WARP
         first_token = row_in_tile + accumulator_row(warp, lane)
         tokens = g.row_blocks * 2
-        if const_expr(config.swap):
+        if config.swap:
             first_token = cute.assume(accumulator_column(lane), divby=2)
             tokens = g.columns // 4
-        products = cute.make_rmem_tensor(sums.shape, Float32)
-        factors = cute.make_rmem_tensor(tokens, Float32)
-        sums.fill(0.0)
-        for _ in cutlass.range(steps, unroll=1):
-            cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
-            self._multiply(mma, products, stage, False)
-            of_stage = scales + stage * g.stage_scales
-            of_tokens = cute.make_tensor(of_stage + first_token, cute.make_layout(config.tile_m))
-            of_weights = cute.make_tensor(of_stage + config.tile_m, cute.make_layout(1))[0]
-            for i in cutlass.range_constexpr(tokens):
-                at = 8 * (i // 2) + i % 2 if const_expr(config.swap) else INSTRUCTION_ROWS * (i // 2) + 8 * (i % 2)
-                factors[i] = of_tokens[at] * of_weights
-            warpgroup.wait_group(0)
-            cute.arch.sync_warp()  # all lanes have their scales
-            self.barriers.leave(stage, self.rank)
-            for row_block in cutlass.range_constexpr(g.row_blocks):
-                for eight in cutlass.range_constexpr(g.columns // 8):
-                    for j in cutlass.range_constexpr(2):
-                        for i in cutlass.range_constexpr(2):
-                            at = accumulator_index(g.columns, row_block, eight, j, i)
-                            factor = factors[2 * eight + i if const_expr(config.swap) else 2 * row_block + j]
-                            sums[at] = sums[at] + products[at] * factor
-            stage, phase = next_stage(stage, phase, config.stages)
-        return stage, phase
+        of_stage = scales + stage * g.stage_scales
+        of_tokens = cute.make_tensor(of_stage + first_token, cute.make_layout(config.tile_m))
+        of_weights = cute.make_tensor(of_stage + config.tile_m, cute.make_layout(1))[0]
+        factors = []
+        for i in range(tokens):
+            at = 8 * (i // 2) + i % 2 if config.swap else INSTRUCTION_ROWS * (i // 2) + 8 * (i % 2)
+            factors.append(of_tokens[at] * of_weights)
+        warpgroup.wait_group(in_flight)
+        cute.arch.sync_warp()  # all lanes have their scales
+        self.barriers.leave(stage, self.rank)
+        for row_block in range(g.row_blocks):
+            for eight in range(g.columns // 8):
+                for j in range(2):
+                    for i in range(2):
+                        at = accumulator_index(g.columns, row_block, eight, j, i)
+                        factor = factors[2 * eight + i if config.swap else 2 * row_block + j]
+                        sums[at] = sums[at] + products[at] * factor
 
     def _multiply(self, mma, sums, stage, accumulate):
         """Enqueue the products of a stage; the first overwrites `sums` unless `accumulate`."""
