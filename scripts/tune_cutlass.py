@@ -1,12 +1,13 @@
 """Measure configurations of the CUTLASS kernels on this GPU, and write the table that `config.choose` reads first.
 
-    python3 scripts/tune_cutlass.py --families fp8 int8 --records tuning.jsonl
-    python3 scripts/tune_cutlass.py --families fp8_blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
+    python3 scripts/tune_cutlass.py --families scaled_mm --records tuning.jsonl
+    python3 scripts/tune_cutlass.py --families blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
 
-Every candidate that the model predicts within `--within` of the best is timed as `time_cold_l2` is: a replayed graph
-over rotating operand sets. The fastest few are timed again in shuffled blocks beside the heuristic's choice, and the
-best of them enters the table only where it is faster than that by `WORTH`, so that the table holds what the heuristic
-misses and not what noise made. What is chosen at one m serves all m down to the next smaller one that was measured.
+What of the heuristic's portfolio the model predicts within `--within` of the best is timed as `time_cold_l2` is, by a
+replayed graph over rotating operand sets; then the fastest ones' neighbours. The fastest few are timed again in
+shuffled blocks beside the heuristic's choice, and the best of them enters the table only where it is faster than that
+by `WORTH`, so that the table holds what the heuristic misses and not what noise made. What is chosen at one m serves
+all m down to the next smaller one that was measured.
 `--records` keeps every time with the model's prediction: what the model's constants are fitted to, and checked on sizes
 that the fit has not seen.
 """
@@ -47,12 +48,14 @@ NK = "6144x4096 4096x4096 28672x4096 4096x14336 8192x8192"
 """The weights of Llama 3.1 8B's layers, and a square."""
 
 MS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
-FAMILIES = ("fp8", "int8", "fp8_blockwise")
-WITHIN = 1.3
-"""Between a twentieth and a half of the candidates are left, at few tokens most; the model errs by about a tenth."""
+FAMILIES = ("scaled_mm", "blockwise")
+WITHIN = 1.2
+"""The model errs by about a tenth, of the best and of the others."""
 
 SCREENING_SAMPLES = 2
-FINALISTS = 4
+REFINED = 2
+"""Of the portfolio, so many are varied."""
+FINALISTS = 3
 FINAL_BLOCKS = 15
 WORTH = 0.98
 """Most of the heuristic's time that a choice may take to enter the table: repeated runs agree within 1%."""
@@ -84,12 +87,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def problem_of(family: str, m: int, n: int, k: int) -> Problem:
-    """Channel-wise weights and token-wise activations, or blocks; the rest of a variant changes a tile's end only."""
+    """FP8 with channel-wise weights and token-wise activations, or with blocks."""
     return Problem(
         shape=GemmShape(m=m, n=n, k=k),
-        format=Format.INT8 if family == "int8" else Format.FP8,
+        format=Format.FP8,
         out=Format.BF16,
-        scaling=BLOCKWISE if family == "fp8_blockwise" else SCHEMES[3],
+        scaling=BLOCKWISE if family == "blockwise" else SCHEMES[3],
     )
 
 
@@ -99,18 +102,16 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     variant = Variant.of(problem)
     default = config.predicted_best(problem, gpu)
     most = within * config.predicted_s(default, problem, gpu)
-    near = (tile for tile in config.candidates(problem) if config.predicted_s(tile, problem, gpu) <= most)
-    tiles = list(dict.fromkeys([default, *near]))
-    for failed, text in build.compile_many([(variant, tile) for tile in tiles], jobs=os.cpu_count() or 1).items():
-        print(f"not compiled: {failed[1]}: {text[-300:]}", file=sys.stderr)
-        tiles.remove(failed[1])
+    legal = [tile for tile in config.portfolio(variant) if config.legal(tile, problem)]
+    near = [tile for tile in legal if config.predicted_s(tile, problem, gpu) <= most]
     factory = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0)
     operands = factory.make(problem)
     method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
 
-    screened = {}
-    for tile in tiles:
-        screened[tile] = median(samples(sampler(method, problem, tile, device, operands), SCREENING_SAMPLES))
+    screened = screen(near, method, problem, device, operands)
+    fastest = sorted(screened, key=lambda tile: screened[tile])[:REFINED]
+    around = dict.fromkeys(other for tile in fastest for other in config.neighbours(tile, problem))
+    screened |= screen([tile for tile in around if tile not in screened], method, problem, device, operands)
     finalists = sorted(screened, key=lambda tile: screened[tile])[:FINALISTS]
     finals = blocks([default, *(tile for tile in finalists if tile != default)], method, problem, device, operands)
     best = min(finals, key=lambda tile: finals[tile])
@@ -125,6 +126,21 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
                 file.write(json.dumps({**problem.to_json(), **row}) + "\n")
     torch.cuda.empty_cache()
     return best if keep else None
+
+
+def screen(
+    tiles: list[TileConfig], method: Method, problem: Problem, device: Device, operands: Operands
+) -> dict[TileConfig, float]:
+    """Median seconds of a few samples of each that compiles."""
+    variant = Variant.of(problem)
+    failed = build.compile_many([(variant, tile) for tile in tiles], jobs=os.cpu_count() or 1)
+    for (_, tile), text in failed.items():
+        print(f"not compiled: {tile}: {text[-300:]}", file=sys.stderr)
+    return {
+        tile: median(samples(sampler(method, problem, tile, device, operands), SCREENING_SAMPLES))
+        for tile in tiles
+        if (variant, tile) not in failed
+    }
 
 
 def sampler(method: Method, problem: Problem, tile: TileConfig, device: Device, operands: Operands) -> Sampler:

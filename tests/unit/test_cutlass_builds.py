@@ -59,18 +59,19 @@ def default_builds() -> list[build.Build]:
     return [(Variant.of(problem), config.choose(problem, H200)) for problem in problems()]
 
 
-def longest_ends() -> dict[str, Variant]:
-    """Of each family the variant with the longest end of a tile."""
-    return {tuned.family(variant): variant for variant in map(Variant.of, problems())}
+def longest_ends() -> list[Variant]:
+    """Of each kind of sums the variant with the longest end of a tile."""
+    return list({(v.format, v.blockwise): v for v in map(Variant.of, problems())}.values())
 
 
 def tuned_builds() -> list[build.Build]:
-    return [(longest_ends()[family], tile) for family, tile in tuned.choices(H200.sm_count)]
+    choices = tuned.choices(H200.sm_count)
+    return [(v, tile) for v in longest_ends() for family, tile in choices if family == tuned.family(v)]
 
 
 def portfolio_builds() -> list[build.Build]:
     """Every configuration that the heuristic may choose."""
-    return [(variant, tile) for variant in longest_ends().values() for tile in config.portfolio(variant)]
+    return [(variant, tile) for variant in longest_ends() for tile in config.portfolio(variant)]
 
 
 def cubin(path: Path) -> bytes:

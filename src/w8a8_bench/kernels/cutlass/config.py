@@ -124,6 +124,7 @@ class _Shape:
 
     tile_m: int
     tile_n: int
+    tile_k: int = 128
     swap: bool = False
     pingpong: bool = False
     cluster: tuple[int, int] = (1, 1)
@@ -134,9 +135,12 @@ class _Shape:
 # Few tokens: weights stream through tiles of 64 features, k split until all multiprocessors have some. Many: tiles as
 # large as accumulators allow, loads shared by two blocks. In between, sizes that fill one wave where others need two.
 _PLAIN = (
-    *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
-    *(_Shape(m, 64, swap=True, splits=(1, 2, 4), blocks_of_sm=2) for m in (48, 64)),
+    *(_Shape(m, 64, 256, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
+    *(_Shape(m, 64, 256, swap=True, splits=(1, 2, 4)) for m in (48, 64)),
+    _Shape(64, 64, swap=True, splits=(1, 2, 4), blocks_of_sm=2),
+    _Shape(64, 64, swap=True, cluster=(2, 1)),
     *(_Shape(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96, 128)),
+    _Shape(64, 128, swap=True, cluster=(2, 1)),
     _Shape(128, 128, swap=True, cluster=(1, 2)),
     _Shape(128, 128, pingpong=True, cluster=(2, 1)),
     _Shape(128, 160, cluster=(2, 1)),
@@ -146,8 +150,10 @@ _PLAIN = (
 )
 _BLOCKWISE = (
     *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32, 64)),
-    *(_Shape(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96)),
-    _Shape(128, 128, swap=True),
+    _Shape(64, 64, swap=True, splits=(2,)),
+    _Shape(64, 64, swap=True, cluster=(2, 1)),
+    _Shape(64, 128, swap=True, splits=(1, 2, 4)),
+    _Shape(128, 32),
     _Shape(128, 64),
     _Shape(128, 128),
     _Shape(128, 128, cluster=(2, 1)),
@@ -163,6 +169,7 @@ def portfolio(variant: Variant) -> tuple[TileConfig, ...]:
             config = TileConfig(
                 tile_m=row.tile_m,
                 tile_n=row.tile_n,
+                tile_k=row.tile_k,
                 swap=row.swap,
                 cluster=row.cluster,
                 split_k=split,
@@ -175,21 +182,17 @@ def portfolio(variant: Variant) -> tuple[TileConfig, ...]:
     return tuple(dict.fromkeys(configs))
 
 
-def candidates(problem: Problem) -> Iterator[TileConfig]:
-    """What is worth measuring for a problem: the portfolio and its neighbours, legal ones only."""
-    variant = Variant.of(problem)
-    seen = set()
-    for base in portfolio(variant):
-        shares = (1, 2, 3) if base.swap else (1,)
-        clusters = {base.cluster, (1, 1), (2, 1), (1, 2)} if base.split_k == 1 else {(1, 1)}
-        for blocks in shares:
-            for cluster in sorted(clusters):
-                for tile_k in (128, 256):
-                    for raster in (8,) if base.swap else (4, 8, 16):
-                        config = fill(replace(base, cluster=cluster, tile_k=tile_k, raster=raster), variant, blocks)
-                        if config not in seen and legal(config, problem):
-                            seen.add(config)
-                            yield config
+def neighbours(config: TileConfig, problem: Problem) -> Iterator[TileConfig]:
+    """Legal ones that differ in the cluster, in the order of tiles, or in how many blocks a multiprocessor holds."""
+    clusters = {config.cluster, (1, 1), (2, 1), (1, 2)} if config.split_k == 1 else {config.cluster}
+    seen = {config}
+    for cluster in sorted(clusters):
+        for raster in {config.raster} if config.swap else {8, 16}:
+            for blocks in (1, 2) if config.swap else (1,):
+                other = fill(replace(config, cluster=cluster, raster=raster), Variant.of(problem), blocks)
+                if other not in seen and legal(other, problem):
+                    seen.add(other)
+                    yield other
 
 
 # The model. Rates are per clock of a multiprocessor, times in clocks unless they say otherwise. Of an H200; on another
@@ -198,39 +201,43 @@ def candidates(problem: Problem) -> Iterator[TileConfig]:
 CLOCK_HZ = 1.7e9
 """Under load."""
 
-OPERATIONS = 7100
+OPERATIONS = 8000
 """8-bit multiply-adds counted as two: 8192 by the H100 architecture whitepaper, less what the 700 W cap takes of it in
 large GEMMs (1,500 TFLOP/s are the best that any library reaches)."""
 
-SHARED_RATE = 128.0
+SHARED_RATE = 165.0
 """Bytes of shared memory, read by the tensor core or written by TMA."""
 
-L2_RATE, L2_TOTAL_RATE = 64.0, 6700.0
+L2_RATE, L2_TOTAL_RATE = 66.0, 7400.0
 """Bytes from the L2, of one multiprocessor and of all together. Tiles of 64x128 and 64x64 at n=4096, k=14336 took 63
 bytes a clock each on 32 and 64 multiprocessors, and 51 on 128."""
 
-MEMORY_RATE = 4.3e12
+MEMORY_RATE = 4.4e12
 """Bytes a second from memory, measured by copy."""
 
-LATENCY_S = 1.1e-6
+LATENCY_S = 0.5e-6
 """From a load to its data with memory under load: what is in flight over it bounds a multiprocessor's rate."""
 
-LAUNCH_S = 1.5e-6
+LAUNCH_S = 2.5e-6
 """What a kernel that only reads takes beside the time of its bytes (8.4 to 117 MB)."""
 
-EXPOSED = 0.2
+EXPOSED = 0.16
 """Share of the faster of memory and multiprocessors that the slower one does not hide."""
 
-FILL = 1500.0
+FILL = 1400.0
 """Until a block's first tile is in flight, and its last sums are stored."""
 
-TILE_END = 700.0
+TILE_END = 650.0
 """Accumulators to memory, which cooperating warpgroups do while the tensor cores rest; ping-pong hides most of it."""
 
-EXCHANGE = 800.0
+EXCHANGE = 1400.0
 """Pushing sums to their owners and adding them."""
 
-PROMOTION = 1.35
+SHADOW = 0.05
+"""Share of what a step does beside its longest part that the longest does not hide."""
+
+PIPELINED_PROMOTION = 1.1
+PROMOTION = 1.55
 """How much longer a blockwise step takes: its scaled additions overlap only in part with the other warpgroup's work."""
 
 
@@ -257,9 +264,10 @@ def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
     operands = (g.rows + g.columns) * INSTRUCTION_K
     shared = (instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE
     loaded = (g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K / l2_rate
-    step = max(multiply, shared, loaded) * blocks_of_sm
     if g.variant.blockwise:
-        step = max(step, multiply * blocks_of_sm * PROMOTION)
+        multiply *= PIPELINED_PROMOTION if g.blocks_at_once > 1 else PROMOTION
+    longest, *others = sorted((multiply, shared, loaded), reverse=True)
+    step = (longest + SHADOW * sum(others)) * blocks_of_sm
     end = TILE_END * (0.25 if g.is_pingpong else 1.0) * g.accumulators / 128 * blocks_of_sm
     end += EXCHANGE if config.split_k > 1 else 0.0
     compute_s = (waves * (steps * step + end) + FILL) / CLOCK_HZ

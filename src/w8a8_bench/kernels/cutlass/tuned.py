@@ -14,8 +14,8 @@ TABLES = {132: "tuned_h200.json"}
 
 
 def family(variant: Variant) -> str:
-    """Variants that share choices: bias, zero point and output format change the end of a tile only."""
-    return f"{variant.format.value}{'_blockwise' if variant.blockwise else ''}"
+    """Variants that share choices: int8 is multiplied as fast as fp8, and all else changes the end of a tile only."""
+    return "blockwise" if variant.blockwise else "scaled_mm"
 
 
 def lookup(variant: Variant, shape: GemmShape, sm_count: int) -> TileConfig | None:
