@@ -4,8 +4,14 @@
 
 Nsight Compute counts SM cycles, nanoseconds and bytes read from DRAM of single launches from a rotation of operand
 sets, at the clocks and with the caches as they are (`--clock-control none --cache-control none`). Its window is wider
-than a kernel: of spins of any length on every multiprocessor it counts about 0.8 us and 1,500 cycles more than CUPTI
+than a kernel: of spins of any length on every multiprocessor it counts about 0.9 us and 1,700 cycles more than CUPTI
 (H200). That is measured first, and taken off each kernel; the lines hold what was counted, too.
+
+What is the same on both sides: the launches, and the memory of their operands, for where these lie moves the times of
+GEMMs that are bound by memory by up to 6% (H200). This process holds the memory, and the two that it starts, one after
+the other, map it. What is not: Nsight Compute lets the GPU rest between launches, so that the other side rests, too.
+Where the power limit decides, the multiprocessors' clocks differ by 1 to 2%: cycles are their mean, and `time_kernel`'s
+clock is their median.
 
 Asked for: cycles within 2%, or 0.3 us, of `time_kernel` at the clock of its own samples. And where the operands exceed
 a tenth of the L2, at least 95% of their bytes read from DRAM.
@@ -14,28 +20,32 @@ a tenth of the L2, at least 95% of their bytes read from DRAM.
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from cuda.bindings import driver
 
 from w8a8_bench import environment, stats
-from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch
 from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.measures import TIME_KERNEL, Timer
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
 from w8a8_bench.providers import registry
-from w8a8_bench.runner import run_comparison
-from w8a8_bench.settings import Settings, StopRule
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
+from w8a8_bench.timing.method import rest
 from w8a8_bench.timing.profiler import KernelSampler
+
+HANDLE_BYTES, LAZY_PEER_ACCESS = 64, 1
+"""CU_IPC_HANDLE_SIZE, and CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS, the one flag that there is."""
 
 BF16, FP8 = "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_fp8_fp8_bf16_scaled_mm"
 GEMMS = [
@@ -49,14 +59,17 @@ GEMMS = [
 SPINS_US = (3, 10, 30, 100)
 PROFILED = 5
 """Launches of each that Nsight Compute looks at in a process."""
-PROCESSES = 4
-"""Of each side: medians over them are compared. Where a process's operands come to lie in memory moves the times of all
-its launches, one GEMM's by 6% (H200)."""
+PROCESSES = 2
+"""Of each side: medians over them are compared."""
+SAMPLES, DUTY = 9, 0.1
+"""Profiled replays of each, and the share of the time that they take, beside rests."""
+MEMORY_BYTES = 6 << 30
+"""Of all operand sets of the largest GEMM."""
 
-METRICS = {"cycles": "sm__cycles_elapsed.max", "read": "dram__bytes_read.sum", "duration": "gpu__time_duration.sum"}
+METRICS = {"cycles": "sm__cycles_elapsed.avg", "read": "dram__bytes_read.sum", "duration": "gpu__time_duration.sum"}
 KERNELS = "kernels"
 LAUNCHES, MEASURE = "--launches", "--measure"
-"""What a process of Nsight Compute runs, and what one that measures does: it prints what it measured."""
+"""What a process of Nsight Compute runs, and what one that measures does, in memory whose handle follows."""
 
 Measured = tuple[float, float]
 """Median seconds, and SM clock in MHz."""
@@ -66,15 +79,17 @@ Counted = dict[str, float]
 
 def main(argv: list[str]) -> int:
     device = environment.resolve_device("cuda")
-    if argv == [LAUNCHES]:
-        launch_all(device)
+    if argv[:1] == [LAUNCHES]:
+        launch_all(device, SharedMemory(device, argv[1]))
         return 0
-    if argv == [MEASURE]:
-        spins = [measure_spin(device, microseconds) for microseconds in SPINS_US]
-        print(json.dumps(spins + [measure(device, kernel, shape) for kernel, shape in GEMMS]))
+    if argv[:1] == [MEASURE]:
+        print(json.dumps(measure_all(device, SharedMemory(device, argv[1]))))
         return 0
     print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
-    each = [(measure_in_process(), count_with_ncu()) for _ in range(PROCESSES)]
+    memory = torch.empty(MEMORY_BYTES, dtype=torch.uint8, device=device.torch_name)
+    handle = ok(driver.cuIpcGetMemHandle(memory.data_ptr()))
+    shared = ctypes.string_at(handle.getPtr(), HANDLE_BYTES).hex()
+    each = [(measure_in_process(shared), count_with_ncu(shared)) for _ in range(PROCESSES)]
     all_measured = [
         (stats.median([one[0] for one in values]), stats.median([one[1] for one in values]))
         for values in zip(*(measured for measured, _ in each), strict=True)
@@ -135,33 +150,83 @@ def compare(measured: Measured, counted: Counted, window: dict[str, float]) -> d
     return {"cycles_off": cycles_off, "time_off": time_off, "agrees": agrees}
 
 
-def measure(device: Device, kernel: str, shape: GemmShape) -> Measured:
-    """`time_kernel` as the benchmark takes it."""
-    problem = default_problem(kernel, shape)
-    settings = Settings(timer=Timer.GRAPH, measures=(TIME_KERNEL,), stop=StopRule(12, 12, 0.01))
-    (record,), _ = run_comparison(Comparison(0, LabelledShape(shape), (Cell(kernel, problem),)), device, settings)
-    if TIME_KERNEL not in record.samples:
-        raise SystemExit(f"{kernel} at {shape}: {record.status.value}: {record.reason}")
-    return stats.median(record.samples[TIME_KERNEL]), stats.median(record.clock_mhz[TIME_KERNEL])
+class SharedMemory(rotation.Arena):
+    """An arena in memory that another process holds: the same places of it for the same operands."""
+
+    def __init__(self, device: Device, handle: str) -> None:
+        super().__init__()
+        torch.zeros(1, device=device.torch_name)  # makes PyTorch's context the current one
+        opened = driver.CUipcMemHandle()
+        ctypes.memmove(opened.getPtr(), bytes.fromhex(handle), HANDLE_BYTES)
+        self._address = int(ok(driver.cuIpcOpenMemHandle(opened, LAZY_PEER_ACCESS)))
+        self._device = device
+        self._taken = 0
+
+    def memory(self, size: int, device: torch.device) -> torch.Tensor:
+        if self._taken + size > MEMORY_BYTES:
+            raise SystemExit(f"{self._taken + size} bytes of operand sets: MEMORY_BYTES is {MEMORY_BYTES}")
+        taken = SimpleNamespace(
+            __cuda_array_interface__={
+                "shape": (size,),
+                "typestr": "|u1",
+                "data": (self._address + self._taken, False),
+                "version": 3,
+            }
+        )
+        self._taken += size
+        return torch.as_tensor(taken, device=device)
+
+    def launches_of_each(self) -> Iterator[tuple[list[Launch], rotation.Plan]]:
+        """Of each spin and GEMM, warmed up: its rotation."""
+        for microseconds in SPINS_US:
+            # On each multiprocessor, as a GEMM has its blocks.
+            spin = partial(device_code.load(self._device).spin_ns, 1000 * microseconds, self._device.sm_count or 1)
+            yield [spin] * PROFILED, rotation.Plan(1, 0, scrub=False)
+        for kernel, shape in GEMMS:
+            problem = default_problem(kernel, shape)
+            operands = OperandFactory(shape, self._device.torch_name, data="normal", seed=0).make(problem)
+            plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes)
+            prepared = registry.get(kernel).prepare(problem, self._device)
+            sets = self.sets(operands, max(plan.sets, PROFILED))
+            launches = [prepared.bind(one).total for one in sets]
+            for launch in launches + launches:
+                launch()
+            torch.cuda.synchronize()
+            yield launches, plan
+            self._copies.clear()
+            self._taken = 0
 
 
-def measure_spin(device: Device, microseconds: int) -> Measured:
+def ok(answer: tuple[Any, ...]) -> Any:
+    """The value of a driver call's answer."""
+    result, *values = answer
+    if int(result) != 0:
+        raise SystemExit(f"CUDA says {result.name}")
+    return values[0]
+
+
+def measure_all(device: Device, memory: SharedMemory) -> list[Measured]:
+    """`time_kernel` of each spin and GEMM, and the clock of its samples."""
     timer = GraphTimer(device)
-    spin = spin_everywhere(device, microseconds)
-    sampler = KernelSampler(timer, [spin], rotation.Plan(1, 0, scrub=False))
-    samples = [sampler.sample() for _ in range(7)]
-    clocks = [one.clock_mhz for one in samples if one.clock_mhz is not None]
-    return stats.median([one.seconds for one in samples]), stats.median(clocks)
+    measured = []
+    for launches, plan in memory.launches_of_each():
+        with timer.on_stream():
+            for launch in launches:
+                launch()  # what a first call on this stream sets up must not be captured
+        sampler = KernelSampler(timer, launches, plan)
+        samples = []
+        for _ in range(1 + SAMPLES):
+            samples.append(sampler.sample())
+            rest(samples[-1].seconds * sampler.size, DUTY)
+        clocks = [one.clock_mhz for one in samples[1:] if one.clock_mhz is not None]
+        measured.append((stats.median([one.seconds for one in samples[1:]]), stats.median(clocks)))
+    return measured
 
 
-def spin_everywhere(device: Device, microseconds: int) -> Launch:
-    """On each multiprocessor, as a GEMM has its blocks."""
-    return partial(device_code.load(device).spin_ns, 1000 * microseconds, device.sm_count or 1)
-
-
-def measure_in_process() -> list[Measured]:
+def measure_in_process(shared: str) -> list[Measured]:
     """What a fresh process measures of each spin and GEMM."""
-    answer = subprocess.run([sys.executable, __file__, MEASURE], capture_output=True, text=True, check=False)
+    command = [sys.executable, __file__, MEASURE, shared]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise SystemExit(f"a process that measures failed ({answer.returncode}): {answer.stderr[-500:]}")
     return [(seconds, clock) for seconds, clock in json.loads(answer.stdout.splitlines()[-1])]
@@ -172,11 +237,11 @@ def default_problem(kernel: str, shape: GemmShape) -> Problem:
     return name.problem(shape, name.format, name.default_scheme)
 
 
-def launch_all(device: Device) -> None:
+def launch_all(device: Device, memory: SharedMemory) -> None:
     """For Nsight Compute: the spins, then each GEMM through its rotation, the profiler on for a few launches."""
     code = device_code.load(device)
     spent = torch.zeros(2, dtype=torch.int64, device=device.torch_name)
-    for launches in launches_of_each(device):
+    for launches, _ in memory.launches_of_each():
         torch.cuda.cudart().cudaProfilerStart()
         for launch in launches[:PROFILED]:
             code.spin_apart(1, spent)  # tells what belongs to one from what belongs to the next
@@ -186,28 +251,12 @@ def launch_all(device: Device) -> None:
         torch.cuda.cudart().cudaProfilerStop()
 
 
-def launches_of_each(device: Device) -> Iterator[list[Launch]]:
-    for microseconds in SPINS_US:
-        yield [spin_everywhere(device, microseconds)] * PROFILED
-    for kernel, shape in GEMMS:
-        problem = default_problem(kernel, shape)
-        operands = OperandFactory(shape, device.torch_name, data="normal", seed=0).make(problem)
-        plan = rotation.plan(rotation.set_bytes(operands), device.l2_bytes)
-        prepared = registry.get(kernel).prepare(problem, device)
-        launches = [prepared.bind(one).total for one in rotation.Arena().sets(operands, max(plan.sets, PROFILED))]
-        for launch in launches + launches:
-            launch()
-        torch.cuda.synchronize()
-        yield launches
-        del operands, launches
-        torch.cuda.empty_cache()
-
-
-def count_with_ncu() -> list[Counted]:
+def count_with_ncu(shared: str) -> list[Counted]:
     """What Nsight Compute counts in one process of a launch of each, its kernels summed: medians over the launches."""
     command = ["ncu", "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none"]
     command += ["--cache-control", "none", "--profile-from-start", "off", "--metrics", ",".join(METRICS.values())]
-    answer = subprocess.run([*command, sys.executable, __file__, LAUNCHES], capture_output=True, text=True, check=False)
+    command += [sys.executable, __file__, LAUNCHES, shared]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in answer.stdout.splitlines() if line.startswith('"')]
     if answer.returncode or len(lines) < 2:
         raise SystemExit(f"ncu failed ({answer.returncode}): {answer.stdout[-500:]} {answer.stderr[-500:]}")

@@ -72,12 +72,16 @@ class Arena:
             made.append(replace(operands, **tensors))
         return made
 
+    def memory(self, size: int, device: torch.device) -> torch.Tensor:
+        """uint8 [size] for copies."""
+        return torch.empty(size, dtype=torch.uint8, device=device)
+
     def _rows(self, name: str, tensor: torch.Tensor, count: int) -> torch.Tensor:
         """uint8 [>= count, span], each row a copy of the tensor's memory; of an output, room for it."""
         like = (tensor.shape, tensor.dtype) if name == "out" else (tensor.data_ptr(), tensor.shape, tensor.stride())
         rows = self._copies.get((name == "out", like))
         if rows is None or len(rows) < count:
-            rows = torch.empty(count, _span(tensor), dtype=torch.uint8, device=tensor.device)
+            rows = self.memory(count * _span(tensor), tensor.device).view(count, -1)
             if name != "out":
                 flat = tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
                 rows[:, : flat.numel()] = flat
