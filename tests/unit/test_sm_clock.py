@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench.timing.device_code import clock_mhz  # noqa: E402
+from w8a8_bench.timing.device_code import busy_clock_mhz, clock_mhz  # noqa: E402
 
 
 def readings(*pairs: tuple[int, int]) -> torch.Tensor:
@@ -24,10 +24,10 @@ def test_there_is_none_where_nothing_was_read() -> None:
     assert clock_mhz(nothing, nothing) is None
 
 
-def test_spins_between_launches_are_left_out() -> None:
-    """100 launches of 20 us at 1,700 MHz, and 100 spins of 5 us at 1,980."""
+def test_spins_and_gaps_between_launches_are_left_out() -> None:
+    """100 launches of 20 us at 1,700 MHz; 100 spins of 5 us at 1,980, and gaps of 1 us."""
     spent = torch.tensor([100 * 5 * 1980, 100 * 5000])
-    after = readings((100 * 20 * 1700 + 100 * 5 * 1980, 1 + 100 * 25_000))
+    after = readings((100 * 20 * 1700 + 100 * 6 * 1980, 1 + 100 * 26_000))
     before = readings((0, 1))
-    assert clock_mhz(before, after) == pytest.approx(1756)
-    assert clock_mhz(before, after, spent) == pytest.approx(1700)
+    assert clock_mhz(before, after) == pytest.approx(1765, abs=1)
+    assert busy_clock_mhz(before, after, spent, 2e-3) == pytest.approx(1700)

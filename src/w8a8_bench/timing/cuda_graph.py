@@ -161,10 +161,15 @@ class GraphTimer:
         self._branch.wait_stream(self.stream)
         event.record(self._branch)
 
-    def clock_mhz(self, *, apart: bool = False) -> float | None:
-        """SM clock between the two probes of the last replay; of launches kept `apart`, without the spins."""
+    def clock_mhz(self) -> float | None:
+        """SM clock between the two probes of the last replay."""
         before, after = self._slots.cpu()
-        return device_code.clock_mhz(before, after, self._apart.cpu() if apart else None)
+        return device_code.clock_mhz(before, after)
+
+    def busy_clock_mhz(self, busy_s: float) -> float | None:
+        """SM clock of launches that were `kept_apart` in the last replay and took `busy_s` in all."""
+        before, after = self._slots.cpu()
+        return device_code.busy_clock_mhz(before, after, self._apart.cpu(), busy_s)
 
     @contextlib.contextmanager
     def on_stream(self) -> Iterator[None]:

@@ -184,15 +184,26 @@ _ARGUMENTS = {
 }
 
 
-def clock_mhz(before: torch.Tensor, after: torch.Tensor, apart: torch.Tensor | None = None) -> float | None:
-    """SM clock between two `read_clocks`, less the cycles and nanoseconds of `apart`, which were not the launches'.
+def clock_mhz(before: torch.Tensor, after: torch.Tensor) -> float | None:
+    """SM clock between two `read_clocks`: the median over the multiprocessors that both saw; None for none."""
+    rates = [1e3 * cycles / ns for cycles, ns in _elapsed(before, after)]
+    return median(rates) if rates else None
 
-    The median over the multiprocessors that both saw; None where there is none.
+
+def busy_clock_mhz(before: torch.Tensor, after: torch.Tensor, apart: torch.Tensor, busy_s: float) -> float | None:
+    """As `clock_mhz`, but of `busy_s` of the time between; what else went by did so at the clock of the spins `apart`.
+
+    That is, the spins themselves, and the gaps between them and the launches.
     """
-    cycles, ns = apart.tolist() if apart is not None else (0, 0)
+    spin_cycles, spin_ns = apart.tolist()
+    busy_ns = 1e9 * busy_s
     rates = [
-        1e3 * (late[0] - early[0] - cycles) / (late[1] - early[1] - ns)
-        for early, late in zip(before.tolist(), after.tolist(), strict=True)
-        if early[1] and late[1] - early[1] > ns
+        1e3 * (cycles - spin_cycles / spin_ns * (ns - busy_ns)) / busy_ns for cycles, ns in _elapsed(before, after)
     ]
     return median(rates) if rates else None
+
+
+def _elapsed(before: torch.Tensor, after: torch.Tensor) -> list[tuple[int, int]]:
+    """Cycles and nanoseconds of each multiprocessor that both readings saw."""
+    pairs = zip(before.tolist(), after.tolist(), strict=True)
+    return [(late[0] - early[0], late[1] - early[1]) for early, late in pairs if early[1] and late[1] > early[1]]

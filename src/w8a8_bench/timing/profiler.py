@@ -61,7 +61,7 @@ class KernelSampler:
         if not on_device:
             raise RuntimeError("the profiler saw no kernel: CUPTI may be in use by another tool, or not permitted")
         total = 1e-9 * sum(event.duration_ns() for event in on_device)
-        return Sample(total / self.launches, self._timer.clock_mhz(apart=True))
+        return Sample(total / self.launches, self._timer.busy_clock_mhz(total))
 
 
 class ProfilerMethod:
