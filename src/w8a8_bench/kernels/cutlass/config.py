@@ -34,7 +34,7 @@ ALIGNMENT = 16
 OTHER_REGISTERS = 40
 """Beside accumulators and scales: measured on what compiles, 9 to 34 over all variants, and some room."""
 
-BLOCKWISE_SPLIT_REGISTERS = 40
+BLOCKWISE_SPLIT_REGISTERS = 32
 """More of these, where a blockwise kernel splits k."""
 
 

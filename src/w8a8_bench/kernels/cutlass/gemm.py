@@ -11,8 +11,9 @@ Rows and columns are those of the instruction (`geometry`): rows are tokens and 
 way round. A block of threads is
 
     consumer warpgroups 0 .. W-1   WGMMA from shared memory, epilogue, TMA store
-    one warp after them            TMA loads, and the scales of a blockwise kernel by cp.async; where the consumers need
-                                   its registers, a whole warpgroup, of which one warp loads
+    one warp after them            TMA loads
+    another, blockwise             loads of scales by cp.async; where consumers need more registers than their share,
+                                   two more warps have nothing to do but give theirs
 
 walks tiles until none is left (persistent, `order.tile_at`), and synchronizes through mbarriers in shared memory:
 
@@ -258,15 +259,18 @@ class GemmKernel:
             if const_expr(g.gives_registers):
                 cute.arch.setmaxregister_decrease(LEFT_REGISTERS)
             if loads:
-                self._load(block, tma_x, x, shared_x, tma_y, y, shared_y, sources, storage)
+                self._load(block, tma_x, x, shared_x, tma_y, y, shared_y)
+            if const_expr(self.blockwise):
+                if warp == g.warpgroups * 4 + 1:
+                    self._load_all_scales(block, sources, storage)
         else:
             if const_expr(g.gives_registers):
                 cute.arch.setmaxregister_increase(TAKEN_REGISTERS)
             self._consume(block, shared_x, shared_y, tma_d, d, layout_d, sources, storage)
 
     @cute.jit
-    def _load(self, block, tma_x, x, shared_x, tma_y, y, shared_y, sources, storage):
-        """The loading warp: fill stages in order, for one tile after the other."""
+    def _load(self, block, tma_x, x, shared_x, tma_y, y, shared_y):
+        """The warp that loads tiles: fill stages in order, for one tile after the other."""
         g, barriers = self.geometry, block.barriers
         from_x, to_x = self._partition(tma_x, x, shared_x, g.rows, block.column_rank, g.cluster_columns)
         from_y, to_y = self._partition(tma_y, y, shared_y, g.columns, block.row_rank, g.cluster_rows)
@@ -284,13 +288,6 @@ class GemmKernel:
                 source_x, source_y = from_x[(None, row_tile, step)], from_y[(None, column_tile, step)]
                 cute.copy(tma_x, source_x, to_x[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_x)
                 cute.copy(tma_y, source_y, to_y[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_y)
-                if const_expr(self.blockwise):
-                    token_tile, feature_tile = row_tile, column_tile
-                    if const_expr(self.swap):
-                        token_tile, feature_tile = column_tile, row_tile
-                    to = storage.scales.data_ptr() + stage * g.stage_scales
-                    self._load_scales(to, sources, block.m, token_tile, feature_tile, step)
-                    cute.arch.cp_async_mbarrier_arrive_noinc(full)
                 stage, phase = next_stage(stage, phase, self.stages)
             tile += block.clusters
 
@@ -319,6 +316,24 @@ class GemmKernel:
         mask_x = Int16(same_rows << (first + block.row_rank)) if g.cluster_columns > 1 else None
         mask_y = Int16(same_columns << (first + g.cluster_rows * block.column_rank)) if g.cluster_rows > 1 else None
         return mask_x, mask_y
+
+    @cute.jit
+    def _load_all_scales(self, block, sources, storage):
+        """The warp that loads scales: into the same stages, in the same order."""
+        g, barriers = self.geometry, block.barriers
+        stage, phase = Int32(0), Int32(0)
+        tile = block.cluster
+        while tile < block.walk.tiles:
+            token_tile, feature_tile = block.walk.at(tile)
+            if const_expr(self.swap):
+                token_tile, feature_tile = feature_tile, token_tile
+            for step in cutlass.range(block.first_k, block.last_k, unroll=1):
+                cute.arch.mbarrier_wait(barriers.empty(stage), phase ^ 1)
+                to = storage.scales.data_ptr() + stage * g.stage_scales
+                self._load_scales(to, sources, block.m, token_tile, feature_tile, step)
+                cute.arch.cp_async_mbarrier_arrive_noinc(barriers.full(stage))
+                stage, phase = next_stage(stage, phase, self.stages)
+            tile += block.clusters
 
     @cute.jit
     def _load_scales(self, to, sources, m, token_tile, feature_tile, step):
@@ -380,7 +395,8 @@ class GemmKernel:
 
             if const_expr(self.blockwise):
                 scales = storage.scales.data_ptr()
-                stage, phase = mainloop.sum_blocks(sums, scales, stage, phase, steps, row_in_tile, thread)
+                place = (row_in_tile, group, thread)
+                stage, phase = mainloop.sum_blocks(sums, scales, stage, phase, steps, place)
             else:
                 stage, phase = mainloop.sum(sums, stage, phase, steps)
 

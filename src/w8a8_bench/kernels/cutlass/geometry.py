@@ -163,9 +163,10 @@ class Geometry:
 
     @property
     def threads(self) -> int:
-        """Consumer warpgroups, then one warp that loads; and where registers change hands, which warpgroups do with one
-        another, three idle ones beside it."""
-        return self.warpgroups * WARPGROUP + (WARPGROUP if self.gives_registers else WARP)
+        """Consumer warpgroups, then the warps that load; and where registers change hands, which warpgroups do with one
+        another, two idle ones beside them."""
+        loading = WARPGROUP if self.gives_registers else WARP * (2 if self.variant.blockwise else 1)
+        return self.warpgroups * WARPGROUP + loading
 
     @property
     def accumulators(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import cutlass
 import cutlass.cute as cute
-from cutlass import Float32, Int8, const_expr
+from cutlass import Float32, Int8, Int32, const_expr
 from cutlass.cute.nvgpu import OperandMajorMode, warpgroup
 
 from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_K, INSTRUCTION_ROWS, WARP, Geometry
@@ -79,26 +79,37 @@ class Mainloop:
         return stage, phase
 
     @cute.jit
-    def sum_blocks(self, sums, scales, stage, phase, steps, row_in_tile, thread):
+    def sum_blocks(self, sums, scales, stage, phase, steps, place):
         """`sums` = the sum over `steps` stages, a block of k each, of their products scaled in fp32.
 
-        `scales` are the stages' scales in shared memory, `thread` is the thread's index in its warpgroup. While the
-        products of one block are scaled and added, the tensor cores multiply the next: a thread has registers for two.
-        A loop can't end with instructions in flight (ptxas would serialize them all), so a turn takes several blocks.
+        `scales` are the stages' scales in shared memory; `place` is the first row in the tile, the warpgroup, and the
+        thread's index in it. While the products of one block are scaled and added, the tensor cores multiply the next:
+        a thread has registers for two. A loop can't end with instructions in flight (ptxas would serialize them all),
+        so a turn of it takes several blocks, and two warpgroups begin it at different ones: one multiplies while the
+        other's last products are scaled.
 
         Returns the stage and phase that follow.
         """
+        g = self.geometry
+        at_once = g.blocks_at_once
         sums.fill(0.0)
-        at_once = self.geometry.blocks_at_once
+        if const_expr(at_once > 1 and g.warpgroups_of_tile > 1):
+            lead = place[1] if steps > 1 else Int32(0)
+            for _ in cutlass.range(lead, unroll=1):
+                stage, phase = self._sum_some(at_once // 2, sums, scales, stage, phase, place)
+            steps = steps - at_once // 2 * lead
         for _ in cutlass.range(steps // at_once, unroll=1):
-            stage, phase = self._sum_some(at_once, sums, scales, stage, phase, row_in_tile, thread)
+            stage, phase = self._sum_some(at_once, sums, scales, stage, phase, place)
         if const_expr(at_once > 1):
-            for _ in cutlass.range(steps % at_once, unroll=1):
-                stage, phase = self._sum_some(1, sums, scales, stage, phase, row_in_tile, thread)
+            rest = steps % at_once
+            for _ in cutlass.range(rest // 2, unroll=1):
+                stage, phase = self._sum_some(2, sums, scales, stage, phase, place)
+            for _ in cutlass.range(rest % 2, unroll=1):
+                stage, phase = self._sum_some(1, sums, scales, stage, phase, place)
         return stage, phase
 
     @cute.jit
-    def _sum_some(self, count: cutlass.Constexpr, sums, scales, stage, phase, row_in_tile, thread):
+    def _sum_some(self, count: cutlass.Constexpr, sums, scales, stage, phase, place):
         """Add the scaled products of `count` blocks of k to `sums`."""
         g = self.geometry
         mma = make_mma(g, self.element, self.accumulator)
@@ -108,18 +119,19 @@ class Mainloop:
             cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
             self._multiply(mma, products[block % 2], stage, False)
             if const_expr(block > 0):
-                self._add_scaled(sums, products[(block - 1) % 2], scales, last, row_in_tile, thread, 1)
+                self._add_scaled(sums, products[(block - 1) % 2], scales, last, place, 1)
             last = stage
             stage, phase = next_stage(stage, phase, g.config.stages)
-        self._add_scaled(sums, products[(count - 1) % 2], scales, last, row_in_tile, thread, 0)
+        self._add_scaled(sums, products[(count - 1) % 2], scales, last, place, 0)
         return stage, phase
 
-    def _add_scaled(self, sums, products, scales, stage, row_in_tile, thread, in_flight):
+    def _add_scaled(self, sums, products, scales, stage, place, in_flight):
         """`sums` += `products` times a stage's scales, once no more than `in_flight` later stages are being multiplied.
 
         And leave the stage.
         """
         g, config = self.geometry, self.geometry.config
+        row_in_tile, _, thread = place
         lane, warp = thread % WARP, thread // WARP
         first_token = row_in_tile + accumulator_row(warp, lane)
         tokens = g.row_blocks * 2
