@@ -63,7 +63,7 @@ PROCESSES = 3
 """Of each side: medians over them are compared."""
 SAMPLES, DUTY = 9, 0.1
 """Profiled replays of each, and the share of the time that they take, beside rests."""
-MEMORY_BYTES = 6 << 30
+MEMORY_BYTES = 12 << 30
 """Of all operand sets of the largest GEMM."""
 
 METRICS = {"cycles": "sm__cycles_elapsed.avg", "read": "dram__bytes_read.sum", "duration": "gpu__time_duration.sum"}

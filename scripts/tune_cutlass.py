@@ -78,12 +78,28 @@ def main(argv: Sequence[str]) -> int:
     table = Path(tuned.__file__).with_name(tuned.TABLES.get(device.sm_count or 0, ""))
     if not table.is_file() and not args.dry_run:
         parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
-    for family, nk in itertools.product(args.families, args.nk):
-        n, k = (int(size) for size in nk.split("x"))
+    sizes = [tuple(int(size) for size in nk.split("x")) for nk in args.nk]
+    compile_all(problem_of(family, m, n, k) for family in args.families for n, k in sizes for m in args.m)
+    for family, (n, k) in itertools.product(args.families, sizes):
         by_m = [(m, tune(problem_of(family, m, n, k), device, args.within, args.records)) for m in sorted(args.m)]
         if not args.dry_run:
             write(table, device, family, n, k, by_m)
     return 0
+
+
+def compile_all(problems: Iterable[Problem]) -> None:
+    """Compile what `tune` may ask for, all at once: a process that compiles takes seconds to begin."""
+    builds = {
+        (Variant.of(problem), one): None
+        for problem in problems
+        for tile in config.portfolio(Variant.of(problem))
+        if config.legal(tile, problem)
+        for one in (tile, *config.neighbours(tile, problem))
+    }
+    started = time.perf_counter()
+    for (_, tile), text in build.compile_many(builds, jobs=os.cpu_count() or 1).items():
+        print(f"not compiled: {tile}: {text[-300:]}", file=sys.stderr)
+    print(f"{len(builds)} builds in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
 def problem_of(family: str, m: int, n: int, k: int) -> Problem:
@@ -131,15 +147,12 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
 def screen(
     tiles: list[TileConfig], method: Method, problem: Problem, device: Device, operands: Operands
 ) -> dict[TileConfig, float]:
-    """Median seconds of a few samples of each that compiles."""
+    """Median seconds of a few samples of each that is compiled."""
     variant = Variant.of(problem)
-    failed = build.compile_many([(variant, tile) for tile in tiles], jobs=os.cpu_count() or 1)
-    for (_, tile), text in failed.items():
-        print(f"not compiled: {tile}: {text[-300:]}", file=sys.stderr)
     return {
         tile: median(samples(sampler(method, problem, tile, device, operands), SCREENING_SAMPLES))
         for tile in tiles
-        if (variant, tile) not in failed
+        if build.object_path((variant, tile)).exists()
     }
 
 

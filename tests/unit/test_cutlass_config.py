@@ -105,7 +105,7 @@ SWAPPED = TileConfig(tile_m=16, tile_n=64, stages=8, swap=True)
         (replace(GOOD, stages=1), FP8, "stages=1"),
         (replace(GOOD, stages=5), FP8, "shared memory"),
         (replace(GOOD, raster=0), FP8, "raster=0"),
-        (replace(GOOD, tile_n=192), BLOCKS, "one weight scale"),
+        (replace(GOOD, tile_n=176), BLOCKS, "two blocks of 128"),
         (replace(GOOD, cluster=(4, 4)), FP8, "expected 1 to 8"),
         (replace(SWAPPED, tile_m=8, cluster=(1, 2)), FP8, "multiple of 8"),
         (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.PINGPONG, split_k=2), FP8, "ping-pong"),

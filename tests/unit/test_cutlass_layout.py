@@ -14,8 +14,10 @@ from w8a8_bench.kernels.cutlass.layout import (
     accumulator_index,
     accumulator_row,
     matrix_row_bytes,
+    weight_block,
 )
 from w8a8_bench.kernels.cutlass.order import k_range, tile_at
+from w8a8_bench.problem import BLOCK
 
 FP8 = Variant(format=Format.FP8, out=Format.BF16)
 LANES, WARPS = range(32), range(4)
@@ -106,6 +108,20 @@ def test_stmatrix_meets_no_bank_twice(swap):
         for matrix in range(4):
             rows = [matrix_row_bytes(8 * matrix + row, warp, 0, 32, swap=swap) for row in range(8)]
             assert len({address % 128 // 16 for address in rows}) == 8
+
+
+def test_every_column_finds_the_scale_of_its_weights_block():
+    widths = range(8, 257, 8)
+    tiles = [TileConfig(tile_m=64, tile_n=width, stages=2) for width in widths]
+    geometries = [Geometry(tile, Variant(format=Format.FP8, out=Format.BF16, blockwise=True)) for tile in tiles]
+    served = [g for g in geometries if g.weight_scales <= 2]
+    assert {48, 64, 96, 128, 160, 192} <= {g.columns for g in served}
+    for g, number in itertools.product(served, range(16)):
+        first = number * g.columns
+        for eight in range(g.columns // 8):
+            block = weight_block(first % BLOCK, 8 * eight // g.scale_features, g.scale_features)
+            assert first // BLOCK + block == (first + 8 * eight) // BLOCK == (first + 8 * eight + 7) // BLOCK
+            assert block < g.weight_scales
 
 
 def geometries() -> list[Geometry]:

@@ -34,7 +34,7 @@ ALIGNMENT = 16
 OTHER_REGISTERS = 40
 """Beside accumulators and scales: measured on what compiles, 9 to 34 over all variants, and some room."""
 
-BLOCKWISE_SPLIT_REGISTERS = 32
+BLOCKWISE_SPLIT_REGISTERS = 40
 """More of these, where a blockwise kernel splits k."""
 
 
@@ -64,8 +64,8 @@ def _illegal_tile(g: Geometry) -> str | None:
         return f"raster={config.raster}: expected at least 1"
     if g.variant.blockwise and config.tile_k != BLOCK:
         return f"tile_k={config.tile_k}: blockwise scales change every {BLOCK}"
-    if g.variant.blockwise and not g.scales_fit_blocks:
-        return f"tile_n={config.tile_n}: a blockwise tile has one weight scale, so it divides {BLOCK}"
+    if g.variant.blockwise and g.weight_scales > (1 if config.swap else 2):
+        return f"tile_n={config.tile_n}: a blockwise tile lies in two blocks of {BLOCK} at most, swapped in one"
     return None
 
 
@@ -90,7 +90,7 @@ def _illegal_size(g: Geometry) -> str | None:
     config = g.config
     if g.shared_bytes > SHARED_BYTES:
         return f"{g.shared_bytes} bytes of shared memory: at most {SHARED_BYTES}"
-    registers = g.accumulator_sets * g.accumulators + OTHER_REGISTERS
+    registers = (1 + g.product_sets) * g.accumulators + OTHER_REGISTERS
     if g.variant.blockwise and config.split_k > 1:
         registers += BLOCKWISE_SPLIT_REGISTERS
     if registers > g.register_limit:
@@ -149,14 +149,16 @@ _PLAIN = (
     _Shape(256, 128, cluster=(2, 1)),
 )
 _BLOCKWISE = (
-    *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32, 64)),
-    _Shape(64, 64, swap=True, splits=(2,)),
-    _Shape(64, 64, swap=True, cluster=(2, 1)),
-    _Shape(64, 128, swap=True, splits=(1, 2, 4)),
-    _Shape(128, 32),
+    *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
+    _Shape(64, 48),
+    _Shape(64, 64, splits=(1, 2, 4)),
+    _Shape(64, 64, cluster=(2, 1)),
+    _Shape(64, 128),
+    _Shape(64, 128, cluster=(2, 1)),
     _Shape(128, 64),
     _Shape(128, 128),
     _Shape(128, 128, cluster=(2, 1)),
+    _Shape(128, 192, cluster=(2, 1)),
 )
 
 
@@ -236,9 +238,8 @@ EXCHANGE = 1400.0
 SHADOW = 0.05
 """Share of what a step does beside its longest part that the longest does not hide."""
 
-PIPELINED_PROMOTION = 1.1
-PROMOTION = 1.55
-"""How much longer a blockwise step takes: its scaled additions overlap only in part with the other warpgroup's work."""
+PROMOTION = 1.12
+"""How much longer a blockwise step takes, whose scaled additions the next step's products don't hide altogether."""
 
 
 def resident_clusters(g: Geometry, gpu: Occupancy) -> int:
@@ -265,7 +266,7 @@ def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
     shared = (instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE
     loaded = (g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K / l2_rate
     if g.variant.blockwise:
-        multiply *= PIPELINED_PROMOTION if g.blocks_at_once > 1 else PROMOTION
+        multiply *= PROMOTION
     longest, *others = sorted((multiply, shared, loaded), reverse=True)
     step = (longest + SHADOW * sum(others)) * blocks_of_sm
     end = TILE_END * (0.25 if g.is_pingpong else 1.0) * g.accumulators / 128 * blocks_of_sm

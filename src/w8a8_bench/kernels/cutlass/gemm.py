@@ -337,7 +337,7 @@ class GemmKernel:
 
     @cute.jit
     def _load_scales(self, to, sources, m, token_tile, feature_tile, step):
-        """A scale a token of the tile for one block of k, then the weight block's, each 4 bytes by a lane."""
+        """A scale a token of the tile for one block of k, then the weight blocks', each 4 bytes by a lane."""
         tile_m, scale_a, scale_b = self.geometry.config.tile_m, sources.scale_a, sources.scale_b
         lane = cute.arch.lane_idx()
         for first in cutlass.range_constexpr(0, tile_m, WARP):
@@ -351,11 +351,11 @@ class GemmKernel:
                     ptx.copy_word_async(to + first + lane, scale_a.iterator + at, read)
             else:
                 ptx.copy_word_async(to + first + lane, scale_a.iterator + at, read)
-        if lane == 0:
-            column = feature_tile * self.geometry.config.tile_n // BLOCK
+        if lane < self.geometry.weight_scales:
+            column = feature_tile * self.geometry.config.tile_n // BLOCK + lane
             inside = column < scale_b.shape[1]
             at = Int64(step) * scale_b.stride[0] + (Int64(column) if inside else Int64(0)) * scale_b.stride[1]
-            ptx.copy_word_async(to + tile_m, scale_b.iterator + at, Int32(4) if inside else Int32(0))
+            ptx.copy_word_async(to + tile_m + lane, scale_b.iterator + at, Int32(4) if inside else Int32(0))
 
     @cute.jit
     def _consume(self, block, shared_x, shared_y, tma_d, d, layout_d, sources, storage):
@@ -395,7 +395,7 @@ class GemmKernel:
 
             if const_expr(self.blockwise):
                 scales = storage.scales.data_ptr()
-                place = (row_in_tile, group, thread)
+                place = (row_in_tile, column % BLOCK, thread)
                 stage, phase = mainloop.sum_blocks(sums, scales, stage, phase, steps, place)
             else:
                 stage, phase = mainloop.sum(sums, stage, phase, steps)

@@ -9,6 +9,7 @@ configuration swaps the operands, rows are features and columns tokens: D^T = B^
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -170,27 +171,23 @@ class Geometry:
 
     @property
     def accumulators(self) -> int:
-        """Accumulator registers of a thread, of which a blockwise kernel has `accumulator_sets`."""
+        """Registers of a thread for the sums over k."""
         return self.row_blocks * self.columns // 2
 
     @property
-    def blocks_at_once(self) -> int:
-        """Blocks of k that a blockwise kernel takes in a turn of its loop.
+    def product_sets(self) -> int:
+        """Sets of `accumulators` of a blockwise kernel for the products of one block of k.
 
-        With several, one is multiplied while the one before it is scaled, each in registers of its own. Where tokens
-        are columns, their scales need registers too.
+        With two, one is scaled while the other is made. Where tokens are columns, their scales need registers too.
         """
-        return 4 if self.accumulators <= (32 if self.config.swap else 64) else 1
-
-    @property
-    def accumulator_sets(self) -> int:
-        """The sums over k; and in a blockwise kernel the products of one block of it or two."""
-        return 1 + min(2, self.blocks_at_once) if self.variant.blockwise else 1
+        if not self.variant.blockwise:
+            return 0
+        return 2 if self.accumulators <= (32 if self.config.swap else 64) else 1
 
     @property
     def gives_registers(self) -> bool:
         """Whether the warps that load give registers to those that multiply, which need more than an equal share."""
-        return self.variant.blockwise and self.warpgroups == 2 and self.accumulator_sets * self.accumulators > 128
+        return self.product_sets > 0 and self.warpgroups == 2 and (1 + self.product_sets) * self.accumulators > 144
 
     @property
     def register_limit(self) -> int:
@@ -212,8 +209,19 @@ class Geometry:
 
     @property
     def stage_scales(self) -> int:
-        """fp32 numbers of a stage of a blockwise kernel: a scale a token, then the weight block's; whole 16 bytes."""
+        """fp32 numbers of a stage of a blockwise kernel: a scale a token, then the weight blocks'; whole 16 bytes."""
         return self.config.tile_m + 4 if self.variant.blockwise else 0
+
+    @property
+    def scale_features(self) -> int:
+        """Neighbouring features of a tile that have one weight scale, wherever the tile begins."""
+        return math.gcd(self.config.tile_n, BLOCK)
+
+    @property
+    def weight_scales(self) -> int:
+        """Blocks of 128 features that a tile may lie in."""
+        last_begin = BLOCK - self.scale_features
+        return ceil_div(last_begin + self.config.tile_n, BLOCK)
 
     # Epilogue: a warpgroup writes its rows in parts of 64 rows by `part_columns` columns.
 
@@ -314,11 +322,6 @@ class Geometry:
     def blocks_of_sm(self) -> int:
         """Blocks that one multiprocessor holds at once, as far as shared memory decides."""
         return max(1, SHARED_BYTES_OF_SM // (self.shared_bytes + RESERVED_SHARED_BYTES))
-
-    @property
-    def scales_fit_blocks(self) -> bool:
-        """Whether a tile lies in one 128-block of features, so that one weight scale serves it."""
-        return BLOCK % self.config.tile_n == 0
 
 
 CLUSTER_SIZES = (2, 4, 8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_ROWS
+from w8a8_bench.problem import BLOCK
 
 
 def accumulator_index(columns: int, row_block: int, eight: int, j: int, i: int) -> int:
@@ -24,6 +25,12 @@ def accumulator_row(warp: Any, lane: Any) -> Any:
 def accumulator_column(lane: Any) -> Any:
     """Column of the accumulators with i = 0; those with i = 1 lie in the next."""
     return 2 * (lane % 4)
+
+
+def weight_block(first_feature: Any, group: int, group_features: int) -> Any:
+    """Which of a tile's blocks of 128 features a group of neighbouring columns lies in. The tile begins at
+    `first_feature` of its first block, and so does the first group, whatever that is."""
+    return (first_feature + group * group_features) // BLOCK if group else 0
 
 
 def matrix_row_bytes(lane: Any, warp: Any, first_eight: int, part_columns: int, *, swap: bool) -> Any:

@@ -10,9 +10,13 @@ import cutlass.cute as cute
 from cutlass import Float32, Int8, Int32, const_expr
 from cutlass.cute.nvgpu import OperandMajorMode, warpgroup
 
+from w8a8_bench.kernels.cutlass import ptx
 from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_K, INSTRUCTION_ROWS, WARP, Geometry
-from w8a8_bench.kernels.cutlass.layout import accumulator_column, accumulator_index, accumulator_row
+from w8a8_bench.kernels.cutlass.layout import accumulator_column, accumulator_index, accumulator_row, weight_block
 from w8a8_bench.kernels.cutlass.pipeline import Barriers, next_stage
+
+BLOCKS_AT_ONCE = 8
+"""Blocks of k in a turn of the loop over scaled products."""
 
 
 def make_mma(geometry, element, accumulator):
@@ -34,8 +38,8 @@ class Mainloop:
     operand_x: cute.Tensor
     operand_y: cute.Tensor
     barriers: Barriers
-    rank: object
-    """Of the block in its cluster."""
+    sharer: Int32
+    """The block that this lane tells of stages that were left."""
 
     @classmethod
     def of(cls, geometry, element, accumulator, shared_x, shared_y, barriers, rank, group):
@@ -47,7 +51,7 @@ class Mainloop:
         first = mma.get_slice(0)
         operand_x = mma.make_fragment_A(first.partition_A(shared_x))
         operand_y = mma.make_fragment_B(first.partition_B(shared_y))
-        return cls(geometry, element, accumulator, operand_x, operand_y, barriers, rank)
+        return cls(geometry, element, accumulator, operand_x, operand_y, barriers, barriers.sharer(rank))
 
     def make_sums(self):
         """Registers for a warpgroup's share of a tile."""
@@ -71,41 +75,37 @@ class Mainloop:
             cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
             self._multiply(mma, sums, stage, True)
             warpgroup.wait_group(1)
-            self.barriers.leave(last, self.rank)
+            self.barriers.leave(last, self.sharer)
             last = stage
             stage, phase = next_stage(stage, phase, g.config.stages)
         warpgroup.wait_group(0)
-        self.barriers.leave(last, self.rank)
+        self.barriers.leave(last, self.sharer)
         return stage, phase
 
     @cute.jit
     def sum_blocks(self, sums, scales, stage, phase, steps, place):
         """`sums` = the sum over `steps` stages, a block of k each, of their products scaled in fp32.
 
-        `scales` are the stages' scales in shared memory; `place` is the first row in the tile, the warpgroup, and the
-        thread's index in it. While the products of one block are scaled and added, the tensor cores multiply the next:
-        a thread has registers for two. A loop can't end with instructions in flight (ptxas would serialize them all),
-        so a turn of it takes several blocks, and two warpgroups begin it at different ones: one multiplies while the
-        other's last products are scaled.
+        `scales` are the stages' scales in shared memory; `place` is the first row in the tile, the first feature in its
+        block of 128, and the thread's index in its warpgroup. While the products of one block are scaled and added, the
+        tensor cores make the next: in this warpgroup, where a thread has registers for both; else in the other. A loop
+        can't end with instructions in flight (ptxas would serialize them all), so a turn of it takes several blocks.
 
         Returns the stage and phase that follow.
         """
-        g = self.geometry
-        at_once = g.blocks_at_once
+        row_in_tile, first_feature, thread = place
+        lane, warp = thread % WARP, thread // WARP
+        swap = self.geometry.config.swap
+        first_token = accumulator_column(lane) if swap else row_in_tile + accumulator_row(warp, lane)
+        place = (ptx.keep(first_token), first_feature)
         sums.fill(0.0)
-        if const_expr(at_once > 1 and g.warpgroups_of_tile > 1):
-            lead = place[1] if steps > 1 else Int32(0)
-            for _ in cutlass.range(lead, unroll=1):
-                stage, phase = self._sum_some(at_once // 2, sums, scales, stage, phase, place)
-            steps = steps - at_once // 2 * lead
-        for _ in cutlass.range(steps // at_once, unroll=1):
-            stage, phase = self._sum_some(at_once, sums, scales, stage, phase, place)
-        if const_expr(at_once > 1):
-            rest = steps % at_once
-            for _ in cutlass.range(rest // 2, unroll=1):
-                stage, phase = self._sum_some(2, sums, scales, stage, phase, place)
-            for _ in cutlass.range(rest % 2, unroll=1):
-                stage, phase = self._sum_some(1, sums, scales, stage, phase, place)
+        for _ in cutlass.range(steps // BLOCKS_AT_ONCE, unroll=1):
+            stage, phase = self._sum_some(BLOCKS_AT_ONCE, sums, scales, stage, phase, place)
+        rest = steps % BLOCKS_AT_ONCE
+        for _ in cutlass.range(rest // 2, unroll=1):
+            stage, phase = self._sum_some(2, sums, scales, stage, phase, place)
+        for _ in cutlass.range(rest % 2, unroll=1):
+            stage, phase = self._sum_some(1, sums, scales, stage, phase, place)
         return stage, phase
 
     @cute.jit
@@ -113,16 +113,20 @@ class Mainloop:
         """Add the scaled products of `count` blocks of k to `sums`."""
         g = self.geometry
         mma = make_mma(g, self.element, self.accumulator)
-        products = [cute.make_rmem_tensor(sums.shape, Float32) for _ in range(min(2, count))]
+        sets = min(g.product_sets, count)
+        products = [cute.make_rmem_tensor(sums.shape, Float32) for _ in range(sets)]
         last = stage
         for block in cutlass.range_constexpr(count):
             cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
-            self._multiply(mma, products[block % 2], stage, False)
-            if const_expr(block > 0):
-                self._add_scaled(sums, products[(block - 1) % 2], scales, last, place, 1)
+            self._multiply(mma, products[block % sets], stage, False)
+            if const_expr(sets == 1):
+                self._add_scaled(sums, products[0], scales, stage, place, 0)
+            elif const_expr(block > 0):
+                self._add_scaled(sums, products[(block - 1) % sets], scales, last, place, 1)
             last = stage
             stage, phase = next_stage(stage, phase, g.config.stages)
-        self._add_scaled(sums, products[(count - 1) % 2], scales, last, place, 0)
+        if const_expr(sets > 1):
+            self._add_scaled(sums, products[(count - 1) % sets], scales, last, place, 0)
         return stage, phase
 
     def _add_scaled(self, sums, products, scales, stage, place, in_flight):
@@ -131,30 +135,34 @@ class Mainloop:
         And leave the stage.
         """
         g, config = self.geometry, self.geometry.config
-        row_in_tile, _, thread = place
-        lane, warp = thread % WARP, thread // WARP
-        first_token = row_in_tile + accumulator_row(warp, lane)
-        tokens = g.row_blocks * 2
-        if config.swap:
-            first_token = cute.assume(accumulator_column(lane), divby=2)
-            tokens = g.columns // 4
-        of_stage = scales + stage * g.stage_scales
-        of_tokens = cute.make_tensor(of_stage + first_token, cute.make_layout(config.tile_m))
-        of_weights = cute.make_tensor(of_stage + config.tile_m, cute.make_layout(1))[0]
-        factors = []
-        for i in range(tokens):
-            at = 8 * (i // 2) + i % 2 if config.swap else INSTRUCTION_ROWS * (i // 2) + 8 * (i % 2)
-            factors.append(of_tokens[at] * of_weights)
+        factors = self._factors(scales + stage * g.stage_scales, place)
         warpgroup.wait_group(in_flight)
         cute.arch.sync_warp()  # all lanes have their scales
-        self.barriers.leave(stage, self.rank)
+        self.barriers.leave(stage, self.sharer)
         for row_block in range(g.row_blocks):
             for eight in range(g.columns // 8):
                 for j in range(2):
+                    row, group = 2 * row_block + j, 8 * eight // g.scale_features
                     for i in range(2):
                         at = accumulator_index(g.columns, row_block, eight, j, i)
-                        factor = factors[2 * eight + i if config.swap else 2 * row_block + j]
+                        factor = factors[2 * eight + i] if config.swap else factors[row][group]
                         sums[at] = sums[at] + products[at] * factor
+
+    def _factors(self, of_stage, place):
+        """What a thread's products are multiplied by: swapped, a number a column; else, for each of its rows, one for
+        each `scale_features` columns."""
+        g, config = self.geometry, self.geometry.config
+        first_token, first_feature = place
+        of_weights = cute.make_tensor(of_stage + config.tile_m, cute.make_layout(g.weight_scales))
+        if config.swap:
+            first_token = cute.assume(first_token, divby=2)
+            of_tokens = cute.make_tensor(of_stage + first_token, cute.make_layout(config.tile_m))
+            return [of_tokens[8 * (i // 2) + i % 2] * of_weights[0] for i in range(g.columns // 4)]
+        blocks = [weight_block(first_feature, i, g.scale_features) for i in range(g.columns // g.scale_features)]
+        weights = [of_weights[block] for block in blocks]
+        of_tokens = cute.make_tensor(of_stage + first_token, cute.make_layout(config.tile_m))
+        rows = [INSTRUCTION_ROWS * row_block + 8 * j for row_block in range(g.row_blocks) for j in range(2)]
+        return [[of_tokens[row] * weight for weight in weights] for row in rows]
 
     def _multiply(self, mma, sums, stage, accumulate):
         """Enqueue the products of a stage; the first overwrites `sums` unless `accumulate`."""

@@ -6,6 +6,7 @@ import cutlass
 import cutlass.cute as cute
 from cutlass import Int32, Uint32, const_expr
 
+from w8a8_bench.kernels.cutlass import ptx
 from w8a8_bench.kernels.cutlass.geometry import WARP, Geometry
 from w8a8_bench.kernels.cutlass.order import tile_at
 
@@ -47,22 +48,33 @@ class Barriers:
                 cute.arch.mbarrier_init(self.drained(group), g.owners)
 
     @cute.jit
-    def leave(self, stage, rank):
-        """One arrival of this warp at each block whose loads write this block's stage."""
+    def sharer(self, rank):
+        """Rank of the block that this lane tells of stages that its warp has left, or -1 for a lane that tells none.
+
+        Every block whose loads write this block's stages is told by one lane.
+        """
         g = self.geometry
         sharing = g.cluster_rows * g.cluster_columns
-        if cute.arch.lane_idx() == 0:
-            if const_expr(sharing == 1):
+        lane = cute.arch.lane_idx()
+        own = rank % sharing
+        told = Int32(-1)
+        if lane < sharing:
+            if const_expr(g.cluster_rows == 1 or g.cluster_columns == 1):
+                told = rank - own + lane
+            else:
+                same_row = lane % g.cluster_rows == own % g.cluster_rows
+                if same_row or lane // g.cluster_rows == own // g.cluster_rows:
+                    told = rank - own + lane
+        return ptx.keep(told)
+
+    @cute.jit
+    def leave(self, stage, sharer):
+        """One arrival of this warp at each block whose loads write this block's stage."""
+        if sharer >= 0:
+            if const_expr(self.geometry.cluster_rows * self.geometry.cluster_columns == 1):
                 cute.arch.mbarrier_arrive(self.empty(stage))
             else:
-                own = rank % sharing
-                own_row, own_column = own % g.cluster_rows, own // g.cluster_rows
-                for other in cutlass.range_constexpr(sharing):
-                    row, column = other % g.cluster_rows, other // g.cluster_rows
-                    if const_expr(g.cluster_rows == 1 or g.cluster_columns == 1):
-                        cute.arch.mbarrier_arrive(self.empty(stage), rank - own + other)
-                    elif row == own_row or column == own_column:
-                        cute.arch.mbarrier_arrive(self.empty(stage), rank - own + other)
+                cute.arch.mbarrier_arrive(self.empty(stage), sharer)
 
 
 @dataclass(frozen=True)

@@ -24,3 +24,9 @@ def store_matrices(shared: Int32, registers: list[Int32], *, transposed: bool) -
         f"stmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 [{{$r0}}], {{{fields}}};",
         read_only_args=[shared, *registers],
     )
+
+
+def keep(value: Int32) -> Int32:
+    """`value` in a register of its own. The compiler would compute it anew wherever it is used, from the thread's index
+    and by way of slow reads of special registers; it can't what another lane might have sent."""
+    return cute.arch.shuffle_sync(value, cute.arch.lane_idx())
