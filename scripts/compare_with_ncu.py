@@ -5,7 +5,9 @@
 Nsight Compute counts SM cycles, nanoseconds and bytes read from DRAM of single launches from a rotation of operand
 sets, at the clocks and with the caches as they are (`--clock-control none --cache-control none`). Its window is wider
 than a kernel: of spins of any length on every multiprocessor it counts about 0.9 us and 1,700 cycles more than CUPTI
-(H200). That is measured first, and taken off each kernel; the lines hold what was counted, too.
+(H200). And its own work before each launch evicts the kernel's code, which for a GEMM takes some 0.2 us more (by CUPTI,
+0.3 to 1 us after other kernels that evict all of it). So the window is measured on the smallest GEMMs, spins beside
+them, and taken off each kernel; the lines hold what was counted, too.
 
 What is the same on both sides: the launches, and the memory of their operands, for where these lie moves the times of
 GEMMs that are bound by memory by up to 6% (H200). This process holds the memory, and the two that it starts, one after
@@ -57,6 +59,7 @@ GEMMS = [
     )
 ]
 SPINS_US = (3, 10, 30, 100)
+SMALLEST = [(kernel, GemmShape(m=16, n=size, k=size)) for kernel in (FP8, BF16) for size in (256, 512)]
 PROFILED = 11
 """Launches of each that Nsight Compute looks at in a process."""
 PROCESSES = 3
@@ -98,14 +101,16 @@ def main(argv: list[str]) -> int:
         {name: stats.median([one[name] for one in counts]) for name in counts[0]}
         for counts in zip(*(counts for _, counts in each), strict=True)
     ]
-    spins, gemms = all_measured[: len(SPINS_US)], all_measured[len(SPINS_US) :]
-    window = window_of(spins, counted[: len(SPINS_US)])
-    for microseconds, (seconds, clock), ncu in zip(SPINS_US, spins, counted, strict=False):
-        line = {"kind": "spin", "microseconds": microseconds, "seconds": seconds, "clock_mhz": clock, "ncu": ncu}
-        print(json.dumps(line), flush=True)
-    print(json.dumps({"kind": "window", **window}), flush=True)
+    pairs = list(zip(all_measured, counted, strict=True))
+    spins, pairs = pairs[: len(SPINS_US)], pairs[len(SPINS_US) :]
+    smallest, gemms = pairs[: len(SMALLEST)], pairs[len(SMALLEST) :]
+    window = window_of(smallest)
+    for of, some in (("spin", spins), ("smallest", smallest)):
+        for (seconds, clock), ncu in some:
+            print(json.dumps({"kind": of, "seconds": seconds, "clock_mhz": clock, "ncu": ncu}), flush=True)
+        print(json.dumps({"kind": f"window of {of}", **window_of(some)}), flush=True)
     good = True
-    for (kernel, shape), measured, ncu in zip(GEMMS, gemms, counted[len(SPINS_US) :], strict=True):
+    for (kernel, shape), (measured, ncu) in zip(GEMMS, gemms, strict=True):
         operand_bytes = (shape.m * shape.k + shape.n * shape.k) * KernelName.parse(kernel).format.n_bytes
         line = {
             "kind": "agreement",
@@ -132,13 +137,11 @@ def main(argv: list[str]) -> int:
     return 0 if good else 1
 
 
-def window_of(spins: list[Measured], counted: list[Counted]) -> dict[str, float]:
+def window_of(pairs: list[tuple[Measured, Counted]]) -> dict[str, float]:
     """How much more Nsight Compute counts of a kernel than CUPTI: cycles and nanoseconds."""
-    pairs = list(zip(spins, counted, strict=True))
-    return {
-        "cycles": stats.median([ncu["cycles"] - seconds * clock * 1e6 for (seconds, clock), ncu in pairs]),
-        "duration": stats.median([ncu["duration"] - seconds * 1e9 for (seconds, _), ncu in pairs]),
-    }
+    cycles = [(ncu["cycles"] - seconds * clock * 1e6) / ncu[KERNELS] for (seconds, clock), ncu in pairs]
+    duration = [(ncu["duration"] - seconds * 1e9) / ncu[KERNELS] for (seconds, _), ncu in pairs]
+    return {"cycles": stats.median(cycles), "duration": stats.median(duration)}
 
 
 def compare(measured: Measured, counted: Counted, window: dict[str, float]) -> dict[str, object]:
@@ -182,7 +185,7 @@ class SharedMemory(rotation.Arena):
             # On each multiprocessor, as a GEMM has its blocks.
             spin = partial(device_code.load(self._device).spin_ns, 1000 * microseconds, self._device.sm_count or 1)
             yield [spin] * PROFILED, rotation.Plan(1, 0, scrub=False)
-        for kernel, shape in GEMMS:
+        for kernel, shape in SMALLEST + GEMMS:
             problem = default_problem(kernel, shape)
             operands = OperandFactory(shape, self._device.torch_name, data="normal", seed=0).make(problem)
             plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes)
@@ -268,7 +271,7 @@ def count_with_ncu(shared: str) -> list[Counted]:
         groups[-1][KERNELS] += 1
         for name, metric in METRICS.items():
             groups[-1][name] += float(row[metric].replace(",", ""))
-    expected = (len(SPINS_US) + len(GEMMS)) * PROFILED
+    expected = (len(SPINS_US) + len(SMALLEST) + len(GEMMS)) * PROFILED
     if len(groups) != expected:
         raise SystemExit(f"ncu saw {len(groups)} launches: expected {expected}")
     each = [groups[first : first + PROFILED] for first in range(0, len(groups), PROFILED)]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -178,6 +183,19 @@ def test_a_first_call_in_a_capture_is_refused():
     one, out = torch.ones(1, device="cuda"), torch.empty(19, 208, dtype=torch.bfloat16, device="cuda")
     with pytest.raises(RuntimeError, match="no graph can capture"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         scaled_mm(a, b, one, one, torch.bfloat16, out=out)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not on the PATH")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer_finds_nothing(tool):
+    """API errors are left out: cuda-bindings looks for entry points that a driver may lack."""
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
+    command += ["--report-api-errors", "no"] if tool == "memcheck" else []
+    script = Path(__file__).with_name("launch_variants.py")
+    done = subprocess.run([*command, sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert re.search(r"^\d+ launches$", done.stdout, re.MULTILINE)
 
 
 def test_formats_are_those_of_the_names():
