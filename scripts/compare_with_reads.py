@@ -1,6 +1,6 @@
 """How near GEMMs of few tokens come to kernels that only read the weights: `time_cold_l2`, side by side.
 
-    PYTHONPATH=src python3 scripts/compare_with_reads.py > results/h200/few_tokens_against_reads.jsonl
+    PYTHONPATH=src python3 scripts/compare_with_reads.py [--kernels NAME ...] > results/h200/few_tokens.jsonl
 
 The other kernels read the weights once and write nothing: `READS` of them, from one wave of blocks that walk the
 weights to a block for every few KiB, with 16 to 128 bytes of a thread in flight. The best at each size is the floor.
@@ -9,8 +9,10 @@ A line for each size, m and kernel; the least and greatest ratio of each kernel 
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 
@@ -29,8 +31,9 @@ from w8a8_bench.problem import ceil_div
 from w8a8_bench.providers import registry
 
 KERNELS = (
-    *("cutlass_fp8_fp8_bf16_scaled_mm", "cutlass_fp8_fp8_bf16_scaled_mm_blockwise", "cutlass_i8_i8_bf16_scaled_mm"),
-    *("triton_fp8_fp8_bf16_scaled_mm", "triton_i8_i8_bf16_scaled_mm"),
+    "cutlass_fp8_fp8_bf16_scaled_mm",
+    "cutlass_fp8_fp8_bf16_scaled_mm_blockwise",
+    "cutlass_i8_i8_bf16_scaled_mm",
 )
 MOST_TOKENS = 16
 WORDS, WARPS, WAVES = (1024, 2048, 4096, 8192), (4, 8, 16), (1, 2, 4, None)
@@ -61,7 +64,10 @@ def bind_read(read: tuple[int, int, int | None], sm_count: int, sink: torch.Tens
     return Launches(lambda: read_words[(blocks,)](data, sink, count, turns, words, num_warps=warps))
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Compare GEMMs of few tokens with kernels that only read the weights.")
+    parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
+    args = parser.parse_args(argv)
     try:
         device = environment.resolve_device("cuda")
     except environment.DeviceError as error:
@@ -69,9 +75,9 @@ def main() -> int:
         return 2
     print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
     sink = torch.zeros(1, dtype=torch.int32, device=device.torch_name)
-    ratios: dict[str, list[float]] = {name: [] for name in KERNELS}
+    ratios: dict[str, list[float]] = {name: [] for name in args.kernels}
     fastest_of: dict[tuple[int, int], list[tuple[int, int, int | None]]] = {}
-    for shape, name in product([shape for shape in SHAPES if shape.m <= MOST_TOKENS], KERNELS):
+    for shape, name in product([shape for shape in SHAPES if shape.m <= MOST_TOKENS], args.kernels):
         parsed = KernelName.parse(name)
         problem = parsed.problem(shape, parsed.format, parsed.default_scheme)
         operands = OperandFactory(shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(problem)
@@ -96,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
