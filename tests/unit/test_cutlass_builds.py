@@ -113,9 +113,10 @@ def faults(made: build.Build) -> list[str]:
     if not counts[instruction]:
         found.append(f"no {instruction}")
     found += [f"{counts[memory]} {memory}" for memory in ("STL", "LDL") if counts[memory]]
-    boxes = tile.tile_k // 128  # of an operand: one is as wide as the swizzle
-    if counts["UTMALDG"] != 2 * boxes:
-        found.append(f"{counts['UTMALDG']} UTMALDG: expected {boxes} an operand")
+    pieces = 1 + tile.tile_m // tile.cluster[1] // g.loaded_tokens
+    boxes = tile.tile_k // 128 * pieces  # one is as wide as the swizzle
+    if counts["UTMALDG"] != boxes:
+        found.append(f"{counts['UTMALDG']} UTMALDG: expected {boxes}, for {pieces} pieces of tiles")
     return found
 
 

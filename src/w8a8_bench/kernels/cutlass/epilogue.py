@@ -23,6 +23,7 @@ from w8a8_bench.kernels.cutlass.layout import (
     accumulator_row,
     matrix_row_bytes,
 )
+from w8a8_bench.kernels.cutlass.order import tile_row
 
 FIRST_NAMED_BARRIER = 1
 """Named barrier 0 is the whole block's; each consumer warpgroup has one of its own after it."""
@@ -56,15 +57,18 @@ class Vectors:
         return cute.make_tensor(pointer, cute.make_layout(max(self.geometry.columns, self.geometry.warpgroup_rows)))
 
     @cute.jit
-    def fetch(self, row, column, m, n, thread):
-        """Start copying what the tile at `row`, `column` needs; out of bounds it is 0. A single scale has stride 0."""
-        token, feature = row, column
+    def fetch(self, token, feature, row_in_tile, m, n, thread):
+        """Start copying what the tile at `token`, `feature` needs; out of bounds it is 0. A single scale has stride 0.
+
+        `row_in_tile` is the warpgroup's first row of it.
+        """
+        first_token = row_in_tile
         if const_expr(self.geometry.config.swap):
-            token, feature = column, row
+            first_token, feature = Int32(0), feature + row_in_tile
         if const_expr("scale_token" in self):
             scale = self.sources.scale_a
             step = Int64(0) if scale.shape[0] == 1 else Int64(scale.stride[0])
-            self._copy("scale_token", scale.iterator, step, token, m, thread)
+            self._copy_tokens("scale_token", scale.iterator, step, token, first_token, m, thread)
         if const_expr("scale_feature" in self):
             scale = self.sources.scale_b
             step = Int64(0) if scale.shape[1] == 1 else Int64(scale.stride[1])
@@ -76,24 +80,34 @@ class Vectors:
             self._copy("azp_adj", self.sources.azp_adj.iterator, Int64(1), feature, n, thread)
         if const_expr("azp" in self):
             azp = self.sources.azp
-            self._copy("azp", azp.iterator, Int64(azp.stride[0]), token, m, thread)
+            self._copy_tokens("azp", azp.iterator, Int64(azp.stride[0]), token, first_token, m, thread)
 
     @cute.jit
     def _copy(self, name, source, step, start, limit, thread):
-        """A thread a word; `limit` is where the source ends."""
-        to = cute.recast_ptr(self.addresses[name], dtype=source.value_type)
+        """A thread a word, from `start` on; `limit` is where the source ends."""
+        for first in cutlass.range_constexpr(0, self.geometry.vector_words[name], WARPGROUP):
+            self._copy_word(name, source, step, first, start + first + thread, limit, thread)
+
+    @cute.jit
+    def _copy_tokens(self, name, source, step, begin, first_row, limit, thread):
+        """A thread a word, of the rows of the tile at `begin` from `first_row` on."""
+        for first in cutlass.range_constexpr(0, self.geometry.vector_words[name], WARPGROUP):
+            index = tile_row(begin, first_row + first + thread, self.geometry.token_piece, cutlass.max)
+            self._copy_word(name, source, step, first, index, limit, thread)
+
+    @cute.jit
+    def _copy_word(self, name, source, step, first: cutlass.Constexpr, index, limit, thread):
+        to = cute.recast_ptr(self.addresses[name], dtype=source.value_type) + first + thread
+        inside = index < limit
+        # An address in bounds even where nothing is read.
+        at = source + (Int64(index) if inside else Int64(0)) * step
+        read = Int32(4) if inside else Int32(0)
         words = self.geometry.vector_words[name]
-        for first in cutlass.range_constexpr(0, words, WARPGROUP):
-            index = start + first + thread
-            inside = index < limit
-            # An address in bounds even where nothing is read.
-            at = source + (Int64(index) if inside else Int64(0)) * step
-            read = Int32(4) if inside else Int32(0)
-            if const_expr(words - first < WARPGROUP):
-                if first + thread < words:
-                    ptx.copy_word_async(to + first + thread, at, read)
-            else:
-                ptx.copy_word_async(to + first + thread, at, read)
+        if const_expr(words - first < WARPGROUP):
+            if first + thread < words:
+                ptx.copy_word_async(to, at, read)
+        else:
+            ptx.copy_word_async(to, at, read)
 
 
 def store_layout(geometry, element):
@@ -115,7 +129,7 @@ class Store:
     element: type
     tma: cute.CopyAtom
     address: Int32
-    source: cute.Tensor
+    buffers: cute.Tensor
     target: cute.Tensor
     barrier: Int32
 
@@ -123,15 +137,11 @@ class Store:
     def of(cls, geometry, element, tma, d, base, layout, group):
         first = base + cute.assume(group * cute.cosize(layout), divby=512)
         buffers = cute.make_tensor(cute.recast_ptr(first, layout.inner, dtype=element), layout.outer)
-        parts = cute.local_tile(d, (INSTRUCTION_ROWS, geometry.part_columns), (None, None))
-        source, target = cpasync.tma_partition(
-            tma, 0, cute.make_layout(1), cute.group_modes(buffers, 0, 2), cute.group_modes(parts, 0, 2)
-        )
-        return cls(geometry, element, tma, first.toint(), source, target, FIRST_NAMED_BARRIER + group)
+        return cls(geometry, element, tma, first.toint(), buffers, d, FIRST_NAMED_BARRIER + group)
 
     @cute.jit
-    def part(self, values, row_part, column_part, buffer, lane, warp):
-        """Convert and store fp32 `values` of a part, which is `row_part` x 64, `column_part` x part_columns into D.
+    def part(self, values, places, buffer, lane, warp):
+        """Convert and store fp32 `values` of a part. `places` are where in D each `stored_rows` of it begin.
 
         Returns the next buffer. The one barrier says both that this part is written and that the next part's buffer
         has been read: warp 0 issues all stores and waits, before the barrier, for all but the newest.
@@ -153,9 +163,19 @@ class Store:
             cute.arch.cp_async_bulk_wait_group(g.store_buffers - 2, read=True)
         cute.arch.barrier(barrier_id=self.barrier, number_of_threads=WARPGROUP)
         if warp == 0:
-            cute.copy(self.tma, self.source[(None, buffer)], self.target[(None, row_part, column_part)])
+            for piece in cutlass.range_constexpr(len(places)):
+                self._write(piece, places[piece], buffer)
             cute.arch.cp_async_bulk_commit_group()
         return Int32(0) if buffer == g.store_buffers - 1 else buffer + 1
+
+    def _write(self, piece, place, buffer):
+        shape = (self.geometry.stored_rows, self.geometry.part_columns)
+        rows = cute.local_tile(self.buffers, (*shape, self.geometry.store_buffers), (piece, 0, 0))
+        to = cute.local_tile(cute.domain_offset(place, self.target), shape, (0, 0))
+        source, target = cpasync.tma_partition(
+            self.tma, 0, cute.make_layout(1), cute.group_modes(rows, 0, 2), cute.group_modes(to, 0, 2)
+        )
+        cute.copy(self.tma, source[(None, buffer)], target)
 
     @cute.jit
     def finish(self, thread):
@@ -213,24 +233,34 @@ class Epilogue:
                 cute.arch.mbarrier_arrive(block.barriers.drained(self.group), peer)
 
     @cute.jit
-    def store_tile(self, sums, row, column, buffer, split_rank):
-        """Finish and store a warpgroup's share of the tile at `row`, `column`, or what of it this block owns."""
+    def store_tile(self, sums, token, feature, row_in_tile, buffer, split_rank):
+        """Finish and store a warpgroup's share of the tile at `token`, `feature`, or what of it this block owns."""
         g, split = self.geometry, self.geometry.config.split_k
         lane, warp = self.thread % WARP, cute.arch.make_warp_uniform(self.thread // WARP)
         if const_expr(g.vector_words):
             ptx.wait_for_own_copies()
             cute.arch.barrier(barrier_id=self.store.barrier, number_of_threads=WARPGROUP)
         for part in cutlass.range_constexpr(g.parts):
-            row_part = row // INSTRUCTION_ROWS + part // g.parts_of_row_block
-            column_part = column // g.part_columns + part % g.parts_of_row_block
             if const_expr(split == 1):
                 values = self._finish(sums, part, lane, warp)
-                buffer = self.store.part(values, row_part, column_part, buffer, lane, warp)
+                places = self._places(part, token, feature, row_in_tile)
+                buffer = self.store.part(values, places, buffer, lane, warp)
             else:
                 if split_rank == part % split:
                     values = self._finish(sums, part, lane, warp)
-                    buffer = self.store.part(values, row_part, column_part, buffer, lane, warp)
+                    places = self._places(part, token, feature, row_in_tile)
+                    buffer = self.store.part(values, places, buffer, lane, warp)
         return buffer
+
+    def _places(self, part, token, feature, row_in_tile):
+        """Row and column of D, as the instruction sees it, at which each `stored_rows` of a part begin."""
+        g = self.geometry
+        row_block, column_part = divmod(part, g.parts_of_row_block)
+        row, column = row_in_tile + INSTRUCTION_ROWS * row_block, g.part_columns * column_part
+        if g.config.swap:
+            return [(feature + row, tile_row(token, column, g.token_piece, cutlass.max))]
+        rows = [row + stored for stored in range(0, INSTRUCTION_ROWS, g.stored_rows)]
+        return [(tile_row(token, r, g.token_piece, cutlass.max), feature + column) for r in rows]
 
     def _sum_index(self, part, eight, j, i):
         """Of accumulator (eight, j, i) of a part in a thread's registers."""

@@ -46,7 +46,6 @@ from w8a8_bench.formats import Format
 from w8a8_bench.kernels.cutlass import ptx
 from w8a8_bench.kernels.cutlass.epilogue import Epilogue, Store, Vectors, store_layout
 from w8a8_bench.kernels.cutlass.geometry import (
-    INSTRUCTION_ROWS,
     LEFT_REGISTERS,
     TAKEN_REGISTERS,
     WARP,
@@ -54,7 +53,7 @@ from w8a8_bench.kernels.cutlass.geometry import (
     Geometry,
 )
 from w8a8_bench.kernels.cutlass.mainloop import Mainloop
-from w8a8_bench.kernels.cutlass.order import k_range
+from w8a8_bench.kernels.cutlass.order import k_range, tile_row
 from w8a8_bench.kernels.cutlass.pipeline import Barriers, Walk, next_stage, skip_stages
 from w8a8_bench.problem import BLOCK
 
@@ -135,13 +134,14 @@ class GemmKernel:
         layout_x = self._operand_layout(g.rows)
         layout_y = self._operand_layout(g.columns)
         layout_d = store_layout(g, self.out)
-        tma_x, tma_tensor_x = self._load_atom(x, layout_x, g.rows, g.cluster_columns)
-        tma_y, tma_tensor_y = self._load_atom(y, layout_y, g.columns, g.cluster_rows)
+        loaded_x, loaded_y = g.loaded_tokens, g.loaded_features
+        if const_expr(self.swap):
+            loaded_x, loaded_y = g.loaded_features, g.loaded_tokens
+        tma_x, tma_tensor_x = self._load_atom(x, layout_x, loaded_x, g.cluster_columns)
+        tma_y, tma_tensor_y = self._load_atom(y, layout_y, loaded_y, g.cluster_rows)
+        stored = (g.stored_rows, g.part_columns)
         tma_d, tma_tensor_d = cpasync.make_tiled_tma_atom(
-            cpasync.CopyBulkTensorTileS2GOp(),
-            d_of_rows,
-            cute.slice_(layout_d, (None, None, 0)),
-            (INSTRUCTION_ROWS, g.part_columns),
+            cpasync.CopyBulkTensorTileS2GOp(), d_of_rows, first_rows(layout_d, stored), stored
         )
 
         @cute.struct
@@ -191,10 +191,10 @@ class GemmKernel:
         atom = warpgroup.make_smem_layout_atom(warpgroup.SmemLayoutAtomKind.K_SW128, self.element)
         return cute.tile_to_shape(atom, (extent, self.geometry.config.tile_k, self.stages), order=(0, 1, 2))
 
-    def _load_atom(self, tensor, layout, extent: int, sharing: int):
+    def _load_atom(self, tensor, layout, loaded: int, sharing: int):
         op = cpasync.CopyBulkTensorTileG2SMulticastOp() if sharing > 1 else cpasync.CopyBulkTensorTileG2SOp()
-        of_stage, tile = cute.slice_(layout, (None, None, 0)), (extent, self.geometry.config.tile_k)
-        return cpasync.make_tiled_tma_atom(op, tensor, of_stage, tile, num_multicast=sharing)
+        tile = (loaded, self.geometry.config.tile_k)
+        return cpasync.make_tiled_tma_atom(op, tensor, first_rows(layout, tile), tile)
 
     @cute.kernel
     def kernel(
@@ -251,7 +251,7 @@ class GemmKernel:
         row_rank, column_rank = rank % g.cluster_rows, rank % sharing // g.cluster_rows
         split_rank = rank // sharing
         first_k, last_k = k_range(split_rank, tiles_k, self.split)
-        walk = Walk(g, tiles_m, tiles_n, row_rank, column_rank)
+        walk = Walk(g, m, n, tiles_m, tiles_n, row_rank, column_rank)
         place = (rank, row_rank, column_rank, split_rank, cluster, clusters)
         block = Block(*place, m, n, first_k, last_k, walk, barriers)
 
@@ -272,22 +272,30 @@ class GemmKernel:
     def _load(self, block, tma_x, x, shared_x, tma_y, y, shared_y):
         """The warp that loads tiles: fill stages in order, for one tile after the other."""
         g, barriers = self.geometry, block.barriers
-        from_x, to_x = self._partition(tma_x, x, shared_x, g.rows, block.column_rank, g.cluster_columns)
-        from_y, to_y = self._partition(tma_y, y, shared_y, g.columns, block.row_rank, g.cluster_rows)
         mask_x, mask_y = self._multicast_masks(block)
+        share_x, share_y = g.rows // g.cluster_columns, g.columns // g.cluster_rows
+        first_x = block.column_rank * share_x if g.cluster_columns > 1 else 0
+        first_y = block.row_rank * share_y if g.cluster_rows > 1 else 0
 
         stage, phase = Int32(0), Int32(0)
         tile = block.cluster
         while tile < block.walk.tiles:
-            row_tile, column_tile = block.walk.at(tile)
+            token, feature = block.walk.at(tile)
+            if const_expr(self.swap):
+                loads_x = self._loads_of_features(tma_x, x, shared_x, feature, first_x, share_x)
+                loads_y = self._loads_of_tokens(tma_y, y, shared_y, token, first_y, share_y)
+            else:
+                loads_x = self._loads_of_tokens(tma_x, x, shared_x, token, first_x, share_x)
+                loads_y = self._loads_of_features(tma_y, y, shared_y, feature, first_y, share_y)
             for step in cutlass.range(block.first_k, block.last_k, unroll=1):
                 full = barriers.full(stage)
                 cute.arch.mbarrier_wait(barriers.empty(stage), phase ^ 1)
                 with cute.arch.elect_one():
                     cute.arch.mbarrier_arrive_and_expect_tx(full, g.stage_bytes)
-                source_x, source_y = from_x[(None, row_tile, step)], from_y[(None, column_tile, step)]
-                cute.copy(tma_x, source_x, to_x[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_x)
-                cute.copy(tma_y, source_y, to_y[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_y)
+                for source, to in loads_x:
+                    cute.copy(tma_x, source[(None, step)], to[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_x)
+                for source, to in loads_y:
+                    cute.copy(tma_y, source[(None, step)], to[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_y)
                 stage, phase = next_stage(stage, phase, self.stages)
             tile += block.clusters
 
@@ -299,11 +307,22 @@ class GemmKernel:
         elif const_expr(g.cluster_size > 1):
             cute.arch.cluster_wait()
 
-    def _partition(self, tma, tensor, shared, extent, part, parts):
-        """Tiles of a tensor as TMA reads them, and the stages it fills: this block's `part` of `parts` of each."""
-        tiles = cute.local_tile(tensor, (extent, self.geometry.config.tile_k), (None, None))
+    def _loads_of_tokens(self, tma, tensor, shared, begin, first, share):
+        """What TMA reads of a tile of tokens, and where to: this block's `share` of its rows, from `first` on."""
+        loaded, piece = self.geometry.loaded_tokens, self.geometry.token_piece
+        rows = [first + row for row in range(0, share, loaded)]
+        return [self._load_of(tma, tensor, shared, tile_row(begin, r, piece, cutlass.max), r, loaded) for r in rows]
+
+    def _loads_of_features(self, tma, tensor, shared, begin, first, share):
+        return [self._load_of(tma, tensor, shared, begin + first, first, share)]
+
+    def _load_of(self, tma, tensor, shared, row, row_in_tile, loaded):
+        """Rows of a matrix, with a mode for the step of k, and where they go, with one for the stage."""
+        tile_k = self.geometry.config.tile_k
+        source = cute.local_tile(cute.domain_offset((row, 0), tensor), (loaded, tile_k), (0, None))
+        to = cute.local_tile(shared, (loaded, tile_k, self.stages), (row_in_tile // loaded, 0, 0))
         to, source = cpasync.tma_partition(
-            tma, part, cute.make_layout(parts), cute.group_modes(shared, 0, 2), cute.group_modes(tiles, 0, 2)
+            tma, 0, cute.make_layout(1), cute.group_modes(to, 0, 2), cute.group_modes(source, 0, 2)
         )
         return source, to
 
@@ -324,24 +343,23 @@ class GemmKernel:
         stage, phase = Int32(0), Int32(0)
         tile = block.cluster
         while tile < block.walk.tiles:
-            token_tile, feature_tile = block.walk.at(tile)
-            if const_expr(self.swap):
-                token_tile, feature_tile = feature_tile, token_tile
+            token, feature = block.walk.at(tile)
             for step in cutlass.range(block.first_k, block.last_k, unroll=1):
                 cute.arch.mbarrier_wait(barriers.empty(stage), phase ^ 1)
                 to = storage.scales.data_ptr() + stage * g.stage_scales
-                self._load_scales(to, sources, block.m, token_tile, feature_tile, step)
+                self._load_scales(to, sources, block.m, token, feature, step)
                 cute.arch.cp_async_mbarrier_arrive_noinc(barriers.full(stage))
                 stage, phase = next_stage(stage, phase, self.stages)
             tile += block.clusters
 
     @cute.jit
-    def _load_scales(self, to, sources, m, token_tile, feature_tile, step):
+    def _load_scales(self, to, sources, m, begin, feature, step):
         """A scale a token of the tile for one block of k, then the weight blocks', each 4 bytes by a lane."""
-        tile_m, scale_a, scale_b = self.geometry.config.tile_m, sources.scale_a, sources.scale_b
+        tile_m, piece = self.geometry.config.tile_m, self.geometry.token_piece
+        scale_a, scale_b = sources.scale_a, sources.scale_b
         lane = cute.arch.lane_idx()
         for first in cutlass.range_constexpr(0, tile_m, WARP):
-            token = token_tile * tile_m + first + lane
+            token = tile_row(begin, first + lane, piece, cutlass.max)
             inside = token < m
             # An address in bounds even where nothing is read.
             at = (Int64(token) if inside else Int64(0)) * scale_a.stride[0] + Int64(step) * scale_a.stride[1]
@@ -352,7 +370,7 @@ class GemmKernel:
             else:
                 ptx.copy_word_async(to + first + lane, scale_a.iterator + at, read)
         if lane < self.geometry.weight_scales:
-            column = feature_tile * self.geometry.config.tile_n // BLOCK + lane
+            column = feature // BLOCK + lane
             inside = column < scale_b.shape[1]
             at = Int64(step) * scale_b.stride[0] + (Int64(column) if inside else Int64(0)) * scale_b.stride[1]
             ptx.copy_word_async(to + tile_m + lane, scale_b.iterator + at, Int32(4) if inside else Int32(0))
@@ -386,16 +404,15 @@ class GemmKernel:
             cute.arch.cluster_wait()
 
         while tile < block.walk.tiles:
-            row_tile, column_tile = block.walk.at(tile)
-            row, column = row_tile * g.rows + row_in_tile, column_tile * g.columns
-            vectors.fetch(row, column, block.m, block.n, thread)
+            token, feature = block.walk.at(tile)
+            vectors.fetch(token, feature, row_in_tile, block.m, block.n, thread)
             if const_expr(g.is_pingpong):
                 cute.arch.mbarrier_wait(barriers.turn(group), turn)
                 turn ^= 1
 
             if const_expr(self.blockwise):
                 scales = storage.scales.data_ptr()
-                place = (row_in_tile, column % BLOCK, thread)
+                place = (row_in_tile, feature % BLOCK, thread)
                 stage, phase = mainloop.sum_blocks(sums, scales, stage, phase, steps, place)
             else:
                 stage, phase = mainloop.sum(sums, stage, phase, steps)
@@ -408,12 +425,17 @@ class GemmKernel:
             tile += stride
             if const_expr(self.split > 1):
                 epilogue.exchange(sums, block, exchange)
-            buffer = epilogue.store_tile(sums, row, column, buffer, block.split_rank)
+            buffer = epilogue.store_tile(sums, token, feature, row_in_tile, buffer, block.split_rank)
             if const_expr(self.split > 1):
                 if tile < block.walk.tiles:
                     epilogue.release(block)
                 exchange ^= 1
         store.finish(thread)
+
+
+def first_rows(layout, tile):
+    """The first `tile` rows and columns of the first of a layout's stages or buffers."""
+    return cute.composition(cute.slice_(layout, (None, None, 0)), tile)
 
 
 @cute.jit

@@ -200,6 +200,25 @@ class Geometry:
         warps_of_part = ceil_div(self.threads, 4 * WARP)
         return min(255, REGISTERS_OF_SM // (4 * WARP * warps_of_part) // 8 * 8)
 
+    # Pieces, by which `order.tile_row` keeps a tile's rows inside the matrix, and the part of a piece that is loaded at
+    # once: blocks of a cluster that need the same rows load a share each.
+
+    @property
+    def token_piece(self) -> int:
+        """Tokens of a piece. Swapped tiles are chosen by how many tokens there are, which may be few of the tile's."""
+        tile = self.config.tile_m
+        if tile <= 16 or (not self.config.swap and tile > INSTRUCTION_ROWS):
+            return tile
+        return math.gcd(tile, 2 ** int(math.log2(tile // 2)))
+
+    @property
+    def loaded_tokens(self) -> int:
+        return math.gcd(self.token_piece, self.config.tile_m // self.config.cluster[1])
+
+    @property
+    def loaded_features(self) -> int:
+        return self.config.tile_n // self.config.cluster[0]
+
     # Stages.
 
     @property
@@ -228,7 +247,13 @@ class Geometry:
     @cached_property
     def part_columns(self) -> int:
         widest = self.columns // self.config.split_k if self.columns >= 8 * self.config.split_k else 8
-        return next(width for width in (32, 16, 8) if width <= widest and self.columns % width == 0)
+        whole = self.token_piece if self.config.swap else self.columns
+        return next(width for width in (32, 16, 8) if width <= widest and whole % width == 0)
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of a part that are stored at once: those of a piece."""
+        return INSTRUCTION_ROWS if self.config.swap else min(INSTRUCTION_ROWS, self.token_piece)
 
     @property
     def parts_of_row_block(self) -> int:

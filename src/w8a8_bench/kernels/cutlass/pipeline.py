@@ -8,7 +8,7 @@ from cutlass import Int32, Uint32, const_expr
 
 from w8a8_bench.kernels.cutlass import ptx
 from w8a8_bench.kernels.cutlass.geometry import WARP, Geometry
-from w8a8_bench.kernels.cutlass.order import tile_at
+from w8a8_bench.kernels.cutlass.order import tile_at, tile_begin
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Walk:
     """The tiles of a block: the walk goes by clusters of tiles, of which each block of the cluster takes its own."""
 
     geometry: Geometry
+    m: Int32
+    n: Int32
     tiles_m: Int32
     tiles_n: Int32
     row_rank: Int32
@@ -93,17 +95,21 @@ class Walk:
 
     @cute.jit
     def at(self, index):
-        """Tile along the instruction's rows, and along its columns."""
-        g = self.geometry
+        """First token and first feature of a tile. A blockwise tile's features lie in blocks as they come."""
+        g, config = self.geometry, self.geometry.config
         along_m, along_n = Int32(0), index
         if self.tiles_m > 1:  # few tokens are in a hurry, and a division takes long
             numbers = Uint32(index), Uint32(self.tiles_m), Uint32(self.tiles_n)  # the shorter division is unsigned
-            unsigned_m, unsigned_n = tile_at(*numbers, g.config.raster, cutlass.min)
+            unsigned_m, unsigned_n = tile_at(*numbers, config.raster, cutlass.min)
             along_m, along_n = Int32(unsigned_m), Int32(unsigned_n)
-        rows, columns = along_m, along_n
-        if const_expr(g.config.swap):
-            rows, columns = along_n, along_m
-        return rows * g.cluster_rows + self.row_rank, columns * g.cluster_columns + self.column_rank
+        rank_m, rank_n = self.row_rank, self.column_rank
+        if const_expr(config.swap):
+            rank_m, rank_n = self.column_rank, self.row_rank
+        tile_m, tile_n = along_m * config.cluster[0] + rank_m, along_n * config.cluster[1] + rank_n
+        token, feature = tile_begin(tile_m, config.tile_m, self.m, cutlass.min), tile_n * config.tile_n
+        if const_expr(not g.variant.blockwise):
+            feature = cutlass.max(tile_begin(tile_n, config.tile_n, self.n, cutlass.min), 0)
+        return token, feature
 
 
 @cute.jit
