@@ -16,7 +16,7 @@ from w8a8_bench.kernels.cutlass.layout import (
     matrix_row_bytes,
     weight_block,
 )
-from w8a8_bench.kernels.cutlass.order import k_range, tile_at
+from w8a8_bench.kernels.cutlass.order import k_range, tile_at, tile_begin, tile_row
 from w8a8_bench.problem import BLOCK
 
 FP8 = Variant(format=Format.FP8, out=Format.BF16)
@@ -28,6 +28,29 @@ LANES, WARPS = range(32), range(4)
 def test_the_walk_meets_every_tile_once(tiles_m, tiles_n, raster):
     walk = [tile_at(index, tiles_m, tiles_n, raster) for index in range(tiles_m * tiles_n)]
     assert sorted(walk) == list(itertools.product(range(tiles_m), range(tiles_n)))
+
+
+@pytest.mark.parametrize(("tile", "piece"), [(8, 8), (32, 16), (64, 32), (96, 32), (128, 64), (256, 128)])
+@pytest.mark.parametrize("size", [1, 5, 16, 17, 31, 63, 64, 65, 127, 129, 300])
+def test_tiles_cover_a_matrix_and_keep_inside_it_but_for_less_than_a_piece(tile, piece, size):
+    begins = [tile_begin(index, tile, size) for index in range(-(-size // tile) + 1)]  # one more: a cluster's rest
+    rows = [[tile_row(begin, row, piece) for row in range(tile)] for begin in begins]
+    assert set(range(size)) <= {row for of_tile in rows for row in of_tile}
+    for of_tile in rows:
+        assert min(of_tile) >= 0 and max(of_tile) < max(size, piece)
+        assert all(of_tile[at] + 1 == of_tile[at + 1] for at in range(tile - 1) if (at + 1) % piece)
+
+
+@pytest.mark.parametrize(
+    ("tile_m", "m", "outside"), [(16, 1, 0), (64, 40, 0), (64, 20, 24), (128, 33, 62)]
+)
+def test_rows_outside_are_those_that_no_piece_finds_room_for(tile_m, m, outside):
+    tile = TileConfig(tile_m=tile_m, tile_n=64, swap=True, stages=2)
+    g = Geometry(tile, Variant(format=Format.FP8, out=Format.BF16))
+    assert g.rows_outside(m) == outside
+    begin = tile_begin(0, tile_m, m)
+    beyond = sum(tile_row(begin, row, g.token_piece) >= m for row in range(tile_m))
+    assert beyond == (outside or max(g.token_piece - m, 0))
 
 
 def test_tiles_in_flight_share_operands():

@@ -214,6 +214,9 @@ L2_RATE, L2_TOTAL_RATE = 66.0, 7400.0
 """Bytes from the L2, of one multiprocessor and of all together. Tiles of 64x128 and 64x64 at n=4096, k=14336 took 63
 bytes a clock each on 32 and 64 multiprocessors, and 51 on 128."""
 
+OUTSIDE = 8.0
+"""Clocks in which TMA fills a row of 128 bytes with zeros that lies outside the matrix, after all that it loads."""
+
 MEMORY_RATE = 4.4e12
 """Bytes a second from memory, measured by copy."""
 
@@ -265,6 +268,7 @@ def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
     operands = (g.rows + g.columns) * INSTRUCTION_K
     shared = (instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE
     loaded = (g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K / l2_rate
+    loaded += g.rows_outside(shape.m) * OUTSIDE * INSTRUCTION_K / 128
     if g.variant.blockwise:
         multiply *= PROMOTION
     longest, *others = sorted((multiply, shared, loaded), reverse=True)

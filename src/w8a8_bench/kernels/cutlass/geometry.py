@@ -205,11 +205,15 @@ class Geometry:
 
     @property
     def token_piece(self) -> int:
-        """Tokens of a piece. Swapped tiles are chosen by how many tokens there are, which may be few of the tile's."""
+        """Tokens of a piece: a power of two, at most half the tile, which is as many as `config` leaves out of a tile.
+        So few as 16 are loaded in the shadow of the weights, wherever they lie."""
         tile = self.config.tile_m
-        if tile <= 16 or (not self.config.swap and tile > INSTRUCTION_ROWS):
-            return tile
-        return math.gcd(tile, 2 ** int(math.log2(tile // 2)))
+        return tile if tile <= 16 else math.gcd(tile, 2 ** int(math.log2(tile // 2)))
+
+    def rows_outside(self, m: int) -> int:
+        """Rows of a tile that no shift of its pieces brings inside a matrix of `m` tokens."""
+        piece = self.token_piece
+        return 0 if piece == self.config.tile_m else self.config.tile_m // piece * max(piece - m, 0)
 
     @property
     def loaded_tokens(self) -> int:
