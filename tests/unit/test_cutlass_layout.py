@@ -41,9 +41,7 @@ def test_tiles_cover_a_matrix_and_keep_inside_it_but_for_less_than_a_piece(tile,
         assert all(of_tile[at] + 1 == of_tile[at + 1] for at in range(tile - 1) if (at + 1) % piece)
 
 
-@pytest.mark.parametrize(
-    ("tile_m", "m", "outside"), [(16, 1, 0), (64, 40, 0), (64, 20, 24), (128, 33, 62)]
-)
+@pytest.mark.parametrize(("tile_m", "m", "outside"), [(16, 1, 0), (64, 40, 0), (64, 20, 24), (128, 33, 62)])
 def test_rows_outside_are_those_that_no_piece_finds_room_for(tile_m, m, outside):
     tile = TileConfig(tile_m=tile_m, tile_n=64, swap=True, stages=2)
     g = Geometry(tile, Variant(format=Format.FP8, out=Format.BF16))
