@@ -1,11 +1,14 @@
 #!/bin/sh
 # Scales per token and channel, zero points and bias on the 35 shapes of peers.csv, this project's kernels beside
-# vLLM's: `scripts/measure_schemes.sh FILE.jsonl [MORE OPTIONS]`. What is not installed is a row that says so.
+# vLLM's: `scripts/measure_schemes.sh FILE.jsonl [MORE OPTIONS]`. What is not installed is a row that says so. A zero
+# point per tensor goes with an activation scale per tensor: that is a run of its own, into FILE_azp.jsonl.
 set -eu
 here=$(dirname "$0")
 out=$1
 shift
-PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -m w8a8_bench csv_bench \
+PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH
+"${PYTHON:-python3}" -m w8a8_bench csv_bench \
     --csv "$here/peers.csv" --dtype fp8 int8 --schemes channel-w-token-a --out "$out" "$@" --kernels \
     vllm_fp8_fp8_bf16_scaled_mm \
     cutlass_fp8_fp8_bf16_scaled_mm \
@@ -17,7 +20,10 @@ PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -
     triton_i8_i8_bf16_scaled_mm \
     vllm_i8_i8_bf16_scaled_mm_bias \
     cutlass_i8_i8_bf16_scaled_mm_bias \
-    vllm_i8_i8_bf16_scaled_mm_azp \
-    cutlass_i8_i8_bf16_scaled_mm_azp \
     vllm_i8_i8_bf16_scaled_mm_azp_pt \
     cutlass_i8_i8_bf16_scaled_mm_azp_pt
+"${PYTHON:-python3}" -m w8a8_bench csv_bench \
+    --csv "$here/peers.csv" --dtype int8 --schemes channel-w-tensor-a --out "${out%.jsonl}_azp.jsonl" "$@" --kernels \
+    vllm_i8_i8_bf16_scaled_mm_azp \
+    cutlass_i8_i8_bf16_scaled_mm_azp \
+    cutlass_i8_i8_bf16_scaled_mm

@@ -9,14 +9,35 @@ import pytest
 import torch
 
 from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.kernel import Launches
 from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.memory import L2_TIMES, MAX_SETS, MIN_LAUNCHES, MIN_SETS, most_sets, rotation_bytes, rotation_sets
+from w8a8_bench.measures import TIME_COLD
+from w8a8_bench.memory import (
+    L2_TIMES,
+    MAX_SETS,
+    MIN_LAUNCHES,
+    MIN_SETS,
+    MOST_QUANTIZATIONS,
+    most_sets,
+    rotation_bytes,
+    rotation_sets,
+)
 from w8a8_bench.metrics import bytes_moved
 from w8a8_bench.names import KernelName
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem
 from w8a8_bench.providers import registry
-from w8a8_bench.timing.rotation import ALIGNMENT, Arena, NotCold, Plan, plan, set_bytes
+from w8a8_bench.timing.rotation import (
+    ALIGNMENT,
+    Arena,
+    NotCold,
+    Plan,
+    cold_rows,
+    plan,
+    plan_of,
+    plan_of_quantization,
+    set_bytes,
+)
 
 L2 = 60 * 2**20
 SHAPE = GemmShape(m=17, n=48, k=272)
@@ -233,3 +254,39 @@ def test_bytes_of_a_set_are_those_that_it_takes_up():
     source = operands()
     least = bytes_moved(source.problem)
     assert least <= set_bytes(source) < least + ALIGNMENT * len(tensors(source))
+
+
+@pytest.mark.parametrize("l2", [2**12, 2**14, 2**17])
+def test_where_a_is_quantized_inside_every_part_is_cold_by_what_it_reads_itself(l2):
+    source = operands(activations=Activations.DYNAMIC)
+    shape = source.problem.shape
+    whole, of_a = plan_of(source, l2), plan_of_quantization(source, l2)
+    assert whole.set_bytes == set_bytes(source)
+    assert whole.scrub or whole.sets * (set_bytes(source) - shape.m * shape.k) >= L2_TIMES * l2, "the GEMM reads codes"
+    assert 0 <= of_a.set_bytes - 2 * shape.m * shape.k < ALIGNMENT, "quantization reads A and no more"
+    assert of_a.scrub or of_a.sets * of_a.set_bytes >= L2_TIMES * l2
+    assert of_a.sets <= MOST_QUANTIZATIONS
+    assert plan_of_quantization(source, l2, most=MIN_LAUNCHES).sets <= MIN_LAUNCHES
+
+
+def test_quantization_alone_goes_through_sets_of_a_that_share_the_weights():
+    source, arena = operands(activations=Activations.DYNAMIC), Arena()
+    quantized: list[Operands] = []
+
+    def bind(one: Operands) -> Launches:
+        return Launches(lambda: None, quant=lambda: quantized.append(one), gemm=lambda: None)
+
+    l2 = set_bytes(source) // L2_TIMES
+    sets, bound, rows = cold_rows(TIME_COLD, bind, source, plan_of(source, l2), arena, l2)
+    assert len(sets) == len(bound) == rows[TIME_COLD].plan.sets == len(rows[f"{TIME_COLD}_gemm"].launches)
+    alone = rows[f"{TIME_COLD}_quant"]
+    assert len(quantized) == len(alone.launches) == alone.plan.sets > len(sets), "launched once before it is captured"
+    assert len({one.a.data_ptr() for one in quantized}) == alone.plan.sets
+    assert {one.b.data_ptr() for one in quantized} == {source.b.data_ptr()}
+    assert all(torch.equal(bits(one.a), bits(source.a)) for one in quantized)
+
+
+def test_rotation_bytes_hold_the_sets_of_quantization_alone():
+    inside = problem(FP8, GemmShape(m=16, n=4096, k=4096), activations=Activations.DYNAMIC)
+    given = problem(FP8, GemmShape(m=16, n=4096, k=4096))
+    assert rotation_bytes([inside], L2) >= rotation_bytes([given], L2) + MOST_QUANTIZATIONS * 2 * 16 * 4096

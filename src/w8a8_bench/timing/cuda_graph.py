@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -214,17 +215,19 @@ class GraphMethod:
         self.arena = rotation.Arena()
 
     def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
-        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes, self._most_sets)
-        sets = self.arena.sets(operands, plan.sets if TIME_COLD in self._measures else 1)
+        l2_bytes, most = self._device.l2_bytes, self._most_sets
+        plan = rotation.plan_of(operands, l2_bytes, most)
+        if TIME_COLD not in self._measures:
+            plan = replace(plan, sets=1, scrub=False)
         with self.timer.on_stream():
-            bound = [bind(one) for one in sets]
-            for one_set in bound:
-                one_set.total()  # what a first call sets up must not be captured
+            sets, bound, rows = rotation.cold_rows(TIME_COLD, bind, operands, plan, self.arena, l2_bytes, most)
         samplers: dict[str, Sampler] = {}
         if TIME_COLD in self._measures:
-            for measure, launches in parts(TIME_COLD, bound).items():
-                size = size_like(like, measure) or plan.launches(self.timer.period(launches, plan), REPLAY_S)
-                samplers[measure] = self.timer.sampler(launches, size, scrub=plan.scrub)
+            for measure, row in rows.items():
+                size = size_like(like, measure) or row.plan.launches(
+                    self.timer.period(row.launches, row.plan), REPLAY_S
+                )
+                samplers[measure] = self.timer.sampler(row.launches, size, scrub=row.plan.scrub)
         if TIME_HOT in self._measures:
             one = rotation.Plan(1, plan.set_bytes, scrub=False)
             for measure, launches in parts(TIME_HOT, bound[:1]).items():

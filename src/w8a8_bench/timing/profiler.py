@@ -22,7 +22,7 @@ from w8a8_bench.memory import MAX_SETS
 from w8a8_bench.operands import Operands
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
-from w8a8_bench.timing.method import Bind, Sample, Timed, parts, size_like
+from w8a8_bench.timing.method import Bind, Sample, Timed, size_like
 
 OWN_KERNELS = ("read_clocks", "read_all", "spin_apart", "forget_apart")
 """The instrument's, which are not the launch's."""
@@ -73,15 +73,13 @@ class ProfilerMethod:
         self._arena = rotation.Arena()
 
     def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
-        plan = rotation.plan(rotation.set_bytes(operands), self._device.l2_bytes, self._most_sets)
-        sets = self._arena.sets(operands, plan.sets)
+        l2_bytes, most = self._device.l2_bytes, self._most_sets
+        plan = rotation.plan_of(operands, l2_bytes, most)
         with self._timer.on_stream():
-            bound = [bind(one) for one in sets]
-            for launches in bound:
-                launches.total()
+            sets, _, rows = rotation.cold_rows(TIME_KERNEL, bind, operands, plan, self._arena, l2_bytes, most)
         samplers = {
-            measure: KernelSampler(self._timer, launches, plan, size_like(like, measure))
-            for measure, launches in parts(TIME_KERNEL, bound).items()
+            measure: KernelSampler(self._timer, launches, of, size_like(like, measure))
+            for measure, (launches, of) in rows.items()
         }
         graph = samplers[TIME_KERNEL].graph
         described = {"sets": plan.sets, "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)}

@@ -7,14 +7,18 @@ them, the L2 is scrubbed before each replay, outside what is timed, and a replay
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from w8a8_bench.memory import MAX_SETS, MIN_LAUNCHES, rotation_sets
+from w8a8_bench.kernel import Launch, Launches
+from w8a8_bench.measures import part
+from w8a8_bench.memory import MAX_SETS, MIN_LAUNCHES, MOST_QUANTIZATIONS, rotation_sets
 from w8a8_bench.operands import Operands
+from w8a8_bench.problem import Activations
+from w8a8_bench.timing.method import Bind, parts
 
 ALIGNMENT = 1024
 """Bytes between starts of tensors in the arena: no two share a line, and TMA and vector loads find theirs aligned."""
@@ -48,6 +52,18 @@ def plan(set_bytes: int, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
     return Plan(sets, set_bytes, scrub)
 
 
+def plan_of(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
+    """The plan of a launch on whole sets, and of its GEMM alone, which reads codes where the whole reads A in bf16."""
+    whole = set_bytes(operands)
+    read_as_codes = operands.a.numel() if operands.problem.activations is not Activations.PREQUANTIZED else 0
+    return replace(plan(whole - read_as_codes, l2_bytes, most), set_bytes=whole)
+
+
+def plan_of_quantization(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
+    """The plan of quantization alone, which touches only A: a hundredth of a set, where tokens are few."""
+    return plan(_span(operands.a), l2_bytes, min(most, MOST_QUANTIZATIONS))
+
+
 def set_bytes(operands: Operands) -> int:
     """Bytes of one set: inputs and output."""
     return sum(_span(tensor) for tensor in _tensors(operands).values())
@@ -63,13 +79,14 @@ class Arena:
         self._copies: dict[Hashable, torch.Tensor] = {}
         self._sources: list[torch.Tensor] = []  # held, since copies are known by their source's address
 
-    def sets(self, operands: Operands, count: int) -> list[Operands]:
-        """`count` equal operand sets, each with memory of its own."""
-        copies = {name: self._rows(name, tensor, count) for name, tensor in _tensors(operands).items()}
+    def sets(self, operands: Operands, count: int, names: Collection[str] | None = None) -> list[Operands]:
+        """`count` equal operand sets, each with memory of its own: all of it, or that of the tensors `names`."""
+        tensors = {name: tensor for name, tensor in _tensors(operands).items() if names is None or name in names}
+        copies = {name: self._rows(name, tensor, count) for name, tensor in tensors.items()}
         made = []
         for index in range(count):
-            tensors: dict[str, Any] = {name: _at(rows, index, getattr(operands, name)) for name, rows in copies.items()}
-            made.append(replace(operands, **tensors))
+            own: dict[str, Any] = {name: _at(rows, index, getattr(operands, name)) for name, rows in copies.items()}
+            made.append(replace(operands, **own))
         return made
 
     def memory(self, size: int, device: torch.device) -> torch.Tensor:
@@ -88,6 +105,35 @@ class Arena:
                 self._sources.append(tensor)
             self._copies[(name == "out", like)] = rows
         return rows
+
+
+class Row(NamedTuple):
+    """Launches that are timed one after another, and the plan of the operands that they go through."""
+
+    launches: Sequence[Launch]
+    plan: Plan
+
+
+def cold_rows(
+    measure: str, bind: Bind, operands: Operands, plan: Plan, arena: Arena, l2_bytes: int | None, most: int = MAX_SETS
+) -> tuple[list[Operands], list[Launches], dict[str, Row]]:
+    """The sets of a plan, bound and launched once, and rows by measure: the whole, and where there are such, its parts.
+
+    Quantization alone goes through sets of its own: of those of the whole it would find A in the L2.
+    """
+    sets = arena.sets(operands, plan.sets)
+    bound = [bind(one) for one in sets]
+    for launches in bound:
+        launches.total()  # what a first call sets up must not be captured
+    rows = {name: Row(launches, plan) for name, launches in parts(measure, bound).items()}
+    quantization = part(measure, "quant")
+    if quantization in rows:
+        of_a = plan_of_quantization(operands, l2_bytes, most)
+        alone = parts(measure, [bind(one) for one in arena.sets(operands, of_a.sets, names=("a",))])[quantization]
+        for launch in alone:
+            launch()
+        rows[quantization] = Row(alone, of_a)
+    return sets, bound, rows
 
 
 def _tensors(operands: Operands) -> dict[str, torch.Tensor]:
