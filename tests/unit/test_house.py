@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import geometric_mean
 
 import pytest
 
@@ -16,6 +17,7 @@ import w8a8_bench
 from w8a8_bench import store
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.problem import GemmShape
 from w8a8_bench.report import table
 from w8a8_bench.stats import median
 
@@ -184,3 +186,55 @@ def test_what_the_readme_says_of_the_instrument_is_in_the_committed_records():
     command = [sys.executable, "scripts/peers_table.py", "results/h200/libraries_35_shapes.jsonl.gz"]
     tables = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert tables.strip() in readme
+
+
+def test_what_the_readme_says_of_schemes_cliffs_and_few_tokens_is_in_the_committed_records():
+    """Geometric means and greatest ratios over vLLM's kernels, no cliff, and the best of kernels that only read."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    fp8, int8 = "fp8_fp8_bf16_scaled_mm", "i8_i8_bf16_scaled_mm"
+    times = cold_times("schemes_35_shapes")
+    said = {name: over(times, f"cutlass_{name}", f"vllm_{name}") for name in (fp8, int8, f"{int8}_azp_pt")}
+    azp = cold_times("schemes_35_shapes_azp")
+    said[f"{int8}_azp"] = over(azp, f"cutlass_{int8}_azp", f"vllm_{int8}_azp")
+    assert max(most for _, most in said.values()) <= 1.05
+    means = [f"{mean:.2f}" for mean, _ in said.values()]
+    text = "this project's CUTLASS kernels take {} (FP8) and {} (INT8) of the time of vLLM's, with zero points {}"
+    assert text.format(*means[:3]) in readme
+    assert means[2] == means[3]
+    triton = [over(times, f"triton_{name}", f"vllm_{name}")[0] for name in (fp8, int8)]
+    assert f"Triton's take {triton[0]:.2f} and {triton[1]:.2f}." in readme
+    zero_point = [
+        over(times, f"cutlass_{int8}_azp_pt", f"cutlass_{int8}"),
+        over(azp, f"cutlass_{int8}_azp", f"cutlass_{int8}"),
+    ]
+    bias = [over(times, f"cutlass_{name}_bias", f"cutlass_{name}") for name in (fp8, int8)]
+    costs = [f"{max(mean for mean, _ in found) - 1:.{digits}%}" for found, digits in ((zero_point, 0), (bias, 1))]
+    assert "Zero points cost {}, a bias {}".format(*costs) in readme
+    few = [line for line in json_lines("few_tokens.jsonl") if line["kind"] == "against_reads"]
+    ratios = [line["ratio"] for line in few if line["kernel"].startswith("cutlass")]
+    assert f"CUTLASS takes {min(ratios):.2f} to {max(ratios):.2f} times as long" in readme
+    looks = [line for line in json_lines("cliffs.jsonl") if line["kind"] == "cliffs"]
+    assert len(looks) == 12
+    assert not [look for look in looks if look["found"]]
+
+
+Times = dict[str, dict[GemmShape, float]]
+
+
+def json_lines(name: str) -> list[dict]:
+    return [json.loads(line) for line in (ROOT / "results/h200" / name).read_text().splitlines()]
+
+
+def cold_times(name: str) -> Times:
+    """Medians of `time_cold_l2` by kernel and shape."""
+    found: Times = {}
+    for record in store.read(ROOT / f"results/h200/{name}.jsonl.gz").records:
+        found.setdefault(record.kernel, {})[record.problem.shape] = median(record.samples["time_cold_l2"])
+    return found
+
+
+def over(times: Times, kernel: str, other: str) -> tuple[float, float]:
+    """Geometric mean and maximum of the ratio of two kernels' times over the 35 shapes."""
+    ratios = [seconds / times[other][shape] for shape, seconds in times[kernel].items()]
+    assert len(ratios) == 35
+    return geometric_mean(ratios), max(ratios)
