@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -277,3 +279,26 @@ def test_a_worker_that_does_not_start_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(process, "LOOK_S", 0.02)
     with Worker("cpu") as worker, pytest.raises(WorkerLost, match="did not start"):
         worker.hello()
+
+
+def test_a_signal_that_does_not_end_a_wait_is_served_within_it():
+    """One that arrives just before the main thread waits; made here by one that is delivered to another thread."""
+
+    class Broken(Exception):
+        pass
+
+    def breaks(number, frame):
+        raise Broken
+
+    def fate(comparison, names):
+        time.sleep(0.05)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        time.sleep(30)
+
+    before, started = signal.signal(signal.SIGUSR1, breaks), time.monotonic()
+    try:
+        with pytest.raises(Broken):
+            swept(plan(8), FakeTeam(fate))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - started < 10

@@ -11,7 +11,7 @@ from functools import partial
 from w8a8_bench.comparison import Comparison
 from w8a8_bench.record import Record
 from w8a8_bench.settings import Settings
-from w8a8_bench.sweep.process import Progress, SweepRefused, WorkerLost
+from w8a8_bench.sweep.process import LOOK_S, Progress, SweepRefused, WorkerLost
 from w8a8_bench.sweep.survive import Standing, survive
 from w8a8_bench.sweep.team import Finished, Team
 
@@ -63,7 +63,11 @@ class _Dealer:
         """Call what the teams' threads ask for until they have ended. Raises what made a device be given up."""
         self._working = teams
         while self._working:
-            self._events.get()()
+            try:
+                event = self._events.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue  # a signal that came just before the wait began does not end it; it is served here
+            event()
         if self._gone is not None and self._waiting:
             raise self._gone
 
