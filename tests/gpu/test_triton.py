@@ -164,13 +164,44 @@ QUANTIZED = [
 def test_quantization_is_the_references_bit_for_bit(device, fmt, activation, azp, shape):
     if reason := why_unsupported(fmt, device.capability):
         pytest.skip(reason)
-    for scale in (1e-4, 1.0, 300.0):
+    for scale in (1e-38, 1e-4, 1.0, 300.0, 1e36):
         x = (torch.randn(shape, device=device.torch_name) * scale).to(torch.bfloat16)
         x[0] = 0.0
         got, expected = quantize(x, fmt, activation, azp), reference.quantize(x, fmt, activation, azp)
         assert torch.equal(got.q.view(torch.uint8), expected.q.view(torch.uint8))
         assert torch.equal(got.scale, expected.scale)
         assert expected.azp is None or torch.equal(got.azp, expected.azp)
+
+
+@pytest.mark.parametrize("activation", list(ActScale), ids=lambda activation: activation.value)
+def test_an_infinite_number_leaves_the_others_of_its_scale_zero(device, activation):
+    if reason := why_unsupported(Format.FP8, device.capability):
+        pytest.skip(reason)
+    x = torch.randn(5, 700, device=device.torch_name).to(torch.bfloat16)
+    x[2, 300] = -float("inf")
+    x[4, 7] = float("inf")
+    got, expected = quantize(x, Format.FP8, activation), reference.quantize(x, Format.FP8, activation, Azp.NONE)
+    assert torch.equal(got.q.view(torch.uint8), expected.q.view(torch.uint8))
+    assert torch.equal(got.scale, expected.scale)
+
+
+@pytest.mark.parametrize("fmt", [Format.INT8, Format.FP8], ids=lambda fmt: fmt.value)
+def test_every_bf16_number_is_quantized_as_the_reference_does(device, fmt):
+    """With 200 scales, some of them too small or too large for a reciprocal."""
+    if reason := why_unsupported(fmt, device.capability):
+        pytest.skip(reason)
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16, device=device.torch_name)
+    x = patterns.view(torch.bfloat16)
+    x = x[~x.isnan()].view(1, -1)
+    generator = torch.Generator().manual_seed(9)
+    mantissas = 1.0 + torch.rand(200, generator=generator)
+    mantissas[:3] = torch.tensor([1.0, 2.0 - 2.0**-23, 1.0 + 2.0**-23])
+    exponents = torch.randint(-20, 20, (200,), generator=generator)
+    exponents[-12:] = torch.tensor([-140, -126, -120, -62, -61, -60, -59, 59, 60, 61, 100, 126])
+    for scale in torch.ldexp(mantissas, exponents).tolist():
+        s = torch.full((1, 1), scale, device=device.torch_name)
+        got, expected = apply_static(x, s, None, fmt), reference.apply_static(x, s, None, fmt)
+        assert torch.equal(got.view(torch.uint8), expected.view(torch.uint8)), scale
 
 
 @pytest.mark.parametrize("fmt", [Format.INT8, Format.FP8], ids=lambda fmt: fmt.value)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
+from triton.runtime import interpreter
 
 from w8a8_bench import quantize as reference
 from w8a8_bench.formats import Format
@@ -127,3 +130,68 @@ def test_a_scale_that_is_one_step_off_is_seen():
     got, expected = quantize(x, FP8, ActScale.TOKEN), reference.quantize(x, FP8, ActScale.TOKEN, Azp.NONE)
     got.scale[2] = got.scale[2].nextafter(torch.tensor(9e9))
     assert not same(got, expected)
+
+
+def test_no_number_of_11_bits_has_a_quotient_for_which_one_step_is_not_enough():
+    """Codes change at M 2^c, M of up to 9 bits. Between that number and those next to it in fp32 are the middles
+    B 2^(c - 25 + bits of M), B = M 2^(25 - bits of M) +- 1; below a power of two it is half as far. The quotients that
+    come nearest to a middle are of the two scales around x / middle, for each x."""
+    x = torch.arange(2**10, 2**11)[:, None]
+    for number in range(1, 2**9):
+        bits = number.bit_length()
+        is_power_of_two = number == 1 << bits - 1
+        middles = [(number << 25 - bits) + 1, (number << 25 - bits + is_power_of_two) - 1]
+        middle = torch.tensor(middles)[None, :]
+        scaled = (x << torch.tensor([36, 37, 38, 39])[:, None, None]).broadcast_to(4, 2**10, len(middles))
+        for scale in (scaled // middle, scaled // middle + 1):
+            allowed = (scale >= 2**23) & (scale <= 2**24)
+            assert allowed.any(dim=0).all()
+            allowed &= (scale < 2**24 - 1) | (x > 2**10)  # see the next test
+            units = (scaled - middle * scale).abs() / (2.0 * scale)
+            assert units[allowed].min() > 2.0**-20
+
+
+def test_one_step_is_enough_for_a_power_of_two_by_the_largest_scale_below_another():
+    """Its quotient is close to a middle, and so is what the step rounds: on the same side of it."""
+    x, scale = Fraction(1), Fraction(2**24 - 1, 2**24)
+    middle, reciprocal = 1 + Fraction(1, 2**24), 1 + Fraction(1, 2**23)
+    assert 1 / scale - middle < Fraction(1, 2**47)
+    assert reciprocal == Fraction(float(np.float32(1.0) / np.float32(float(scale))))
+    quotient = x * reciprocal
+    remainder = quotient * scale - x
+    assert remainder == Fraction(float(np.float32(float(remainder))))
+    assert quotient - remainder * reciprocal > middle
+
+
+def fma(builder, x, y, z):
+    """`tl.fma`, rounded once but for sums that fp64 does not hold."""
+    wide = x.data.astype(np.float64) * y.data.astype(np.float64) + z.data.astype(np.float64)
+    return interpreter.TensorHandle(wide.astype(np.float32), z.dtype.scalar)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """The way that codes take on a GPU."""
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fma)
+    constants = module._format
+    monkeypatch.setattr(module, "_format", lambda *what: {**constants(*what), "FUSED": True})
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize(("fmt", "activation", "azp"), KINDS)
+def test_codes_by_the_reciprocal_are_the_references(fused, fmt, activation, azp, dtype, shape):
+    x = (rows(*shape).float() * 1.7).to(dtype)
+    assert same(quantize(x, fmt, activation, azp), reference.quantize(x, fmt, activation, azp))
+
+
+@pytest.mark.parametrize("magnitude", [1e-40, 1e-30, 1e30])
+@pytest.mark.parametrize(("fmt", "activation", "azp"), KINDS)
+def test_extreme_magnitudes_by_the_reciprocal_are_the_references_too(fused, fmt, activation, azp, magnitude):
+    test_extreme_magnitudes_are_the_references_too(fmt, activation, azp, magnitude)
+
+
+@pytest.mark.parametrize("fmt", [INT8, FP8], ids=lambda fmt: fmt.value)
+@pytest.mark.parametrize("scale", [0.013, 1.0, 2.5, 1e-30, 1e30])
+def test_static_codes_by_the_reciprocal_are_the_references(fused, fmt, scale):
+    test_static_codes_are_the_references(fmt, scale)

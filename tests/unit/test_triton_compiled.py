@@ -150,12 +150,15 @@ QUANTIZATIONS = {
 }
 
 
+@pytest.mark.parametrize("k", [4096, 14336])
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
-def test_quantization_divides_as_ieee_and_reads_whole_vectors(kind, tmp_path):
+def test_quantization_divides_as_ieee_and_reads_whole_vectors(kind, k, tmp_path):
     fmt, activation, azp = QUANTIZATIONS[kind]
-    calls, _ = plan_quantize(made(64, 4096, dtype=torch.bfloat16), fmt, activation, azp)
-    built = build(one_cast(calls[-1]), 90, tmp_path)
+    calls, _ = plan_quantize(made(64, k, dtype=torch.bfloat16), fmt, activation, azp)
+    built = build(on_hopper(calls[-1]), 90, tmp_path)
     exact(built)
+    assert built.count(r"div\.rn\.f32") <= 4  # of scales: elements are divided through the reciprocal
+    assert built.count(r"fma\.rn\.f32") >= 2 * 8
     assert built.count(r"ld\.global\S*\.v4\.b32")
     if fmt is FP8:
         assert built.count(r"cvt\.rn\.satfinite\.e4m3x2\.f32")
@@ -164,24 +167,35 @@ def test_quantization_divides_as_ieee_and_reads_whole_vectors(kind, tmp_path):
 @pytest.mark.parametrize("fmt", [INT8, FP8], ids=lambda fmt: fmt.value)
 def test_static_quantization_divides_as_ieee(fmt, tmp_path):
     call, _ = plan_apply_static(made(64, 4096, dtype=torch.bfloat16), torch.ones(1, 1), None, fmt)
-    exact(build(one_cast(call), 90, tmp_path))
+    exact(build(on_hopper(call), 90, tmp_path))
 
 
 def test_ada_casts_only_what_is_an_fp8_number_already(tmp_path):
     """Triton casts there through fp16, until 3.9: of a number that both hold, either way gives the same."""
     (call,), _ = plan_quantize(made(64, 4096, dtype=torch.bfloat16), FP8, ActScale.TOKEN)
+    call = replace(call, constants={**call.constants, "FUSED": True})
     built = build(call, 89, tmp_path)
     exact(built)
     assert not call.constants["ONE_CAST"]
     assert built.count("0xFFF00000|-1048576")
 
 
-def one_cast(call: Call) -> Call:
-    """The launch as it is made for a GPU with an instruction from fp32 to FP8."""
-    return replace(call, constants={**call.constants, "ONE_CAST": True})
+def on_hopper(call: Call) -> Call:
+    """The launch as it is made there."""
+    there = {"ONE_CAST": True, "FUSED": True, "OVERLAP": True, "launch_pdl": True}
+    return replace(call, constants={name: there.get(name, value) for name, value in call.constants.items()})
 
 
 def exact(built: Built) -> None:
     assert built.count(r"div\.rn\.f32")
     assert not built.count(r"div\.full|div\.approx|rcp\.approx|\.ftz")
     assert built.stack_bytes == 0
+
+
+def test_the_second_kernel_of_a_tensors_scale_begins_while_the_first_ends(tmp_path):
+    calls, _ = plan_quantize(made(64, 4096, dtype=torch.bfloat16), FP8, ActScale.TENSOR)
+    first, second = (build(on_hopper(call), 90, tmp_path).ptx for call in calls)
+    assert "griddepcontrol.launch_dependents" in first
+    assert second.index("ld.global") < second.index("griddepcontrol.wait")
+    older = [build(call, 80, tmp_path).ptx for call in plan_quantize(made(64, 4096), INT8, ActScale.TENSOR)[0]]
+    assert not any("griddepcontrol" in ptx for ptx in older)

@@ -21,11 +21,27 @@ IN_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 ONE_CAST_SINCE = (9, 0)
 """First compute capability for which Triton casts fp32 to FP8 in one instruction, and so rounds once."""
 
+OVERLAP_SINCE = (9, 0)
+"""First compute capability on which a kernel may begin before the one that it depends on has ended."""
+
 MANY = 2**21
 """Elements from which there is work for every multiprocessor however x is cut; below, it is cut small."""
 
+FEW_AT_ONCE = 1024
+"""Elements of a chunk where there are fewer."""
+
+TO_QUANTIZE, TO_SEARCH, TO_QUANTIZE_AFTER = 2048, 8192, 4096
+"""Elements of a chunk where there are many: with a given scale, for the largest magnitude, and with the scale from it,
+for which each program reads what `MOST_PARTS` programs found."""
+
 LONGEST_ROW = 2**15
-"""Elements of a row that a program holds in registers: 32 a thread, of the 64 registers that 1,024 threads leave it."""
+"""Elements of a row that a program holds in registers."""
+
+OF_A_THREAD = 64
+"""Elements of a row that a thread holds, in 32 registers of the `REGISTERS` that it may have: with fewer threads a
+program, more programs are at different points of reading, reducing and writing."""
+
+REGISTERS = 80
 
 MOST_PARTS = 512
 """Programs that look for the largest magnitude of a tensor, and so numbers that each program of the next kernel reads:
@@ -67,7 +83,7 @@ def plan_apply_static(
         if fmt is not Format.INT8:
             raise ValueError(f"a zero point with {fmt.value}: zero points go with int8")
         check_tensor("azp", azp, torch.int32, (1, 1), x.device)
-    chunks = _Chunks.of(x, q)
+    chunks = _Chunks.of(x, q, TO_QUANTIZE)
     call = Call(
         kernel=device.static,
         grid=(chunks.count,),
@@ -106,20 +122,29 @@ def plan_quantize(
 
 
 def _by_tensor(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
-    chunks = _Chunks.of(x, out.q)
+    chunks = _Chunks.of(x, out.q, TO_SEARCH)
     parts = torch.empty(min(chunks.count, MOST_PARTS), dtype=torch.float32, device=x.device)
+    overlap = _has(x.device, OVERLAP_SINCE)
     find = Call(
         kernel=device.largest,
         grid=(parts.numel(),),
         arguments=(x, parts, chunks.columns, chunks.stride_x, chunks.in_row, chunks.count),
-        constants={"LENGTH": chunks.length, "num_warps": 4},
+        constants={"LENGTH": chunks.length, "OVERLAP": overlap, "num_warps": 4},
     )
+    chunks = _Chunks.of(x, out.q, TO_QUANTIZE_AFTER)
     strides = (chunks.stride_x, chunks.stride_q, chunks.in_row)
     write = Call(
         kernel=device.by_tensor,
         grid=(chunks.count,),
         arguments=(x, out.q, out.scale, parts, chunks.columns, *strides, parts.numel()),
-        constants={**_format(fmt, x.device), "LENGTH": chunks.length, "PARTS": MOST_PARTS, "num_warps": 4},
+        constants={
+            **_format(fmt, x.device),
+            "LENGTH": chunks.length,
+            "PARTS": _power_of_two(parts.numel()),
+            "OVERLAP": overlap,
+            "num_warps": 4,
+            "launch_pdl": overlap,
+        },
     )
     return find, write
 
@@ -128,7 +153,8 @@ def _by_token(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
     m, k = x.shape
     length = min(_power_of_two(k), LONGEST_ROW)
     rows = max(1, 1024 // length)
-    warps = min(32, max(4, length * rows // 512))
+    warps = max(4, length // (32 * OF_A_THREAD))
+    is_full = length == 32 * warps * OF_A_THREAD
     call = Call(
         kernel=device.by_token,
         grid=(ceil_div(m, rows),),
@@ -139,6 +165,7 @@ def _by_token(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
             "LENGTH": length,
             "IN_REGISTERS": k <= length,
             "num_warps": warps,
+            "maxnreg": REGISTERS if is_full and x.element_size() < 4 else None,
         },
     )
     return (call,)
@@ -169,7 +196,7 @@ def _by_group(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
 @dataclass(frozen=True)
 class _Chunks:
     """x and q cut into `count` chunks of `length` elements, `in_row` to a row; one long row where nothing lies between
-    the rows of either."""
+    the rows of either. The chunks of a small x are of `FEW_AT_ONCE`."""
 
     columns: int
     stride_x: int
@@ -179,12 +206,13 @@ class _Chunks:
     count: int
 
     @classmethod
-    def of(cls, x: torch.Tensor, q: torch.Tensor) -> _Chunks:
+    def of(cls, x: torch.Tensor, q: torch.Tensor, length: int) -> _Chunks:
         rows, columns = x.shape
         strides = row_stride(x), row_stride(q)
         if strides == (columns, columns):
             rows, columns, strides = 1, x.numel(), (x.numel(), x.numel())
-        length = 8192 if x.numel() >= MANY else 1024
+        if x.numel() < MANY:
+            length = FEW_AT_ONCE
         in_row = ceil_div(columns, length)
         return cls(columns, *strides, length, in_row, rows * in_row)
 
@@ -203,9 +231,17 @@ def _check_codes(q: torch.Tensor, x: torch.Tensor, fmt: Format) -> None:
 
 
 def _format(fmt: Format, device: torch.device) -> dict[str, object]:
-    one_cast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= ONE_CAST_SINCE
-    # Nothing here is a product that is added to; this holds it so, whatever Triton's default.
-    return {"INT8": fmt is Format.INT8, "ONE_CAST": one_cast, "enable_fp_fusion": False}
+    return {
+        "INT8": fmt is Format.INT8,
+        "ONE_CAST": _has(device, ONE_CAST_SINCE),
+        "FUSED": device.type == "cuda",
+        # No multiplication and addition but those that the kernels fuse themselves, whatever Triton's default.
+        "enable_fp_fusion": False,
+    }
+
+
+def _has(device: torch.device, capability: tuple[int, int]) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= capability
 
 
 def _power_of_two(number: int) -> int:

@@ -1,6 +1,8 @@
 """Quantization by the formulas of `w8a8_bench.quantize`, bit for bit: IEEE division, rounding to nearest even.
 
 `tl.div_rn` is `div.rn.f32`; a plain `/` is `div.full.f32`, which is off by up to 2 units in the last place (PTX ISA).
+A division an element costs more than memory does, so elements are divided through the reciprocal of their scale:
+a few instructions that give the same codes (`_quotient`).
 x [rows, columns] in bf16, fp16 or fp32 and q of the same shape are row-major, rows `stride_x` and `stride_q` apart.
 Scales are fp32, zero points int32. `by_token` and `by_group` read x once: what a scale is computed from stays in
 registers until its codes are written. A scale for the whole tensor takes two kernels, `largest` and `by_tensor`.
@@ -8,6 +10,7 @@ registers until its codes are written. A scale for the whole tensor takes two ke
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from w8a8_bench import formats
 from w8a8_bench.quantize import FP8_GROUP_FLOOR, FP8_TENSOR_FLOOR, FP8_TOKEN_FLOOR
@@ -24,8 +27,11 @@ NO_FRACTION = tl.constexpr(12582912.0)
 LEAST_NORMAL, NO_FINER = tl.constexpr(2.0**-6), tl.constexpr(1.5 * 2.0**14)
 """Of E4M3: its least normal number, and a number whose last bit is worth 2^-9, as is that of its subnormal numbers."""
 
-FAR = tl.constexpr(65536.0)
-"""Quotients are cut here before they are rounded: far past every code, well within what `_round` takes."""
+LEAST_MODERATE, MOST_MODERATE = tl.constexpr(2.0**-60), tl.constexpr(2.0**60)
+"""Scales between these have a reciprocal, and elements a remainder, that is neither infinite nor subnormal."""
+
+ENLARGING, REDUCING = tl.constexpr(2.0**100), tl.constexpr(2.0**-100)
+"""Times these, other scales are moderate. What gets subnormal with them is far below the least code."""
 
 
 @triton.jit
@@ -53,21 +59,86 @@ def _round_to_fp8(x):
 
 
 @triton.jit
-def _codes(x, scale, azp, INT8: tl.constexpr, ONE_CAST: tl.constexpr):
-    """Codes of x as fp32 numbers, which the store casts without another rounding.
+def _codes(
+    x,
+    scale,
+    azp,
+    INT8: tl.constexpr,
+    ONE_CAST: tl.constexpr,
+    FUSED: tl.constexpr,
+    GIVEN: tl.constexpr = False,
+):
+    """Codes of x: int8, or fp32 that the cast to FP8 rounds right.
 
-    ONE_CAST: the GPU has an instruction from fp32 to FP8. Where it goes through fp16 it rounds twice, and numbers just
-    off the middle of two codes end on the wrong one, unless they are codes before they are cast.
+    ONE_CAST: the GPU has an instruction from fp32 to FP8, which saturates. Where it goes through fp16 it rounds twice,
+    and numbers just off the middle of two codes end on the wrong one, unless they are codes before they are cast.
+    FUSED: `tl.fma` rounds once, as on every GPU and not in Triton's interpreter.
+    GIVEN: the scale was not computed from x, so x may be any multiple of it.
     """
-    quotient = tl.div_rn(x, scale)
+    # The quotients of the first and the last code: what is beyond gets these codes too.
     if INT8:
-        code = _round(_clamp(quotient, -FAR, FAR))
+        low, high = -128.0, 127.0
         if azp is not None:
-            code += azp.to(tl.float32)
-        return _clamp(code, -128.0, 127.0)
+            low, high = low - azp.to(tl.float32), high - azp.to(tl.float32)
     else:
-        code = _clamp(quotient, -FP8_MAX, FP8_MAX)
-        return code if ONE_CAST else _round_to_fp8(code)
+        low, high = -FP8_MAX, FP8_MAX
+    if FUSED:
+        IS_SHORT: tl.constexpr = x.dtype != tl.float32
+        x = x.to(tl.float32)
+        IN_RANGE: tl.constexpr = not GIVEN and azp is None  # but for what a subnormal scale is too coarse for
+        if INT8 or GIVEN:  # FP8's computed scales have floors, and large ones do no harm to numbers that are no larger
+            is_moderate = _is_moderate(scale)
+            if not is_moderate:
+                factor = tl.where(scale < LEAST_MODERATE, ENLARGING, tl.where(scale > MOST_MODERATE, REDUCING, 1.0))
+                x, scale = x * factor, scale * factor
+                if IN_RANGE:
+                    x = _clamp(x, scale * low, scale * high)
+        if not IN_RANGE:
+            x = _clamp(x, scale * low, scale * high)
+        quotient = _quotient(x, scale, IS_SHORT)
+    else:
+        quotient = _clamp(tl.div_rn(x.to(tl.float32), scale), low, high)
+    if INT8:
+        codes = (quotient + NO_FRACTION).to(tl.int32, bitcast=True)  # of which the low bits are the rounded quotient
+        if azp is not None:
+            codes += azp
+        codes = codes.to(tl.int8)
+    elif ONE_CAST:
+        codes = quotient
+    else:
+        codes = _round_to_fp8(_clamp(quotient, low, high))
+    return codes
+
+
+@triton.jit
+def _is_moderate(scale):
+    """Whether every scale, of a block or a scalar, is moderate."""
+    least, most = scale, scale
+    if scale.type.is_block():
+        least, most = tl.min(scale), tl.max(scale)
+    return (least >= LEAST_MODERATE) & (most <= MOST_MODERATE)
+
+
+@triton.jit
+def _quotient(x, scale, IS_SHORT: tl.constexpr):
+    """x / scale: rounded to nearest even, or to where the same codes come of it.
+
+    With the correctly rounded reciprocal, a quotient off by less than a unit in its last place and the exact remainder,
+    one fused multiply-add gives the correctly rounded quotient (Markstein, "Computation of elementary functions on the
+    IBM RISC System/6000 processor", 1990). x times the reciprocal may be off by one and a half units, so two such steps
+    are right for every x. After one step, what is rounded is off by less than 2^-21 units. That matters only to a
+    quotient so close to the middle of two numbers, and to its code only if one of the two is midway between two codes.
+    IS_SHORT: x has at most 11 significant bits, and there is no such x and scale (the tests try all that come near).
+    Remainders are negative ones, with which the quotient of -0 is -0.
+    """
+    reciprocal = tl.div_rn(1.0, scale)
+    # An infinite scale, of infinite x: its reciprocal is 0, and the quotients are 0 or not a number without remainders.
+    scale = tl.where(scale == float("inf"), 0.0, scale)
+    minus_x, minus_reciprocal = x * -1.0, reciprocal * -1.0  # Triton's `-y` is 0 - y, which has no -0
+    quotient = x * reciprocal
+    for _ in tl.static_range(1 if IS_SHORT else 2):
+        quotient = tl.fma(tl.fma(quotient, scale, minus_x), minus_reciprocal, quotient)
+    return quotient
 
 
 @triton.jit
@@ -89,21 +160,24 @@ def static(
     chunks,
     INT8: tl.constexpr,
     ONE_CAST: tl.constexpr,
+    FUSED: tl.constexpr,
     LENGTH: tl.constexpr,
 ):
     """One scale, and one zero point or None, that are given. A program for each chunk."""
     row, column, inside = _chunk(tl.program_id(0), chunks, columns, LENGTH)
-    values = tl.load(x + row * stride_x + column, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(x + row * stride_x + column, mask=inside, other=0.0)
     zero_point = None
     if azp is not None:
         zero_point = tl.load(azp)
-    codes = _codes(values, tl.load(scale), zero_point, INT8, ONE_CAST)
+    codes = _codes(values, tl.load(scale), zero_point, INT8, ONE_CAST, FUSED, GIVEN=True)
     tl.store(q + row * stride_q + column, codes.to(q.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def largest(x, parts, columns, stride_x, chunks, count, LENGTH: tl.constexpr):
+def largest(x, parts, columns, stride_x, chunks, count, LENGTH: tl.constexpr, OVERLAP: tl.constexpr):
     """parts[program] = the largest magnitude of the program's chunks, of `count` in all."""
+    if OVERLAP:
+        gdc_launch_dependents()
     most = tl.zeros((LENGTH,), tl.float32)
     for index in tl.range(tl.program_id(0), count, tl.num_programs(0)):
         row, column, inside = _chunk(index, chunks, columns, LENGTH)
@@ -125,10 +199,20 @@ def by_tensor(
     parts_count,
     INT8: tl.constexpr,
     ONE_CAST: tl.constexpr,
+    FUSED: tl.constexpr,
     LENGTH: tl.constexpr,
     PARTS: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
-    """One scale, from what `largest` found: every program computes it, and the first one writes it down."""
+    """One scale, from what `largest` found: every program computes it, and the first one writes it down.
+
+    The last chunks come first: they are what `largest` left in the L2. OVERLAP: programs begin while those of `largest`
+    end, and have their chunk by the time that they may read what those wrote.
+    """
+    row, column, inside = _chunk(tl.num_programs(0) - 1 - tl.program_id(0), chunks, columns, LENGTH)
+    values = tl.load(x + row * stride_x + column, mask=inside, other=0.0)
+    if OVERLAP:
+        gdc_wait()
     part = tl.arange(0, PARTS)
     absmax = tl.max(tl.load(parts + part, mask=part < parts_count, other=0.0), axis=0)
     if INT8:
@@ -137,9 +221,7 @@ def by_tensor(
         s = tl.div_rn(tl.maximum(absmax, TENSOR_FLOOR), FP8_MAX)
     if tl.program_id(0) == 0:
         tl.store(scale, s)
-    row, column, inside = _chunk(tl.program_id(0), chunks, columns, LENGTH)
-    values = tl.load(x + row * stride_x + column, mask=inside, other=0.0).to(tl.float32)
-    codes = _codes(values, s, None, INT8, ONE_CAST)
+    codes = _codes(values, s, None, INT8, ONE_CAST, FUSED)
     tl.store(q + row * stride_q + column, codes.to(q.dtype.element_ty), mask=inside)
 
 
@@ -155,6 +237,7 @@ def by_token(
     stride_q,
     INT8: tl.constexpr,
     ONE_CAST: tl.constexpr,
+    FUSED: tl.constexpr,
     ROWS: tl.constexpr,
     LENGTH: tl.constexpr,
     IN_REGISTERS: tl.constexpr,
@@ -170,43 +253,50 @@ def by_token(
     column = tl.arange(0, LENGTH)[None, :]
     if IN_REGISTERS:
         inside = exists & (column < columns)
-        values = tl.load(from_row + column, mask=inside, other=0.0).to(tl.float32)
+        values = tl.load(from_row + column, mask=inside, other=0.0)
         low, high = _range(values, azp is None)
     else:
         low, high = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
         for start in tl.range(0, columns, LENGTH):
             values = tl.load(from_row + start + column, mask=exists & (start + column < columns), other=0.0)
-            lower, higher = _range(values.to(tl.float32), azp is None)
+            lower, higher = _range(values, azp is None)
             low, high = tl.minimum(low, lower), tl.maximum(high, higher)
     zero_point = None
     if azp is not None:
         s = _one_where_zero(tl.div_rn(high - low, 255.0))
-        zero_point = _round(_clamp(-128.0 - tl.div_rn(low, s), -128.0, 127.0))[:, None]
-        tl.store(azp + row[:, None], zero_point.to(tl.int32), mask=exists)
+        zero_point = _round(_clamp(-128.0 - tl.div_rn(low, s), -128.0, 127.0)).to(tl.int32)[:, None]
+        tl.store(azp + row[:, None], zero_point, mask=exists)
     elif INT8:
         s = _one_where_zero(tl.div_rn(high, 127.0))
     else:
         s = tl.maximum(tl.div_rn(high, FP8_MAX), TOKEN_FLOOR)
     tl.store(scale + row, s, mask=row < rows)
     if IN_REGISTERS:
-        codes = _codes(values, s[:, None], zero_point, INT8, ONE_CAST)
+        codes = _codes(values, s[:, None], zero_point, INT8, ONE_CAST, FUSED)
         tl.store(to_row + column, codes.to(q.dtype.element_ty), mask=inside)
     else:
         for start in tl.range(0, columns, LENGTH):
             inside = exists & (start + column < columns)
-            values = tl.load(from_row + start + column, mask=inside, other=0.0).to(tl.float32)
-            codes = _codes(values, s[:, None], zero_point, INT8, ONE_CAST)
+            values = tl.load(from_row + start + column, mask=inside, other=0.0)
+            codes = _codes(values, s[:, None], zero_point, INT8, ONE_CAST, FUSED)
             tl.store(to_row + start + column, codes.to(q.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _range(values, SYMMETRIC: tl.constexpr):
     """Least and largest value of each row, widened to hold 0; symmetric, 0 and the largest magnitude."""
+    values = values.to(tl.float32)
     if SYMMETRIC:
         high = tl.max(tl.abs(values), axis=1)
         return tl.zeros_like(high), high
     else:
-        return tl.minimum(tl.min(values, axis=1), 0.0), tl.maximum(tl.max(values, axis=1), 0.0)
+        low, high = tl.reduce((values, values), 1, _least_and_most)
+        return tl.minimum(low, 0.0), tl.maximum(high, 0.0)
+
+
+@triton.jit
+def _least_and_most(low, high, other_low, other_high):
+    return tl.minimum(low, other_low), tl.maximum(high, other_high)
 
 
 @triton.jit
@@ -223,6 +313,7 @@ def by_group(
     count,
     INT8: tl.constexpr,
     ONE_CAST: tl.constexpr,
+    FUSED: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
     """A scale for each 128 elements: `groups` to a row, `count` in all. A program takes GROUPS of them."""
@@ -230,12 +321,12 @@ def by_group(
     row, group = (index // groups).to(tl.int64), index % groups
     column = group[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = (index < count)[:, None] & (column < columns)
-    values = tl.load(x + row[:, None] * stride_x + column, mask=inside, other=0.0).to(tl.float32)
-    absmax = tl.max(tl.abs(values), axis=1)
+    values = tl.load(x + row[:, None] * stride_x + column, mask=inside, other=0.0)
+    absmax = tl.max(tl.abs(values.to(tl.float32)), axis=1)
     if INT8:
         s = _one_where_zero(tl.div_rn(absmax, 127.0))
     else:
         s = tl.div_rn(tl.maximum(absmax, GROUP_FLOOR), FP8_MAX)
     tl.store(scale + row * stride_scale_m + group * stride_scale_k, s, mask=index < count)
-    codes = _codes(values, s[:, None], None, INT8, ONE_CAST)
+    codes = _codes(values, s[:, None], None, INT8, ONE_CAST, FUSED)
     tl.store(q + row[:, None] * stride_q + column, codes.to(q.dtype.element_ty), mask=inside)
