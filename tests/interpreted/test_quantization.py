@@ -8,11 +8,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+import triton.language as tl
 from triton.runtime import interpreter
 
 from w8a8_bench import quantize as reference
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.triton import apply_static, plan_quantize, quantize
+from w8a8_bench.kernels.triton.device import quantize as device
 from w8a8_bench.problem import ActScale, Azp
 from w8a8_bench.quantize import Quantized
 
@@ -173,6 +175,7 @@ def fma(builder, x, y, z):
 def fused(monkeypatch):
     """The way that codes take on a GPU."""
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fma)
+    monkeypatch.setattr(device, "_saturated", lambda codes: tl.clamp(codes.to(tl.float32), -128.0, 127.0).to(tl.int8))
     constants = module._format
     monkeypatch.setattr(module, "_format", lambda *what: {**constants(*what), "FUSED": True})
 

@@ -27,8 +27,8 @@ OVERLAP_SINCE = (9, 0)
 MANY = 2**21
 """Elements from which there is work for every multiprocessor however x is cut; below, it is cut small."""
 
-FEW_AT_ONCE = 1024
-"""Elements of a chunk where there are fewer."""
+FEW_AT_ONCE = 2048
+"""Elements of a chunk where there are fewer, 8 a thread."""
 
 TO_QUANTIZE, TO_SEARCH, TO_QUANTIZE_AFTER = 2048, 8192, 4096
 """Elements of a chunk where there are many: with a given scale, for the largest magnitude, and with the scale from it,
@@ -45,7 +45,7 @@ REGISTERS = 80
 
 MOST_PARTS = 512
 """Programs that look for the largest magnitude of a tensor, and so numbers that each program of the next kernel reads:
-2 KiB, next to the 16 KiB that it quantizes."""
+2 KiB, next to the 8 KiB that it quantizes."""
 
 
 def quantize(
@@ -88,7 +88,7 @@ def plan_apply_static(
         kernel=device.static,
         grid=(chunks.count,),
         arguments=(x, q, scale, azp, chunks.columns, chunks.stride_x, chunks.stride_q, chunks.in_row),
-        constants={**_format(fmt, x.device), "LENGTH": chunks.length, "num_warps": 4},
+        constants={**_format(fmt, x.device), "LENGTH": chunks.length, "num_warps": chunks.warps},
     )
     return call, q
 
@@ -129,7 +129,7 @@ def _by_tensor(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]
         kernel=device.largest,
         grid=(parts.numel(),),
         arguments=(x, parts, chunks.columns, chunks.stride_x, chunks.in_row, chunks.count),
-        constants={"LENGTH": chunks.length, "OVERLAP": overlap, "num_warps": 4},
+        constants={"LENGTH": chunks.length, "OVERLAP": overlap, "num_warps": chunks.warps},
     )
     chunks = _Chunks.of(x, out.q, TO_QUANTIZE_AFTER)
     strides = (chunks.stride_x, chunks.stride_q, chunks.in_row)
@@ -142,7 +142,7 @@ def _by_tensor(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]
             "LENGTH": chunks.length,
             "PARTS": _power_of_two(parts.numel()),
             "OVERLAP": overlap,
-            "num_warps": 4,
+            "num_warps": chunks.warps,
             "launch_pdl": overlap,
         },
     )
@@ -196,7 +196,7 @@ def _by_group(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
 @dataclass(frozen=True)
 class _Chunks:
     """x and q cut into `count` chunks of `length` elements, `in_row` to a row; one long row where nothing lies between
-    the rows of either. The chunks of a small x are of `FEW_AT_ONCE`."""
+    the rows of either. The chunks of a small x are of `FEW_AT_ONCE`. `warps` are those of a program."""
 
     columns: int
     stride_x: int
@@ -204,6 +204,7 @@ class _Chunks:
     length: int
     in_row: int
     count: int
+    warps: int
 
     @classmethod
     def of(cls, x: torch.Tensor, q: torch.Tensor, length: int) -> _Chunks:
@@ -211,10 +212,11 @@ class _Chunks:
         strides = row_stride(x), row_stride(q)
         if strides == (columns, columns):
             rows, columns, strides = 1, x.numel(), (x.numel(), x.numel())
+        warps = 4
         if x.numel() < MANY:
-            length = FEW_AT_ONCE
+            length, warps = FEW_AT_ONCE, 8
         in_row = ceil_div(columns, length)
-        return cls(columns, *strides, length, in_row, rows * in_row)
+        return cls(columns, *strides, length, in_row, rows * in_row, warps)
 
 
 def _check_input(x: torch.Tensor) -> None:

@@ -24,6 +24,8 @@ BLOCK = tl.constexpr(128)
 NO_FRACTION = tl.constexpr(12582912.0)
 """1.5 * 2^23: added to a number below 2^22 it leaves no bits for a fraction, and the sum is rounded to nearest even."""
 
+BITS_OF_NO_FRACTION = tl.constexpr(0x4B400000)
+
 LEAST_NORMAL, NO_FINER = tl.constexpr(2.0**-6), tl.constexpr(1.5 * 2.0**14)
 """Of E4M3: its least normal number, and a number whose last bit is worth 2^-9, as is that of its subnormal numbers."""
 
@@ -85,29 +87,50 @@ def _codes(
     if FUSED:
         IS_SHORT: tl.constexpr = x.dtype != tl.float32
         x = x.to(tl.float32)
-        IN_RANGE: tl.constexpr = not GIVEN and azp is None  # but for what a subnormal scale is too coarse for
         if INT8 or GIVEN:  # FP8's computed scales have floors, and large ones do no harm to numbers that are no larger
             is_moderate = _is_moderate(scale)
             if not is_moderate:
                 factor = tl.where(scale < LEAST_MODERATE, ENLARGING, tl.where(scale > MOST_MODERATE, REDUCING, 1.0))
                 x, scale = x * factor, scale * factor
-                if IN_RANGE:
-                    x = _clamp(x, scale * low, scale * high)
-        if not IN_RANGE:
+                if not GIVEN:
+                    x = _clamp(x, scale * low, scale * high)  # a subnormal scale is coarse
+        if GIVEN:
             x = _clamp(x, scale * low, scale * high)
         quotient = _quotient(x, scale, IS_SHORT)
     else:
         quotient = _clamp(tl.div_rn(x.to(tl.float32), scale), low, high)
     if INT8:
         codes = (quotient + NO_FRACTION).to(tl.int32, bitcast=True)  # of which the low bits are the rounded quotient
-        if azp is not None:
-            codes += azp
-        codes = codes.to(tl.int8)
+        if azp is None:
+            codes = codes.to(tl.int8)
+        elif FUSED and not GIVEN:
+            codes = _saturated(codes + (azp - BITS_OF_NO_FRACTION))  # both roundings may have gone the same way
+        else:
+            codes = (codes + azp).to(tl.int8)
     elif ONE_CAST:
         codes = quotient
     else:
         codes = _round_to_fp8(_clamp(quotient, low, high))
     return codes
+
+
+@triton.jit
+def _saturated(codes):
+    """int8 of int32, the nearest where it is beyond: the GPU packs four so in two instructions."""
+    return tl.inline_asm_elementwise(
+        """
+        {
+            .reg .b32 upper;
+            cvt.pack.sat.s8.s32.b32 upper, $4, $3, 0;
+            cvt.pack.sat.s8.s32.b32 $0, $2, $1, upper;
+        }
+        """,
+        "=r,r,r,r,r",
+        [codes],
+        dtype=tl.int8,
+        is_pure=True,
+        pack=4,
+    )
 
 
 @triton.jit

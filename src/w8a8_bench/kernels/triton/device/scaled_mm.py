@@ -54,10 +54,17 @@ def scaled_mm(
                 a, w, m, n, k, stride_a, stride_w, tile_m, tile_n, 0, tiles_k,
                 INT8, TILE_M, TILE_N, TILE_K, SWAP, DESCRIPTORS, EVEN_K,
             )  # fmt: skip
+            row, column = tile_m * TILE_M + tl.arange(0, TILE_M), tile_n * TILE_N + tl.arange(0, TILE_N)
             value = _epilogue(
-                acc, scale_a, scale_b, bias, azp, azp_adj, m, n, tile_m, tile_n,
-                SCALE_A_BY_ROW, SCALE_B_BY_COLUMN, TILE_M, TILE_N,
-            )  # fmt: skip
+                acc,
+                _of_each(scale_a, row, m, SCALE_A_BY_ROW),
+                _of_each(scale_b, column, n, SCALE_B_BY_COLUMN),
+                None if bias is None else _of_each(bias, column, n),
+                None if azp is None else _of_each(azp, row, m),
+                None if azp_adj is None else _of_each(azp_adj, column, n),
+                SCALE_A_BY_ROW,
+                SCALE_B_BY_COLUMN,
+            )
             tiles.store(out, value, stride_out, tile_m, tile_n, m, n, TILE_M, TILE_N, DESCRIBED_OUT)
     else:
         program = tl.program_id(0)
@@ -65,6 +72,13 @@ def scaled_mm(
         tile_m, tile_n = tiles.place(tile, tiles_m, tiles_n, GROUP)
         length = tl.cdiv(tiles_k, SPLIT_K)
         first, end = split * length, tl.minimum(tiles_k, (split + 1) * length)
+        # Loaded before the products, not after: they come from memory, and few products take no longer than that.
+        row, column = tile_m * TILE_M + tl.arange(0, TILE_M), tile_n * TILE_N + tl.arange(0, TILE_N)
+        of_rows = _of_each(scale_a, row, m, SCALE_A_BY_ROW)
+        of_columns = _of_each(scale_b, column, n, SCALE_B_BY_COLUMN)
+        biases = None if bias is None else _of_each(bias, column, n)
+        zero_points = None if azp is None else _of_each(azp, row, m)
+        adjustments = None if azp_adj is None else _of_each(azp_adj, column, n)
         acc = _product(
             a, w, m, n, k, stride_a, stride_w, tile_m, tile_n, first, end,
             INT8, TILE_M, TILE_N, TILE_K, SWAP, DESCRIPTORS, EVEN_K,
@@ -74,9 +88,8 @@ def scaled_mm(
             acc, is_last = tiles.sum_splits(acc, tile, split, partials, arrivals, SPLIT_K, TILE_M, TILE_N)
         if is_last:
             value = _epilogue(
-                acc, scale_a, scale_b, bias, azp, azp_adj, m, n, tile_m, tile_n,
-                SCALE_A_BY_ROW, SCALE_B_BY_COLUMN, TILE_M, TILE_N,
-            )  # fmt: skip
+                acc, of_rows, of_columns, biases, zero_points, adjustments, SCALE_A_BY_ROW, SCALE_B_BY_COLUMN
+            )
             tiles.store(out, value, stride_out, tile_m, tile_n, m, n, TILE_M, TILE_N, DESCRIBED_OUT)
 
 
@@ -122,6 +135,15 @@ def _product(
 
 
 @triton.jit
+def _of_each(data, index, size, BY_INDEX: tl.constexpr = True):
+    """Elements of a vector, 0 beyond its end, or the one number that there is."""
+    if BY_INDEX:
+        return tl.load(data + index, mask=index < size, other=0)
+    else:
+        return tl.load(data)
+
+
+@triton.jit
 def _epilogue(
     acc,
     scale_a,
@@ -129,32 +151,18 @@ def _epilogue(
     bias,
     azp,
     azp_adj,
-    m,
-    n,
-    tile_m,
-    tile_n,
     SCALE_A_BY_ROW: tl.constexpr,
     SCALE_B_BY_COLUMN: tl.constexpr,
-    TILE_M: tl.constexpr,
-    TILE_N: tl.constexpr,
 ):
-    """Correction, scales and bias of a tile, in fp32."""
-    row = tile_m * TILE_M + tl.arange(0, TILE_M)
-    column = tile_n * TILE_N + tl.arange(0, TILE_N)
+    """Correction, scales and bias of a tile, in fp32, from those of its rows and columns."""
     if azp_adj is not None:
-        correction = tl.load(azp_adj + column, mask=column < n, other=0)[None, :]
+        correction = azp_adj[None, :]
         if azp is not None:
-            correction = tl.load(azp + row, mask=row < m, other=0)[:, None] * correction
+            correction = azp[:, None] * correction
         acc -= correction
     value = acc.to(tl.float32)
-    if SCALE_A_BY_ROW:
-        value *= tl.load(scale_a + row, mask=row < m, other=0.0)[:, None]
-    else:
-        value *= tl.load(scale_a)
-    if SCALE_B_BY_COLUMN:
-        value *= tl.load(scale_b + column, mask=column < n, other=0.0)[None, :]
-    else:
-        value *= tl.load(scale_b)
+    value *= scale_a[:, None] if SCALE_A_BY_ROW else scale_a
+    value *= scale_b[None, :] if SCALE_B_BY_COLUMN else scale_b
     if bias is not None:
-        value += tl.load(bias + column, mask=column < n, other=0.0).to(tl.float32)[None, :]
+        value += bias.to(tl.float32)[None, :]
     return value
