@@ -1,4 +1,4 @@
-"""Outputs with guard bands: a write outside D is found, though D itself is right."""
+"""Writes that no kernel is to make: outside D, found by guard bands, and to what it reads, found by fingerprints."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import weakref
 
 import torch
 
-from w8a8_bench.memory import guard_elements
+from w8a8_bench.memory import FINGERPRINT_CHUNK, guard_elements
+from w8a8_bench.operands import Operands
 
 POISON = 0x7FA5
 """A NaN in bf16 and in fp16 alike, and not the one that arithmetic or a fill yields."""
 
 ALIGNMENT_BYTES = 1024
 """Of the first element of a guarded output: more than TMA or any vector store asks for."""
+
+INPUTS = ("a", "b", "scale_a", "scale_b", "azp", "azp_adj", "bias")
 
 _GUARDED: weakref.WeakValueDictionary[int, torch.Tensor] = weakref.WeakValueDictionary()
 
@@ -49,3 +52,23 @@ def guard_damage(out: torch.Tensor) -> str | None:
     if len(after):
         damage.append(f"{len(after)} elements past its end (nearest: {int(after[0]) + 1} past)")
     return f"wrote outside the output: {' and '.join(damage)}" if damage else None
+
+
+def fingerprints(operands: Operands) -> dict[str, int]:
+    """A number for each input that there is, other where a bit of it is other: bits are weighted by their place."""
+    inputs = {name: getattr(operands, name) for name in INPUTS}
+    return {name: _fingerprint(tensor) for name, tensor in inputs.items() if tensor is not None}
+
+
+def _fingerprint(tensor: torch.Tensor) -> int:
+    """Of all bytes that the tensor lies in, in whichever order it strides through them."""
+    storage = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    whole = storage.numel() // 4 * 4
+    words = storage[:whole].view(torch.int32)
+    odd = 2 * torch.arange(min(FINGERPRINT_CHUNK, len(words)), device=tensor.device) + 1
+    places = odd * 0x9E3779B97F4A7C1
+    total = storage[whole:].sum(dtype=torch.int64)
+    for number, start in enumerate(range(0, len(words), FINGERPRINT_CHUNK)):
+        part = words[start : start + FINGERPRINT_CHUNK].to(torch.int64)
+        total = total + (part * places[: len(part)]).sum() * (2 * number + 1)
+    return int(total)

@@ -13,6 +13,7 @@ built-in ones the names stand in `providers/registry.py` instead, and those modu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -21,6 +22,7 @@ from typing import Protocol
 from w8a8_bench.device import Device
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Problem
+from w8a8_bench.text import one_line
 
 Launch = Callable[[], object]
 """A prepared kernel bound to one operand set. It only enqueues work on the current stream."""
@@ -37,6 +39,12 @@ class Launches:
     quant: Launch | None = None
     gemm: Launch | None = None
 
+    def __post_init__(self) -> None:
+        for part in ("total", "quant", "gemm"):
+            launch = getattr(self, part)
+            if not callable(launch) and (launch is not None or part == "total"):
+                raise TypeError(f"Launches: {part} is {launch!r:.60}: expected what can be called without arguments")
+
 
 @dataclass(frozen=True)
 class Support:
@@ -44,6 +52,10 @@ class Support:
 
     ok: bool
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str):
+            raise TypeError(f"Support: the reason is {self.reason!r:.60}: expected text")
 
     @classmethod
     def yes(cls) -> Support:
@@ -67,6 +79,14 @@ class Probe:
     installed: bool
     version: str = ""
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("version", "reason"):
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise TypeError(f"Probe: the {name} is {text!r:.60}: expected text")
+        if not self.installed and not self.reason:
+            raise ValueError("Probe: what is missing has no reason: say what, and what to install")
 
     @classmethod
     def found(cls, version: str) -> Probe:
@@ -123,7 +143,7 @@ class Prepared(Protocol):
         """Convert layouts and return the launches. Called once for each operand set, outside any timed region.
 
         A launch reads `operands.a` as it then is: the check after timing changes it. Weights, scales, zero points and
-        bias stay what they are at `bind`.
+        bias stay what they are at `bind`. Neither writes to any of them: other kernels get the same tensors.
         """
         ...
 
@@ -166,4 +186,22 @@ FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT)
 def in_one_line(error: BaseException) -> str:
     """What went wrong as a reason: the error's type and the first line of its text that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def with_place(error: BaseException) -> str:
+    """As `in_one_line`, and where: the last line that ran in the file that this package called into."""
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
+        step = step.tb_next
+    beyond = [(file, line) for file, line in frames if not file.startswith(_PACKAGE) and "importlib" not in file]
+    if not beyond or isinstance(error, SyntaxError):  # which says it itself
+        return in_one_line(error)
+    called = beyond[0][0]
+    last = [line for file, line in beyond if file == called][-1]
+    return f"{in_one_line(error)} ({os.path.basename(called)}, line {last})"
+
+
+_PACKAGE = os.path.dirname(__file__)

@@ -104,6 +104,10 @@ class OperandFactory:
             bias=self._bias(problem.out) if problem.bias else None,
         )
 
+    def forget(self) -> None:
+        """Make everything anew when it is next asked for."""
+        self._cache = _Cache()
+
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
         """Source activations [m,k] in bf16, plus `AZP_SHIFT` (rounded to bf16) where asked; zeros and units stay."""
         shifted = shifted and self.data not in (Data.ZEROS, Data.UNIT)

@@ -15,6 +15,9 @@ from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Pro
 QUANTIZE_CHUNK = 2**24
 """Elements quantized or generated at a time: with fp32 copies, quotients and expanded scales about 256 MiB."""
 
+FINGERPRINT_CHUNK = 2**20
+"""32-bit words that a fingerprint is taken of at a time, as 64-bit ones: less than what the check takes next to it."""
+
 PANEL_CHUNK = 2**25
 """Elements of a panel of A or B that the oracle holds in float64 (256 MiB) while it multiplies."""
 

@@ -55,8 +55,16 @@ class KernelName:
     def parse(cls, text: str) -> KernelName:
         """Take `text` apart; raises ValueError where it does not follow the grammar."""
         match = _GRAMMAR.fullmatch(text)
-        if not match or match["a"] != match["b"] or (match["variant"] or "") not in _VARIANTS:
-            raise ValueError(f"kernel name {text!r}: expected {{provider}}_{{a}}_{{b}}_{{out}}_{{op}}[_{{variant}}]")
+        if not match:
+            raise ValueError(
+                f"kernel name {text!r}: expected {{provider}}_{{a}}_{{b}}_{{out}}_{{op}}[_{{variant}}], with a and b "
+                f"one of {', '.join(_FORMATS)}, out bf16 or fp16, and op {SCALED_MM} or {MATMUL}"
+            )
+        if match["a"] != match["b"]:
+            raise ValueError(f"kernel name {text!r}: a is {match['a']} and b is {match['b']}: expected the same")
+        if (match["variant"] or "") not in _VARIANTS:
+            known = ", ".join(filter(None, _VARIANTS))
+            raise ValueError(f"kernel name {text!r}: variant {match['variant']!r} is none of {known}")
         return cls(
             text, match["provider"], _FORMATS[match["a"]], _FORMATS[match["out"]], match["op"], match["variant"] or ""
         )

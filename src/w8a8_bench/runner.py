@@ -20,7 +20,8 @@ from w8a8_bench.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.kernel import Kernel, Prepared, Refused, Status, Support, in_one_line
+from w8a8_bench.guard import fingerprints
+from w8a8_bench.kernel import Kernel, Launches, Prepared, Refused, Status, Support, in_one_line, with_place
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
@@ -30,6 +31,7 @@ from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.reference import Oracle, Verdict, check, poison
 from w8a8_bench.scheme_error import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.settings import Settings
+from w8a8_bench.text import one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable, rest
@@ -49,6 +51,8 @@ InHand = Callable[[int | None], None]
 
 HOLDING = (Status.OUT_OF_MEMORY, Status.FAILED, Status.UNCAPTURABLE)
 """Statuses after an exception, whose frames may hold memory that the next cell needs."""
+
+NO_REASON = "refused, and no reason was given"
 
 NO_MEMORY = ("not enough memory", "can't allocate memory")
 """What torch says, as a plain RuntimeError, where main memory is refused: older and newer versions."""
@@ -75,7 +79,7 @@ class _CellRun:
     looks: list[Snapshot | None] = field(default_factory=list)
 
     def stop(self, status: Status, reason: str) -> None:
-        self.status, self.reason = status, reason
+        self.status, self.reason = status, one_line(reason)
 
     @property
     def alive(self) -> bool:
@@ -231,7 +235,7 @@ class _ComparisonRun:
         if not isinstance(support, Support):
             raise TypeError(f"supports() gave {support!r:.60}: expected a Support")
         if not support:
-            run.stop(Status.UNSUPPORTED, support.reason or "refused, and no reason was given")
+            run.stop(Status.UNSUPPORTED, support.reason or NO_REASON)
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: _CellRun) -> Iterator[None]:
@@ -274,10 +278,18 @@ class _ComparisonRun:
         except Uncapturable as error:
             run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
         except (NotCold, Refused) as error:
-            run.stop(Status.UNSUPPORTED, str(error))
+            run.stop(Status.UNSUPPORTED, str(error) or NO_REASON)
         except Exception as error:
-            text = in_one_line(error)
+            text = self._said(run, error)
             run.stop(Status.OUT_OF_MEMORY if any(said in text for said in NO_MEMORY) else Status.FAILED, text)
+
+    @staticmethod
+    def _said(run: _CellRun, error: Exception) -> str:
+        """What was raised, and in a third party's code where."""
+        with contextlib.suppress(KeyError):
+            if registry.provider_of(run.cell.kernel).origin:
+                return with_place(error)
+        return in_one_line(error)
 
     def _synchronize(self) -> None:
         if self._device.is_cuda:
@@ -290,10 +302,29 @@ class _ComparisonRun:
         self._synchronize()
         with self._in_hand_is(run):
             run.prepared = run.kernel.prepare(run.cell.problem, self._device)
-            run.config = dict(run.prepared.config)
-        with self._launching(run):
-            run.prepared.bind(operands).total()
-        _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
+            run.config = _config_of(run.prepared)
+        before = fingerprints(operands)
+        try:
+            with self._launching(run):
+                bound = run.prepared.bind(operands)
+                if not isinstance(bound, Launches):
+                    raise TypeError(f"bind() gave {bound!r:.60}: expected Launches")
+                bound.total()
+            after = fingerprints(operands)
+        except Exception:
+            self._let_go_of(own)  # whatever it wrote before it raised is not the next kernel's
+            raise
+        changed = [name for name in before if before[name] != after[name]]
+        if changed:
+            self._let_go_of(own)
+            run.stop(Status.INCORRECT, f"wrote to what it is to read: {', '.join(changed)}")
+        else:
+            _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
+
+    def _let_go_of(self, own: OperandFactory) -> None:
+        """Have the next cell's operands made anew."""
+        own.forget()
+        self._oracle.clear()
 
     def _check_again(self, run: _CellRun) -> None:
         """Judge what was timed, run once more, on one of its operand sets, whose A is another by now.
@@ -474,6 +505,15 @@ class _ComparisonRun:
         if run.alive and capped and sum(capped) > len(capped) / 2:
             flags.append("power_capped")
         return flags
+
+
+def _config_of(prepared: Prepared) -> dict[str, object]:
+    """What a kernel chose. Raises TypeError where `prepare` gave what is no kernel made ready."""
+    if not callable(getattr(prepared, "bind", None)) or not hasattr(prepared, "config"):
+        raise TypeError(f"prepare() gave {prepared!r:.60}: expected an object with config and bind")
+    if not isinstance(prepared.config, Mapping):
+        raise TypeError(f"config is {prepared.config!r:.60}: expected a mapping, of names to what goes into JSON")
+    return dict(prepared.config)
 
 
 def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:

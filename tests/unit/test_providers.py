@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -90,9 +91,12 @@ FAULTS = {
     "a stub that exits": ("raise SystemExit('no GPU')", "SystemExit: no GPU"),
     "no Python": ("def probe(:", "SyntaxError"),
     "no names": ("def probe(): ...", "KERNELS is missing"),
+    "an empty list of names": ("KERNELS = ()", "KERNELS is empty"),
     "a name instead of names": (f"KERNELS = '{KERNEL}'", "expected a tuple of kernel names"),
     "numbers for names": ("KERNELS = (5,)", "kernel name '5'"),
     "a name outside the grammar": ("KERNELS = ('acme_mm',)", "kernel name 'acme_mm': expected {provider}"),
+    "two formats": ("KERNELS = ('acme_i8_fp8_bf16_scaled_mm',)", "a is i8 and b is fp8: expected the same"),
+    "an unknown variant": ("KERNELS = ('acme_i8_i8_bf16_scaled_mm_fast',)", "variant 'fast' is none of bias, azp"),
     "another provider's name": ("KERNELS = ('apex_i8_i8_bf16_scaled_mm',)", "of provider 'apex'"),
     "a built-in kernel's name": ("KERNELS = ('pytorch_i8_i8_bf16_scaled_mm',)", "of provider 'pytorch'"),
     "another's on request": (f"KERNELS = ('{KERNEL}',)\nON_REQUEST = ('apex_i8_i8_bf16_scaled_mm',)", "'apex'"),
@@ -197,9 +201,6 @@ def refusal(kernel: Kernel) -> str:
         ("raise OSError('libcudart.so.11: cannot open shared object file')", "libcudart.so.11"),
         ("raise ImportError('undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
         ("raise SystemExit(1)", "SystemExit"),
-        ("return None", "kernel() gave None"),
-        ("Kernel.name = 'acme_other'; return Kernel()", "expected an object with this name"),
-        ("Kernel.supports = 5; return Kernel()", "supports and prepare"),
     ],
 )
 def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead, says):
@@ -213,7 +214,51 @@ def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead
 
 @pytest.mark.parametrize(
     ("instead", "says"),
-    [("raise OSError('no metadata')", "OSError: no metadata"), ("return '1.2'", "gave '1.2': expected a Probe")],
+    [
+        ("return None", "kernel() gave None: expected an object whose name is"),
+        ("return Kernel", "expected an object, not its class"),
+        ("Kernel.name = 'acme_other'; return Kernel()", "and it is 'acme_other'"),
+        ("Kernel.supports = 5; return Kernel()", "it has no supports()"),
+    ],
+)
+def test_what_is_no_kernel_is_a_fault_and_no_refusal(monkeypatch, tmp_path, instead, says):
+    provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
+    with pytest.raises(TypeError, match=re.escape(says)):
+        refusal(provider.make(KERNEL))
+    assert says in provider.load().reason
+
+
+def test_what_a_module_prints_is_not_among_what_is_asked_for(monkeypatch, tmp_path, capsys):
+    chatty = ("def probe():", "print('Acme 1.2')\n    def probe():\n        print('asked')")
+    found = planted(monkeypatch, tmp_path, chatty)
+    assert found.probe() and found.make(KERNEL)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Acme 1.2" in printed.err and "asked" in printed.err
+
+
+def test_a_reason_is_a_line_that_no_terminal_obeys(monkeypatch, tmp_path):
+    answer = "return Probe.missing('\\x1b[31mnot\\nthere')"
+    provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', answer))
+    assert provider.probe().reason == "[31mnot there"
+
+
+def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
+    provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', "import json; json.loads('{')"))
+    line = next(number for number, text in enumerate(GOOD.splitlines(), start=1) if "Probe.found" in text)
+    assert provider.probe().reason.endswith(f"(acme.py, line {line})")
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ("return Probe.found(None)", "the version is None: expected text"),
+        ("return Probe.found((1, 2))", "the version is (1, 2): expected text"),
+        ("return Probe.missing(ImportError('x'))", "the reason is ImportError('x'): expected text"),
+        ("return Probe.missing('')", "say what, and what to install"),
+        ("raise OSError('no metadata')", "OSError: no metadata"),
+        ("return '1.2'", "gave '1.2': expected a Probe"),
+    ],
 )
 def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
     provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', instead))

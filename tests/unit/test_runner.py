@@ -82,6 +82,7 @@ def raise_(error: Exception):
         (lambda: raise_(KeyError("tile")), Status.FAILED, "KeyError: 'tile'"),
         (lambda: True, Status.FAILED, "supports() gave True: expected a Support"),
         (lambda: Support.no(""), Status.UNSUPPORTED, "no reason was given"),
+        (lambda: Support.no(5), Status.FAILED, "the reason is 5: expected text"),
     ],
 )
 def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, status, says):
@@ -93,6 +94,41 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
     (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
     assert (one.status, other.status) == (status, Status.OK)
     assert says in one.reason
+
+
+@pytest.mark.parametrize(
+    ("prepared", "says"),
+    [
+        (None, "prepare() gave None: expected an object with config and bind"),
+        (SimpleNamespace(bind=lambda operands: None), "expected an object with config and bind"),
+        (SimpleNamespace(config="128x128", bind=lambda operands: None), "config is '128x128': expected a mapping"),
+        (SimpleNamespace(config={}, bind=lambda operands: None), "bind() gave None: expected Launches"),
+        (
+            SimpleNamespace(config={}, bind=lambda operands: Launches(None)),
+            "total is None: expected",
+        ),
+    ],
+)
+def test_what_is_no_prepared_kernel_is_the_cells_own_fault(prepared, says):
+    class Preparing(Planted):
+        def prepare(self, problem, device):
+            return prepared
+
+    kernels = {GOOD: Preparing(GOOD, lambda operands, calls: None), OTHER: registry.get(OTHER)}
+    (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
+    assert (one.status, other.status) == (Status.FAILED, Status.OK)
+    assert says in one.reason
+
+
+@pytest.mark.parametrize("name", ["a", "b", "scale_a", "scale_b"])
+def test_a_kernel_that_writes_to_its_inputs_is_incorrect_and_its_neighbours_get_others(name):
+    record = run_with(lambda operands, calls: getattr(operands, name).copy_(getattr(operands, name).flip(0) * 2))
+    assert (record.status, record.reason) == (Status.INCORRECT, f"wrote to what it is to read: {name}")
+
+
+def test_a_kernel_that_raises_after_it_wrote_to_its_inputs_spoils_no_neighbour():
+    record = run_with(lambda operands, calls: raise_(RuntimeError(operands.b.zero_().shape)))
+    assert record.status is Status.FAILED
 
 
 def test_what_only_prepare_can_refuse_is_unsupported():

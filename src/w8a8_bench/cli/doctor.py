@@ -17,7 +17,7 @@ from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.listing import provider_table
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.kernel import in_one_line
+from w8a8_bench.kernel import Support, in_one_line
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
@@ -66,6 +66,8 @@ def _answer(text: str, device: Device) -> str:
     fmt = next(fmt for fmt in W8A8_FORMATS if name.serves(fmt))
     try:
         support = registry.get(text).supports(name.problem(SHAPE, fmt, name.default_scheme), device)
+        if not isinstance(support, Support):
+            return f"no: supports() gave {support!r:.60}: expected a Support"
         if not support:
             return f"no: {support.reason}"
     except Exception as error:  # a third party's kernel; its fault is what the user came for

@@ -6,14 +6,18 @@ the run of the others.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from w8a8_bench.device import Device
-from w8a8_bench.kernel import Kernel, Prepared, Probe, Support, in_one_line
+from w8a8_bench.kernel import Kernel, Prepared, Probe, Support, in_one_line, with_place
 from w8a8_bench.problem import Problem
+from w8a8_bench.text import one_line
 
 ANY_FAULT = (Exception, SystemExit)
 """What a module may raise while it is imported or asked; some end the process where they mean to refuse."""
@@ -51,12 +55,12 @@ class Provider:
         if self.fault:
             return Probe.broken(self.fault)
         try:
-            answer = Probe.of(self.package, self.distribution) if self.package else self._module().probe()
+            answer = Probe.of(self.package, self.distribution) if self.package else self._asked(lambda it: it.probe())
         except ANY_FAULT as error:
-            return Probe.broken(f"probe() raised {in_one_line(error)}")
+            return Probe.broken(f"probe() raised {self._said(error)}")
         if not isinstance(answer, Probe):
             return Probe.broken(f"probe() gave {answer!r:.60}: expected a Probe")
-        return answer
+        return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
 
     def make(self, name: str) -> Kernel:
         """The kernel called `name`, or one that refuses everything because the library is not here or does not load.
@@ -67,14 +71,11 @@ class Provider:
         if not probe and self.is_peer:
             return Unavailable(name, probe.reason)
         try:
-            kernel = self._module().kernel(name)
+            kernel = self._asked(lambda it: it.kernel(name))
         except ANY_FAULT as error:
-            return Unavailable(name, f"{self.name} {probe.version} does not load: {in_one_line(error)}")
-        members = [getattr(kernel, member, None) for member in ("supports", "prepare")]
-        if getattr(kernel, "name", None) != name or not all(map(callable, members)):
-            return Unavailable(
-                name, f"kernel() gave {kernel!r:.60}: expected an object with this name, supports and prepare"
-            )
+            return Unavailable(name, f"{self.name} {probe.version} does not load: {self._said(error)}")
+        if wrong := _why_no_kernel(kernel, name):
+            return NoKernel(name, f"kernel() gave {kernel!r:.60}: {wrong}")
         made: Kernel = kernel
         return made
 
@@ -86,6 +87,14 @@ class Provider:
             if isinstance(kernel, Unavailable):
                 return Probe.broken(kernel.reason)
         return probe
+
+    def _asked(self, question: Callable[[Any], Any]) -> Any:
+        """The module's answer. What it prints meanwhile is no part of anybody's output."""
+        with contextlib.redirect_stdout(sys.stderr):
+            return question(self._module())
+
+    def _said(self, error: BaseException) -> str:
+        return with_place(error) if self.origin else in_one_line(error)
 
     def _module(self) -> Any:
         return _import(self.module) if self.loaded is None else self.loaded
@@ -119,3 +128,21 @@ class Unavailable:
 
     def prepare(self, problem: Problem, device: Device) -> Prepared:
         raise RuntimeError(f"{self.name}: {self.reason}: ask `supports` first")
+
+
+@dataclass(frozen=True, eq=False)
+class NoKernel(Unavailable):
+    """Stands in for what is no kernel: that is a fault of the provider's, not a library that is not here."""
+
+    def supports(self, problem: Problem, device: Device) -> Support:
+        raise TypeError(self.reason)
+
+
+def _why_no_kernel(kernel: Any, name: str) -> str:
+    """What a kernel has that this lacks; empty where it lacks nothing."""
+    if isinstance(kernel, type):
+        return "expected an object, not its class"
+    if getattr(kernel, "name", None) != name:
+        return f"expected an object whose name is {name!r}, and it is {getattr(kernel, 'name', None)!r:.60}"
+    missing = [member for member in ("supports", "prepare") if not callable(getattr(kernel, member, None))]
+    return f"it has no {' and no '.join(f'{member}()' for member in missing)}" if missing else ""

@@ -11,6 +11,7 @@ Both are what `kernel` describes as a provider's module. They are imported here,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -19,12 +20,18 @@ from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import Any
 
-from w8a8_bench.kernel import in_one_line
+from w8a8_bench.kernel import with_place
 from w8a8_bench.names import KernelName, is_provider_name
 from w8a8_bench.providers.provider import ANY_FAULT, Provider
+from w8a8_bench.text import one_line
 
 GROUP = "w8a8_bench.providers"
 FILES = "W8A8_BENCH_PROVIDERS"
+
+EXPECTED = {
+    "probe": "a function that returns Probe.found(version) or Probe.missing(reason)",
+    "kernel": "a function of a name of KERNELS that returns the kernel called so",
+}
 
 
 class _Unfit(ValueError):
@@ -51,15 +58,17 @@ def find(built_in: Collection[str]) -> tuple[Provider, ...]:
 def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
     """The provider that `load` yields, or one that says what is wrong with it."""
     try:
-        module = load()
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no part of anybody's output
+            module = load()
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
         if not kernels:
-            raise _Unfit("KERNELS is missing: expected a tuple of kernel names")
+            what = "is empty" if hasattr(module, "KERNELS") else "is missing"
+            raise _Unfit(f"KERNELS {what}: expected a tuple of the names of its kernels")
         for member in ("probe", "kernel"):
             if not callable(getattr(module, member, None)):
-                raise _Unfit(f"{member}() is missing")
+                raise _Unfit(f"{member}() is missing: {EXPECTED[member]}")
     except ANY_FAULT as error:
-        why = str(error) if isinstance(error, _Unfit) else in_one_line(error)
+        why = one_line(str(error)) if isinstance(error, _Unfit) else with_place(error)
         return Provider(name, "", origin=origin, fault=why, is_peer=True)
     return Provider(name, str(module), kernels, on_request, is_peer=True, origin=origin, loaded=module)
 
