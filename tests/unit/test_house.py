@@ -17,7 +17,7 @@ import w8a8_bench
 from w8a8_bench import store
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem import Activations, GemmShape
 from w8a8_bench.report import table
 from w8a8_bench.stats import median
 
@@ -213,9 +213,26 @@ def test_what_the_readme_says_of_schemes_cliffs_and_few_tokens_is_in_the_committ
     few = [line for line in json_lines("few_tokens.jsonl") if line["kind"] == "against_reads"]
     ratios = [line["ratio"] for line in few if line["kernel"].startswith("cutlass")]
     assert f"CUTLASS takes {min(ratios):.2f} to {max(ratios):.2f} times as long" in readme
+    ratios = [line["ratio"] for line in few if line["kernel"].startswith("triton")]
+    assert f"Triton {min(ratios):.2f} to {max(ratios):.2f} (" in readme
     looks = [line for line in json_lines("cliffs.jsonl") if line["kind"] == "cliffs"]
     assert len(looks) == 12
     assert not [look for look in looks if look["found"]]
+
+
+def test_what_the_readme_says_of_quantization_is_in_the_committed_records():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    lines = [line for line in json_lines("quantization.jsonl") if line["kind"] == "quantization"]
+    dynamic = [line for line in lines if not line["kernel"].endswith("static")]
+    once = [line for line in dynamic if "per tensor" not in line["kernel"]]
+    per_tensor = [line for line in dynamic if "per tensor" in line["kernel"]]
+    many = [max(line["ratio"] for line in some if line["m"] >= 2048) for some in (once, per_tensor)]
+    few_us = 1e6 * max(line["seconds"] for line in once if line["m"] == 16)
+    assert f"takes Triton at most {many[0]:.2f} times as long as a copy" in readme
+    assert f"where A is read twice, {many[1]:.2f} times), and at most {few_us:.1f} us for 16 tokens" in readme
+    measured = store.read(ROOT / "results/h200/dynamic_6_shapes.jsonl.gz").records
+    shapes = {record.problem.shape for record in measured if record.problem.activations is Activations.DYNAMIC}
+    assert len(shapes) == 6
 
 
 Times = dict[str, dict[GemmShape, float]]
