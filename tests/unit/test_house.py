@@ -18,6 +18,7 @@ from w8a8_bench import store
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.problem import Activations, GemmShape
+from w8a8_bench.providers.registry import PROVIDERS
 from w8a8_bench.report import table
 from w8a8_bench.stats import median
 
@@ -233,6 +234,15 @@ def test_what_the_readme_says_of_quantization_is_in_the_committed_records():
     measured = store.read(ROOT / "results/h200/dynamic_6_shapes.jsonl.gz").records
     shapes = {record.problem.shape for record in measured if record.problem.activations is Activations.DYNAMIC}
     assert len(shapes) == 6
+
+
+def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_records():
+    lines = [line for line in json_lines("peer_times.jsonl") if line["kind"] == "agreement"]
+    apart = [abs(line["benchmark_s"] - line["script_s"]) for line in lines]
+    assert all(far <= max(0.03 * line["script_s"], 0.4e-6) for far, line in zip(apart, lines, strict=True))
+    assert f"({len(lines)} of {len(lines)} within 3% or 0.4 us" in (ROOT / "README.md").read_text(encoding="utf-8")
+    kernels = {name for provider in PROVIDERS if provider.name in ("vllm", "deepgemm") for name in provider.kernels}
+    assert {line["kernel"] for line in lines} == kernels
 
 
 Times = dict[str, dict[GemmShape, float]]
