@@ -116,13 +116,19 @@ def benchmarks(timer: GraphTimer, device: Device, record: Record, plan: rotation
     return median(taken)
 
 
-def main(path: str) -> int:
+def main(words: list[str]) -> int:
+    try:
+        (path,) = words
+        records = store.read(path).records
+        device = environment.resolve_device("cuda")
+    except (ValueError, OSError, environment.DeviceError) as error:
+        print(f"check_peer_times: expected the name of a file with records, and a GPU: {error}", file=sys.stderr)
+        return 2
     load_vllm()
-    device = environment.resolve_device("cuda")
     print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
     timer = GraphTimer(device)
     count = apart = 0
-    for record in store.read(path).records:
+    for record in records:
         asked = record.provider in ("vllm", "deepgemm") and record.problem.activations is Activations.PREQUANTIZED
         if not asked or record.status is not Status.OK or TIME_COLD not in record.samples:
             continue
@@ -147,4 +153,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))
