@@ -151,7 +151,8 @@ def _quotient(x, scale, IS_SHORT: tl.constexpr):
     IBM RISC System/6000 processor", 1990). x times the reciprocal may be off by one and a half units, so two such steps
     are right for every x. After one step, what is rounded is off by less than 2^-21 units. That matters only to a
     quotient so close to the middle of two numbers, and to its code only if one of the two is midway between two codes.
-    IS_SHORT: x has at most 11 significant bits, and there is no such x and scale (the tests try all that come near).
+    IS_SHORT: x has at most 11 significant bits, and of such x and scales none comes so near but one, to which one step
+    does right (the tests try all that may).
     Remainders are negative ones, with which the quotient of -0 is -0.
     """
     reciprocal = tl.div_rn(1.0, scale)
