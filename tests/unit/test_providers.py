@@ -256,6 +256,7 @@ def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
         ("return Probe.found((1, 2))", "the version is (1, 2): expected text"),
         ("return Probe.missing(ImportError('x'))", "the reason is ImportError('x'): expected text"),
         ("return Probe.missing('')", "say what, and what to install"),
+        ("return Probe.missing(' \\x1b ')", "say what, and what to install"),
         ("raise OSError('no metadata')", "OSError: no metadata"),
         ("return '1.2'", "gave '1.2': expected a Probe"),
     ],

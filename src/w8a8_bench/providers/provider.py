@@ -56,11 +56,11 @@ class Provider:
             return Probe.broken(self.fault)
         try:
             answer = Probe.of(self.package, self.distribution) if self.package else self._asked(lambda it: it.probe())
+            if not isinstance(answer, Probe):
+                return Probe.broken(f"probe() gave {answer!r:.60}: expected a Probe")
+            return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
         except ANY_FAULT as error:
             return Probe.broken(f"probe() raised {self._said(error)}")
-        if not isinstance(answer, Probe):
-            return Probe.broken(f"probe() gave {answer!r:.60}: expected a Probe")
-        return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
 
     def make(self, name: str) -> Kernel:
         """The kernel called `name`, or one that refuses everything because the library is not here or does not load.
