@@ -198,3 +198,12 @@ def test_extreme_magnitudes_by_the_reciprocal_are_the_references_too(fused, fmt,
 @pytest.mark.parametrize("scale", [0.013, 1.0, 2.5, 1e-30, 1e30])
 def test_static_codes_by_the_reciprocal_are_the_references(fused, fmt, scale):
     test_static_codes_are_the_references(fmt, scale)
+
+
+def test_what_is_no_format_and_no_tensor_is_named():
+    with pytest.raises(ValueError, match=r"format 'fp8': expected Format\.INT8"):
+        quantize(rows(2, 8), "fp8", ActScale.TOKEN)
+    with pytest.raises(TypeError, match="x is None: expected a tensor"):
+        quantize(None, FP8, ActScale.TOKEN)
+    with pytest.raises(TypeError, match=r"scale is 0\.5: expected a tensor"):
+        apply_static(rows(2, 8), 0.5, None, FP8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,23 @@ def test_a_zero_point_that_does_not_fit_is_named(change, message):
     arguments = {"azp_adj": torch.zeros(N, dtype=torch.int32), **change}
     with pytest.raises(ValueError, match=message):
         scaled_mm_azp(a, b, ones(M, 1), ones(1, N), torch.bfloat16, **arguments)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "scale_a", "scale_b", "azp_adj", "azp", "bias"])
+@pytest.mark.parametrize("value", [1.0, [1.0], None], ids=str)
+def test_what_is_no_tensor_is_named(name, value):
+    for function, others in (
+        (scaled_mm, {"bias": None}),
+        (scaled_mm_azp, {"azp_adj": torch.zeros(N, dtype=torch.int32), "azp": None, "bias": None}),
+        (blockwise_mm, {}),
+    ):
+        a, b = operands(torch.int8 if "azp" in others else torch.float8_e4m3fn)
+        scales = {"scale_a": ones(M, 2), "scale_b": ones(2, 1)} if function is blockwise_mm else {}
+        given = {"a": a, "b": b, "scale_a": ones(M, 1), "scale_b": ones(1, N), **others, **scales}
+        if name not in given or (value is None and name in ("azp", "bias")):
+            continue  # it has no such argument, or takes None
+        with pytest.raises(TypeError, match=re.escape(f"{name} is {value!r}: expected a tensor")):
+            function(**{**given, name: value}, out_dtype=torch.bfloat16)
 
 
 def test_a_zero_point_for_fp8_is_refused():

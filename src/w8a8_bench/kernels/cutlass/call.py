@@ -48,9 +48,14 @@ def scaled_mm(
     """`out = cast(scale_a * scale_b * (a @ b) + bias)`; fp8 is accumulated fast, as by PyTorch's `use_fast_accum`.
 
     scale_a fp32 with 1 element or [m,1], scale_b fp32 with 1 element or [1,n], bias [n] in the output's dtype. Raises
-    ValueError for an argument that does not fit, RuntimeError where this machine can't run the kernel.
+    ValueError for an argument that does not fit, TypeError for one that is no tensor, and RuntimeError where this
+    machine can't run the kernel.
     """
-    return _scaled(a, b, scale_a, scale_b, out_dtype, bias, None, None, out)
+    try:
+        return _scaled(a, b, scale_a, scale_b, out_dtype, bias, None, None, out)
+    except AttributeError:
+        _refuse_what_is_no_tensor(a=a, b=b, scale_a=scale_a, scale_b=scale_b, bias=bias, out=out)
+        raise
 
 
 def scaled_mm_azp(
@@ -70,11 +75,16 @@ def scaled_mm_azp(
     azp_adj int32 [n]; azp int32 [m,1], a zero point a token, or None where azp_adj contains the one of the tensor. The
     rest as for `scaled_mm`.
     """
-    if azp_adj.dim() != 1:
-        azp_adj = azp_adj.reshape(-1)
-    if azp is not None and azp.dim() != 2:
-        azp = azp.reshape(-1, 1)
-    return _scaled(a, b, scale_a, scale_b, out_dtype, bias, azp_adj, azp, out)
+    try:
+        if azp_adj.dim() != 1:
+            azp_adj = azp_adj.reshape(-1)
+        if azp is not None and azp.dim() != 2:
+            azp = azp.reshape(-1, 1)
+        return _scaled(a, b, scale_a, scale_b, out_dtype, bias, azp_adj, azp, out)
+    except AttributeError:
+        given = {"a": a, "b": b, "scale_a": scale_a, "scale_b": scale_b, "azp_adj": azp_adj}
+        _refuse_what_is_no_tensor(**given, azp=azp, bias=bias, out=out)
+        raise
 
 
 def blockwise_mm(
@@ -91,11 +101,15 @@ def blockwise_mm(
     scale_a fp32 [m, ceil(k/128)], fastest with m contiguous; scale_b fp32 [ceil(k/128), ceil(n/128)]. The last block
     may be short. Raises as `scaled_mm` does.
     """
-    key = (BLOCK, a.dtype, a.shape, b.shape, scale_a.shape, scale_b.shape, out_dtype, a.get_device())
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _make_plan(key, a, b, scale_a, scale_b, out_dtype, None, None, None, blockwise=True)
-    return _launch(plan, a, b, scale_a, scale_b, out_dtype, None, None, None, out)
+    try:
+        key = (BLOCK, a.dtype, a.shape, b.shape, scale_a.shape, scale_b.shape, out_dtype, a.get_device())
+        plan = _plans.get(key)
+        if plan is None:
+            plan = _make_plan(key, a, b, scale_a, scale_b, out_dtype, None, None, None, blockwise=True)
+        return _launch(plan, a, b, scale_a, scale_b, out_dtype, None, None, None, out)
+    except AttributeError:
+        _refuse_what_is_no_tensor(a=a, b=b, scale_a=scale_a, scale_b=scale_b, out=out)
+        raise
 
 
 def _scaled(
@@ -248,6 +262,15 @@ def _check_operands(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype) ->
     for name, size in (("n", b.shape[1]), ("k", b.shape[0])):
         if size % config.ALIGNMENT:
             raise ValueError(f"{name}={size} is not a multiple of {config.ALIGNMENT}")
+
+
+def _refuse_what_is_no_tensor(**arguments: object) -> None:
+    """Raise TypeError for the first argument that is none. Looked for only once something went wrong: a call that is
+    right pays nothing for it."""
+    for name, value in arguments.items():
+        optional = name in ("bias", "azp", "out")
+        if not isinstance(value, torch.Tensor) and not (optional and value is None):
+            raise TypeError(f"{name} is {value!r:.60}: expected a tensor{' or None' if optional else ''}") from None
 
 
 def _check_shape(name: str, tensor: torch.Tensor, dtype: torch.dtype, *shapes: tuple[int, ...]) -> None:

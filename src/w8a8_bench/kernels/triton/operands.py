@@ -115,6 +115,8 @@ def take_sides(
     blockwise: bool,
 ) -> Sides:
     """Check the matrices, and fill in what was not given. Raises ValueError with the value and the reason."""
+    require_tensor("a", a)
+    require_tensor("b", b)
     if a.dtype not in FORMATS or a.dtype is not b.dtype:
         raise ValueError(f"a is {a.dtype} and b {b.dtype}: expected both int8 or both float8_e4m3fn")
     if blockwise and a.dtype is not torch.float8_e4m3fn:
@@ -166,9 +168,15 @@ def describe(a: torch.Tensor, weight: torch.Tensor, shape: GemmShape, *, blockwi
     )
 
 
+def require_tensor(name: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is {value!r:.60}: expected a tensor")
+
+
 def check_tensor(
     name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device
 ) -> None:
+    require_tensor(name, tensor)
     if tensor.dtype is not dtype or tuple(tensor.shape) != shape or tensor.device != device:
         got = f"{tensor.dtype} {_sizes(tensor)} on {tensor.device}"
         raise ValueError(f"{name} is {got}: expected {dtype} {list(shape)} on {device}")
@@ -178,6 +186,7 @@ def check_vector(
     name: str, tensor: torch.Tensor, dtype: torch.dtype, lengths: tuple[int, ...], device: torch.device
 ) -> None:
     """One number for each row or column, however many dimensions say so."""
+    require_tensor(name, tensor)
     if tensor.dtype is not dtype or tensor.numel() not in lengths or tensor.device != device:
         wanted = " or ".join(str(length) for length in dict.fromkeys(lengths))
         got = f"{tensor.dtype} {_sizes(tensor)} on {tensor.device}"

@@ -12,7 +12,7 @@ import torch
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.triton.call import Call
 from w8a8_bench.kernels.triton.device import quantize as device
-from w8a8_bench.kernels.triton.operands import check_tensor, has_dense_rows, row_stride
+from w8a8_bench.kernels.triton.operands import check_tensor, has_dense_rows, require_tensor, row_stride
 from w8a8_bench.problem import BLOCK, ActScale, Azp, ceil_div
 from w8a8_bench.quantize import Quantized, torch_dtype
 
@@ -75,7 +75,7 @@ def plan_apply_static(
     x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None, fmt: Format, *, out: torch.Tensor | None = None
 ) -> tuple[Call, torch.Tensor]:
     """The launch of `apply_static`, checked and ready, and the q that it writes."""
-    _check_input(x)
+    _check_input(x, fmt)
     q = torch.empty(x.shape, dtype=torch_dtype(fmt), device=x.device) if out is None else out
     _check_codes(q, x, fmt)
     check_tensor("scale", scale, torch.float32, (1, 1), x.device)
@@ -97,7 +97,7 @@ def plan_quantize(
     x: torch.Tensor, fmt: Format, activation: ActScale, azp: Azp = Azp.NONE, *, out: Quantized | None = None
 ) -> tuple[tuple[Call, ...], Quantized]:
     """The launches of `quantize`, checked and ready, in their order, and the tensors that they write."""
-    _check_input(x)
+    _check_input(x, fmt)
     if azp is not Azp.NONE and (fmt is not Format.INT8 or azp is not Azp.TOKEN or activation is not ActScale.TOKEN):
         raise ValueError(
             f"{fmt.value} with a zero point per {azp.value} and a scale per {activation.value}: "
@@ -219,7 +219,10 @@ class _Chunks:
         return cls(columns, *strides, length, in_row, rows * in_row, warps)
 
 
-def _check_input(x: torch.Tensor) -> None:
+def _check_input(x: torch.Tensor, fmt: Format) -> None:
+    if fmt is not Format.INT8 and fmt is not Format.FP8:
+        raise ValueError(f"format {fmt!r}: expected Format.INT8 or Format.FP8")
+    require_tensor("x", x)
     if x.dtype not in IN_DTYPES or x.dim() != 2 or x.numel() == 0:
         raise ValueError(f"x is {x.dtype} {list(x.shape)}: expected bfloat16, float16 or float32 [m,k]")
     if not has_dense_rows(x):
