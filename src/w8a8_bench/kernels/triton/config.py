@@ -34,10 +34,6 @@ MMA_ROWS = 64
 """Rows of the MMAs that read from shared memory: wgmma on Hopper, tcgen05 on Blackwell, where int8 has it only since
 Triton 3.8. A tile with fewer rows is multiplied warp by warp, FP8 on Hopper as 16-bit numbers."""
 
-FEW_TOKENS = 32
-"""Tokens for which the tensor cores wait for memory whichever way they multiply: narrow tiles, multiplied warp by warp,
-occupy all multiprocessors with fewer splits."""
-
 ACCUMULATORS = 128
 """Most accumulators a thread, beyond which ptxas spills. Half as many where warps multiply by themselves, with operands
 in registers too; half as many blockwise, where a second set holds the sum of the block in hand; and no more than half
@@ -266,9 +262,7 @@ def _is_worthwhile(config: TileConfig, gemm: Gemm, tiles: int) -> bool:
         return False  # more than a program ever fills
     if not has_wide_mma(gemm):
         return not config.swap
-    if config.swap:
-        return config.tile_n >= MMA_ROWS and config.tile_m <= MMA_ROWS
-    return config.tile_m >= MMA_ROWS or (gemm.shape.m <= FEW_TOKENS and config.tile_m >= gemm.shape.m)
+    return (config.tile_n >= MMA_ROWS and config.tile_m <= MMA_ROWS) if config.swap else config.tile_m >= MMA_ROWS
 
 
 @cache
