@@ -117,10 +117,16 @@ def run_comparison(
     Raises DeviceLost where a kernel's fault is the whole process's, as an illegal memory access on a GPU is.
     """
     run = _ComparisonRun(comparison, device, settings, progress, in_hand, kernels)
-    try:
-        return run.go()
-    finally:
-        run.let_go()
+    with _current(device):
+        try:
+            return run.go()
+        finally:
+            run.let_go()
+
+
+def _current(device: Device) -> contextlib.AbstractContextManager[object]:
+    """Make a GPU the current one: libraries launch there, whatever their operands' device, and fault elsewhere."""
+    return torch.cuda.device(device.index) if device.is_cuda else contextlib.nullcontext()
 
 
 class _ComparisonRun:

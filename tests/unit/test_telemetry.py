@@ -271,6 +271,17 @@ def test_the_environment_line_names_nvml_and_the_power_limit(gpu: FakeGpu) -> No
     assert "nvml" not in environment.describe(CPU)
 
 
+def test_gpus_are_counted_as_far_as_cuda_may_use_them(gpu: FakeGpu, monkeypatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpu.gpus = 8
+    assert (telemetry.count(), environment.likely_gpus()) == (8, 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-6f0b")
+    assert environment.likely_gpus() == 2
+    gpu.failing["nvmlDeviceGetCount"] = NVMLError("driver lost")
+    assert (telemetry.count(), environment.likely_gpus()) == (0, 0)
+    assert gpu.started == 0
+
+
 def test_the_uuid_decides_among_several_gpus(gpu: FakeGpu) -> None:
     gpu.gpus = 8
     opened()

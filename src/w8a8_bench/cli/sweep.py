@@ -25,6 +25,7 @@ from w8a8_bench.cli.progress import Progress
 from w8a8_bench.comparison import Comparison, LabelledShape, is_grid
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
+from w8a8_bench.environment import likely_gpus
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--resume needs --out FILE: the records to go on with")
     try:
         with contextlib.ExitStack() as stack:
-            return _measure(args, plan, _teams(args, stack))
+            return _measure(args, plan, _Teams(args, stack))
     except (SweepRefused, store.StoreError) as error:
         raise UsageError(str(error)) from None
     except WorkerLost as error:
@@ -97,16 +98,30 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_FAULTS
 
 
-def _teams(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Team]:
-    """A team for each device that is asked for. They start side by side, and end with `stack`."""
-    limits = Limits(step_s=args.step_limit or None)
-    if args.devices is None:
-        return [stack.enter_context(Team(args.device, limits))]
-    names = args.devices
-    if names == ["all"]:
-        first = stack.enter_context(Team("cuda:0", limits))
-        return [first, *(stack.enter_context(Team(f"cuda:{i}", limits)) for i in range(1, first.first.gpus))]
-    return [stack.enter_context(Team(name, limits)) for name in names]
+class _Teams:
+    """A team for each device that is asked for. They start side by side as soon as this is made, and end with `stack`.
+
+    Of all GPUs, as many as there seem to be; how many there are, the first worker says once it has started.
+    """
+
+    def __init__(self, args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+        self._limits, self._stack = Limits(step_s=args.step_limit or None), stack
+        self._all = args.devices == ["all"]
+        names = args.devices or [args.device]
+        if self._all:
+            names = [f"cuda:{index}" for index in range(max(1, likely_gpus()))]
+        self._started = [self._start(name) for name in names]
+
+    def _start(self, name: str) -> Team:
+        return self._stack.enter_context(Team(name, self._limits))
+
+    def there(self) -> list[Team]:
+        """The teams of devices that are there, waited for. Raises SweepRefused where none is."""
+        if not self._all:
+            return self._started
+        count = self._started[0].first.gpus
+        more = [self._start(f"cuda:{index}") for index in range(len(self._started), count)]
+        return [*self._started[:count], *more]
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -246,13 +261,14 @@ def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
         stamp += 1
 
 
-def _measure(args: argparse.Namespace, plan: Plan, teams: Sequence[Team]) -> int:
+def _measure(args: argparse.Namespace, plan: Plan, starting: _Teams) -> int:
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
     with interrupt.nothing_to_keep(args.prog):
-        compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the worker does the same
+        compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the workers do the same
     files = _files(args, plan, compat.dtype_text(plan.formats))
+    teams = starting.there()
     device, environment = teams[0].first.hello()
     devices = [team.device for team in teams]
     interrupt.check()

@@ -82,6 +82,13 @@ def gpus() -> int:
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
+def likely_gpus() -> int:
+    """How many GPUs `gpus` will find, told at once and without torch, which may find fewer; 0 where NVML can't say."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = telemetry.count()
+    return count if shown is None else min(count, len(shown.split(",")))
+
+
 def describe(device: Device) -> dict[str, object]:
     """The environment line of a results file: versions and machine, nothing that changes while the run goes on."""
     import torch

@@ -238,6 +238,19 @@ def versions() -> dict[str, str]:
         _stop(nvml)
 
 
+def count() -> int:
+    """GPUs that NVML knows, whether CUDA may use them or not; 0 where there is no NVML to ask."""
+    nvml = _start()
+    if isinstance(nvml, Unavailable):
+        return 0
+    try:
+        return int(nvml.nvmlDeviceGetCount())
+    except nvml.NVMLError:
+        return 0
+    finally:
+        _stop(nvml)
+
+
 def _missing(reason: str) -> dict[str, str]:
     return {"driver": f"unknown: {reason}", "driver_cuda": f"unknown: {reason}", "nvml": f"unavailable: {reason}"}
 

@@ -73,12 +73,12 @@ def probe() -> Probe:
     return Probe.missing("no cuBLAS is installed, which PyTorch for CUDA brings")
 
 
-def _library() -> api.CublasLt:
+def _library(device_index: int = 0) -> api.CublasLt:
     import torch
 
     if torch.version.cuda is None:
         raise OSError("this PyTorch was built without CUDA")
-    return api.load(int(torch.version.cuda.split(".")[0]))
+    return api.load(int(torch.version.cuda.split(".")[0]), device_index)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class CublasLtKernel:
         from w8a8_bench.make_operands import OperandFactory
         from w8a8_bench.timing.cuda_graph import GraphMethod
 
-        library, fast_accum = _library(), KernelName.parse(self.name).variant == "fast_accum"
+        library, fast_accum = _library(device.index), KernelName.parse(self.name).variant == "fast_accum"
         workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device.torch_name)
         operands = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(problem)
         attributes = {}

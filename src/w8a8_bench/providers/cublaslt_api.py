@@ -117,7 +117,7 @@ class CublasLt:
 
     @functools.cached_property
     def handle(self) -> int:
-        """Made once, on the current device."""
+        """Made once, and good for the device alone that was current then."""
         handle = c_void_p()
         self._check("cublasLtCreate", self._library.cublasLtCreate(byref(handle)))
         assert handle.value is not None
@@ -216,6 +216,9 @@ class CublasLt:
 
 
 @functools.cache
-def load(cuda_major: int) -> CublasLt:
-    """The library of this CUDA, by the name under which PyTorch loaded it. Raises OSError where there is none."""
+def load(cuda_major: int, device_index: int) -> CublasLt:
+    """The library of this CUDA for one device, by the name under which PyTorch loaded it.
+
+    Raises OSError where there is none.
+    """
     return CublasLt(ctypes.CDLL(f"libcublasLt.so.{cuda_major}"))

@@ -160,7 +160,11 @@ def _launch(
     if out is None:
         out = torch.empty((a.shape[0], b.shape[1]), dtype=out_dtype, device=a.device)
     try:
-        plan.launch(a, b, scale_a, scale_b, out, bias, azp_adj, azp, plan.max_clusters)
+        if a.get_device() == torch.cuda.current_device():
+            plan.launch(a, b, scale_a, scale_b, out, bias, azp_adj, azp, plan.max_clusters)
+        else:
+            with torch.cuda.device(a.device):
+                plan.launch(a, b, scale_a, scale_b, out, bias, azp_adj, azp, plan.max_clusters)
     except (ValueError, TypeError, RuntimeError):
         _explain(a, b, scale_a, scale_b, out_dtype, bias, azp_adj, azp, out)
         raise
