@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import NamedTuple
 
 import torch
 
@@ -60,9 +61,46 @@ def fingerprints(operands: Operands) -> dict[str, int]:
     return {name: _fingerprint(tensor) for name, tensor in inputs.items() if tensor is not None}
 
 
+class InputWatch:
+    """All memory that inputs of a comparison lie in, every copy of a rotation: whether it is what it was made as."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+
+    def see(self, operands: Operands) -> None:
+        """Take in inputs that nothing was launched on yet; memory that others lay in before is known."""
+        for name in INPUTS:
+            tensor = getattr(operands, name)
+            if tensor is not None:
+                address = tensor.untyped_storage().data_ptr()
+                if address not in self._seen:
+                    self._seen[address] = _Seen(name, _bytes(tensor), _fingerprint(tensor))
+
+    def changed(self) -> list[str]:
+        """Names of inputs that some launch wrote to since they were seen, or since `stir`."""
+        changed = [seen.name for seen in self._seen.values() if _fingerprint(seen.memory) != seen.fingerprint]
+        return list(dict.fromkeys(changed))
+
+    def stir(self) -> None:
+        """Make every byte another one than it was, so that what writes the same again is seen again."""
+        for address, seen in self._seen.items():
+            seen.memory.add_(1)
+            self._seen[address] = seen._replace(fingerprint=_fingerprint(seen.memory))
+
+
+class _Seen(NamedTuple):
+    name: str
+    memory: torch.Tensor
+    fingerprint: int
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """All bytes that the tensor lies in, in whichever order it strides through them."""
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
 def _fingerprint(tensor: torch.Tensor) -> int:
-    """Of all bytes that the tensor lies in, in whichever order it strides through them."""
-    storage = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    storage = _bytes(tensor)
     whole = storage.numel() // 4 * 4
     words = storage[:whole].view(torch.int32)
     odd = 2 * torch.arange(min(FINGERPRINT_CHUNK, len(words)), device=tensor.device) + 1

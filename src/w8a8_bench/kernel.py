@@ -22,7 +22,7 @@ from typing import Protocol
 from w8a8_bench.device import Device
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Problem
-from w8a8_bench.text import one_line
+from w8a8_bench.text import one_line, shown
 
 Launch = Callable[[], object]
 """A prepared kernel bound to one operand set. It only enqueues work on the current stream."""
@@ -43,7 +43,7 @@ class Launches:
         for part in ("total", "quant", "gemm"):
             launch = getattr(self, part)
             if not callable(launch) and (launch is not None or part == "total"):
-                raise TypeError(f"Launches: {part} is {launch!r:.60}: expected what can be called without arguments")
+                raise TypeError(f"Launches: {part} is {shown(launch)}: expected what can be called without arguments")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Support:
 
     def __post_init__(self) -> None:
         if not isinstance(self.reason, str):
-            raise TypeError(f"Support: the reason is {self.reason!r:.60}: expected text")
+            raise TypeError(f"Support: the reason is {shown(self.reason)}: expected text")
 
     @classmethod
     def yes(cls) -> Support:
@@ -84,7 +84,7 @@ class Probe:
         for name in ("version", "reason"):
             text = getattr(self, name)
             if not isinstance(text, str):
-                raise TypeError(f"Probe: the {name} is {text!r:.60}: expected text")
+                raise TypeError(f"Probe: the {name} is {shown(text)}: expected text")
         if not self.installed and not self.reason:
             raise ValueError("Probe: what is missing has no reason: say what, and what to install")
 
@@ -185,7 +185,10 @@ FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT)
 
 def in_one_line(error: BaseException) -> str:
     """What went wrong as a reason: the error's type and the first line of its text that is not empty."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception as other:  # of an error whose text can't be made, its type is all there is
+        lines = [f"its text can't be made: {type(other).__name__}"]
     return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
 
 

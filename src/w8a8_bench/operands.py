@@ -1,4 +1,13 @@
-"""The tensors of one problem, as `make_operands` builds them and `Prepared.bind` takes them."""
+"""The tensors of one problem, as `make_operands` builds them and `Prepared.bind` takes them.
+
+    out = scale_a * scale_b * (a @ b) + bias                      without a zero point
+    out = scale_a * scale_b * (a @ b - azp_adj) + bias            azp per tensor, which azp_adj has in it already
+    out = scale_a * scale_b * (a @ b - azp * azp_adj) + bias      azp per token
+    out = sum_j scale_a[:, j] * scale_b[j, n // 128] * (a @ b over the 128 of k from 128 * j)       blockwise
+
+The zero point's correction is subtracted in int32, before anything is scaled; the sum is rounded to the out format
+once, at the end. `reference` says how far an answer may lie off.
+"""
 
 from __future__ import annotations
 

@@ -31,6 +31,14 @@ Json = dict[str, object]
 T = TypeVar("T")
 
 
+def flat(environment: Mapping[str, object]) -> dict[str, object]:
+    """An environment fact by fact: what has parts, as `providers` has, gives each of them (`providers.triton`)."""
+    facts: dict[str, object] = {}
+    for name, value in environment.items():
+        facts |= {f"{name}.{part}": of for part, of in value.items()} if isinstance(value, Mapping) else {name: value}
+    return facts
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunHeader:
     """The first line of a run, and of every run that resumed it.
@@ -50,6 +58,11 @@ class RunHeader:
     devices: tuple[Mapping[str, object], ...] = ()
 
     KIND = "run"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The environment, flat."""
+        return flat(self.environment)
 
     def to_json(self) -> Json:
         return {

@@ -287,7 +287,9 @@ def check(operands: Operands, oracle: Oracle, *, fast_accum: bool = False) -> Ve
     `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. The launch that wrote `out` must
     have ended, or run on the current stream.
     """
-    out = operands.out
+    out, shape = operands.out, operands.problem.shape
+    if tuple(out.shape) != (shape.m, shape.n):
+        return Verdict(False, f"resized the output to {list(out.shape)}: {shape} needs none", math.inf, math.inf)
     findings = _Findings(operands.problem.out)
     for part, expected in oracle.rows(operands, fast_accum=fast_accum):
         findings.add(part.start, out[part], expected)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import math
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,19 @@ from functools import partial
 import torch
 
 from w8a8_bench import fork_guard, metrics, peaks, stats
+from w8a8_bench.answers import NO_REASON, config_of, launches_of, support_of
 from w8a8_bench.comparison import Cell, Comparison
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.guard import fingerprints
-from w8a8_bench.kernel import Kernel, Launches, Prepared, Refused, Status, Support, in_one_line, with_place
+from w8a8_bench.guard import InputWatch, fingerprints
+from w8a8_bench.kernel import Kernel, Launches, Prepared, Refused, Status, in_one_line, with_place
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
+from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Problem
 from w8a8_bench.providers import registry
 from w8a8_bench.record import ComparisonEnd, Record
@@ -51,8 +54,6 @@ InHand = Callable[[int | None], None]
 
 HOLDING = (Status.OUT_OF_MEMORY, Status.FAILED, Status.UNCAPTURABLE)
 """Statuses after an exception, whose frames may hold memory that the next cell needs."""
-
-NO_REASON = "refused, and no reason was given"
 
 NO_MEMORY = ("not enough memory", "can't allocate memory")
 """What torch says, as a plain RuntimeError, where main memory is refused: older and newer versions."""
@@ -147,6 +148,7 @@ class _ComparisonRun:
         self._duplicated: _CellRun | None = None
         self._duplicate: Timed | None = None
         self._oracle = Oracle()
+        self._inputs = InputWatch()
         self._sqnr_db: dict[Scheme, dict[str, float]] = {}
         self._chosen_set = 0
         self._reversed: set[int] = set()
@@ -162,7 +164,7 @@ class _ComparisonRun:
         self._bind_all()
         marks["setup"] = time.perf_counter()
         with Watch(self._device, workers=self._settings.workers) as watch:
-            taken = self._time(watch)
+            taken = self._time_on_what_was_made(watch)
         marks["timing"] = time.perf_counter()
         # One number for all, so that in nobody's rotation the set before the chosen one is changed as well.
         fewest = min((len(run.timed.sets) for run in self._alive() if run.timed), default=1)
@@ -193,6 +195,7 @@ class _ComparisonRun:
     def let_go(self) -> None:
         """Give device memory back, so that a comparison finds none of another's."""
         self._oracle.clear()
+        self._inputs = InputWatch()
         self._runs, self._duplicate, self._duplicated = [], None, None
         if self._device.is_cuda:
             torch.cuda.empty_cache()
@@ -237,11 +240,9 @@ class _ComparisonRun:
         """Get the kernel and its answer to the problem. Neither is to raise, and a third party's may."""
         with self._in_hand_is(run):
             run.kernel = self._kernels(run.cell.kernel)
-            support = run.kernel.supports(run.cell.problem, self._device)
-        if not isinstance(support, Support):
-            raise TypeError(f"supports() gave {support!r:.60}: expected a Support")
+            support = support_of(run.kernel, run.cell.problem, self._device)
         if not support:
-            run.stop(Status.UNSUPPORTED, support.reason or NO_REASON)
+            run.stop(Status.UNSUPPORTED, support.reason)
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: _CellRun) -> Iterator[None]:
@@ -285,12 +286,14 @@ class _ComparisonRun:
             run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
         except (NotCold, Refused) as error:
             run.stop(Status.UNSUPPORTED, str(error) or NO_REASON)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                raise  # the user's, in whose process this is; a worker does not listen to SIGINT
             text = self._said(run, error)
             run.stop(Status.OUT_OF_MEMORY if any(said in text for said in NO_MEMORY) else Status.FAILED, text)
 
     @staticmethod
-    def _said(run: _CellRun, error: Exception) -> str:
+    def _said(run: _CellRun, error: BaseException) -> str:
         """What was raised, and in a third party's code where."""
         with contextlib.suppress(KeyError):
             if registry.provider_of(run.cell.kernel).origin:
@@ -308,16 +311,13 @@ class _ComparisonRun:
         self._synchronize()
         with self._in_hand_is(run):
             run.prepared = run.kernel.prepare(run.cell.problem, self._device)
-            run.config = _config_of(run.prepared)
+            run.config = config_of(run.prepared)
         before = fingerprints(operands)
         try:
             with self._launching(run):
-                bound = run.prepared.bind(operands)
-                if not isinstance(bound, Launches):
-                    raise TypeError(f"bind() gave {bound!r:.60}: expected Launches")
-                bound.total()
+                launches_of(run.prepared, operands).total()
             after = fingerprints(operands)
-        except Exception:
+        except BaseException:
             self._let_go_of(own)  # whatever it wrote before it raised is not the next kernel's
             raise
         changed = [name for name in before if before[name] != after[name]]
@@ -383,7 +383,7 @@ class _ComparisonRun:
             operands = timed.make(run.cell.problem)
             self._synchronize()
             with self._launching(run):
-                bound(method.ready(run.prepared.bind, operands, like=run.timed))
+                bound(method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed))
 
         for run in self._alive():
             self._progress("prepare", run.cell.text, 0.5)
@@ -396,6 +396,41 @@ class _ComparisonRun:
             self._duplicated = (baselines or self._alive())[0]
             copy = replace(self._duplicated)
             self._guarded(copy, partial(bind, copy, partial(setattr, self, "_duplicate")))
+
+    def _bind_seen(self, prepared: Prepared, operands: Operands) -> Launches:
+        self._inputs.see(operands)
+        return prepared.bind(operands)
+
+    def _time_on_what_was_made(self, watch: Watch) -> BlockSamples:
+        """Time all cells that are left, and once more without those that wrote to what all of them read."""
+        while True:
+            taken = self._time(watch)
+            if not self._alive() or not (changed := self._inputs.changed()):
+                return taken
+            self._stop_writers(", ".join(changed))
+            for run in self._alive():
+                run.timed = None
+            self._duplicate, self._inputs = None, InputWatch()
+            gc.collect()
+            self._bind_all()
+
+    def _stop_writers(self, changed: str) -> None:
+        """Have each cell sampled once more, to see whose launches write to its inputs."""
+        suspects = self._alive()
+        for run in suspects:
+            self._inputs.stir()
+            self._guarded(run, partial(self._sample_unseen, run))
+            if wrote := self._inputs.changed():
+                run.stop(Status.INCORRECT, f"wrote, while it was timed, to what it is to read: {', '.join(wrote)}")
+        if all(run.alive for run in suspects):
+            for run in suspects:
+                run.stop(Status.FAILED, f"one of this shape's kernels wrote to {changed}, once, while they were timed")
+
+    def _sample_unseen(self, run: _CellRun) -> None:
+        assert run.timed is not None
+        with self._launching(run):
+            for sampler in run.timed.samplers.values():
+                sampler.sample()
 
     def _time(self, watch: Watch) -> BlockSamples:
         """Time all cells that are left. A cell that raises is out, and the blocks begin anew without it."""
@@ -511,15 +546,6 @@ class _ComparisonRun:
         if run.alive and capped and sum(capped) > len(capped) / 2:
             flags.append("power_capped")
         return flags
-
-
-def _config_of(prepared: Prepared) -> dict[str, object]:
-    """What a kernel chose. Raises TypeError where `prepare` gave what is no kernel made ready."""
-    if not callable(getattr(prepared, "bind", None)) or not hasattr(prepared, "config"):
-        raise TypeError(f"prepare() gave {prepared!r:.60}: expected an object with config and bind")
-    if not isinstance(prepared.config, Mapping):
-        raise TypeError(f"config is {prepared.config!r:.60}: expected a mapping, of names to what goes into JSON")
-    return dict(prepared.config)
 
 
 def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:

@@ -17,6 +17,15 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
+def shown(value: object, most: int = 60) -> str:
+    """A value in a message: its repr as one line, cut after `most` characters; of one that has none, its type."""
+    try:
+        text = repr(value)
+    except Exception as error:  # its author's mistake, in the midst of telling of another one
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    return one_line(text)[:most]
+
+
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     """Rows of a table as lines, each column as wide as its widest text and those of `left` flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

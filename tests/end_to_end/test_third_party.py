@@ -122,3 +122,54 @@ def test_what_to_go_on_with_names_the_file_of_the_provider(tmp_path):
     result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
     assert result.returncode == 130
     assert "go on with: env W8A8_BENCH_PROVIDERS=acme.py w8a8-bench --dtype int8" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("return Support.yes()", "raise SystemExit(0)", "no: SystemExit: 0 (acme.py, line "),
+        (
+            "return ScaledMm(name, torch._int_mm)",
+            "return None",
+            "no: TypeError: kernel() gave None: expected an object",
+        ),
+        ("return Support.yes()", "return {}['tile']", "no: KeyError: 'tile' (acme.py, line "),
+    ],
+)
+def test_doctor_says_what_is_wrong_with_a_kernel_and_goes_on(tmp_path, old, new, says):
+    assert old in example()
+    (tmp_path / "acme.py").write_text(example().replace(old, new))
+    result = run(tmp_path, "doctor", "--device", "cpu", W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == 0, result.stderr
+    row = next(line for line in result.stdout.splitlines() if line.strip().startswith(KERNEL))
+    assert says in row
+
+
+@pytest.fixture
+def broken_off(tmp_path):
+    """A sweep with a provider's file, interrupted before its second shape; the file, mended so that it runs on."""
+    interrupt = "import os; m == 33 and os.kill(os.getppid(), 2)"
+    file = tmp_path / "acme.py"
+    file.write_text(example().replace("def launch():", f"m = a.shape[0]; {interrupt}\n\n        def launch():"))
+    square = ("square_bench", "--dim-start", "32", "--dim-end", "33", "--dim-increment", "1")
+    words = (*SWEEP, "--kernels", BASELINE, KERNEL, *square)
+    assert run(tmp_path, *words, W8A8_BENCH_PROVIDERS="acme.py").returncode == 130
+    assert len(records(tmp_path)[1]) == 2
+    return lambda: run(tmp_path, *words, "--resume", W8A8_BENCH_PROVIDERS="acme.py")
+
+
+def test_a_provider_that_was_edited_meanwhile_is_told_of_when_a_sweep_is_resumed(tmp_path, broken_off):
+    (tmp_path / "acme.py").write_text(example())
+    result = broken_off()
+    assert result.returncode == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if line.startswith("resumed under other conditions")]
+    assert len(told) == 1 and re.search(r"provider_sources\.acme was [0-9a-f]{16} and is [0-9a-f]{16}", told[0])
+
+
+def test_a_sweep_is_not_resumed_without_a_provider_that_it_had(tmp_path, broken_off):
+    before = (tmp_path / "r.jsonl").read_bytes()
+    (tmp_path / "acme.py").unlink()
+    result = broken_off()
+    assert result.returncode == 2
+    assert "acme can't be used any more" in result.stderr and "FileNotFoundError" in result.stderr
+    assert (tmp_path / "r.jsonl").read_bytes() == before

@@ -13,6 +13,8 @@ GOOD = "pytorch_i8_i8_bf16_scaled_mm"
 
 FAULTS = {
     "raises": "failed",
+    "exits": "failed",
+    "interrupts": "failed",
     "segfaults": "crashed",
     "aborts": "crashed",
     "hangs": "timed_out",
@@ -23,6 +25,7 @@ FAULTS = {
     "nans": "incorrect",
     "stale": "incorrect",
     "drifts": "incorrect",
+    "spoils": "incorrect",
     "forks": "failed",
     "closes": "crashed",
     "allocates": "ok",
@@ -49,6 +52,17 @@ class State:
 
 def raises(operands, good, state):
     raise RuntimeError("this kernel raises")
+
+
+def exits(operands, good, state):
+    raise SystemExit(0)
+
+
+def interrupts(operands, good, state):
+    good()
+    state.calls += 1
+    if state.calls > 1:
+        raise KeyboardInterrupt
 
 
 def segfaults(operands, good, state):
@@ -102,6 +116,13 @@ def drifts(operands, good, state):
     good()
     state.calls += 1
     operands.out.mul_(1 + 2**-10 * state.calls)
+
+
+def spoils(operands, good, state):
+    good()
+    state.calls += 1
+    if state.calls > 1:
+        operands.b.zero_()
 
 
 def forks(operands, good, state):

@@ -9,6 +9,7 @@ from w8a8_bench.formats import Format
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import SCHEMES, GemmShape
+from w8a8_bench.timing.rotation import Arena
 
 SHAPE = GemmShape(m=5, n=33, k=70)
 
@@ -36,6 +37,29 @@ def test_every_element_counts(name):
         assert [one for one in before if before[one] != after[one]] == [name]
         element.copy_(kept)
     assert guard.fingerprints(made) == before
+
+
+def test_a_write_to_any_copy_is_seen_and_seen_again_once_all_is_stirred():
+    sets = Arena().sets(operands(), 3)
+    watch = guard.InputWatch()
+    for one in sets:
+        watch.see(one)
+    assert watch.changed() == []
+    sets[2].b.zero_()
+    assert watch.changed() == ["b"]
+    for _ in range(3):
+        watch.stir()
+        assert watch.changed() == []
+        sets[2].b.zero_()
+        sets[1].azp.add_(1)
+        assert sorted(watch.changed()) == ["azp", "b"]
+
+
+def test_what_is_written_is_no_input():
+    made, watch = operands(), guard.InputWatch()
+    watch.see(made)
+    made.out.zero_()
+    assert watch.changed() == []
 
 
 def test_elements_that_change_places_are_seen(monkeypatch):

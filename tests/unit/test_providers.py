@@ -100,6 +100,12 @@ FAULTS = {
     "another provider's name": ("KERNELS = ('apex_i8_i8_bf16_scaled_mm',)", "of provider 'apex'"),
     "a built-in kernel's name": ("KERNELS = ('pytorch_i8_i8_bf16_scaled_mm',)", "of provider 'pytorch'"),
     "another's on request": (f"KERNELS = ('{KERNEL}',)\nON_REQUEST = ('apex_i8_i8_bf16_scaled_mm',)", "'apex'"),
+    "a name twice": (f"KERNELS = ('{KERNEL}', '{KERNEL}')", f"KERNELS has '{KERNEL}' twice"),
+    "a name in both": (f"KERNELS = ON_REQUEST = ('{KERNEL}',)", "is in KERNELS and in ON_REQUEST"),
+    "an error without a text": (
+        "class Mute(Exception):\n    def __str__(self):\n        raise RuntimeError\nraise Mute",
+        "Mute: its text can't be made: RuntimeError",
+    ),
     "no probe": (f"KERNELS = ('{KERNEL}',)", "probe() is missing"),
     "no kernel": (f"KERNELS = ('{KERNEL}',)\ndef probe(): ...", "kernel() is missing"),
 }
@@ -226,6 +232,24 @@ def test_what_is_no_kernel_is_a_fault_and_no_refusal(monkeypatch, tmp_path, inst
     with pytest.raises(TypeError, match=re.escape(says)):
         refusal(provider.make(KERNEL))
     assert says in provider.load().reason
+
+
+def test_what_has_no_repr_is_told_of_by_its_type(monkeypatch, tmp_path):
+    mute = "class Mute:\n        def __repr__(self):\n            raise RuntimeError\n    def kernel(name):"
+    provider = planted(monkeypatch, tmp_path, ("def kernel(name):", mute), ("return Kernel()", "return Mute()"))
+    with pytest.raises(TypeError, match="gave <Mute whose repr raises RuntimeError>: expected an object whose name"):
+        refusal(provider.make(KERNEL))
+
+
+def test_a_third_partys_file_has_a_fingerprint_and_a_built_in_none(monkeypatch, tmp_path):
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", GOOD))
+    first = found.source()
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    write(tmp_path / "acme.py", GOOD + "    # edited\n")
+    assert found.source() not in ("", first)
+    (tmp_path / "acme.py").unlink()
+    assert found.source() == "unknown: No such file or directory"
+    assert all(provider.source() == "" for provider in registry.PROVIDERS)
 
 
 def test_what_a_module_prints_is_not_among_what_is_asked_for(monkeypatch, tmp_path, capsys):
@@ -364,8 +388,11 @@ class TestSelection:
     def test_an_unknown_provider_is_refused_with_the_nearest(self):
         with pytest.raises(ValueError, match="'pytorhc' is unknown: did you mean pytorch"):
             registry.select(None, INT8, ["pytorhc"])
-        with pytest.raises(ValueError, match="expected one of pytorch, here, absent, broken, faulty"):
+        expected = "expected one of pytorch, here, absent, broken, faulty; W8A8_BENCH_PROVIDERS names .*, say zzz.py"
+        with pytest.raises(ValueError, match=expected):
             registry.select(None, INT8, ["zzz"])
+        with pytest.raises(ValueError, match="W8A8_BENCH_PROVIDERS names the files of others, say acme"):
+            registry.select([KERNEL], INT8)
 
     def test_the_environment_has_each_version_or_the_reason(self):
         versions = registry.versions()

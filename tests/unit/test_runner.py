@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
@@ -72,8 +74,22 @@ def run_with(spoil: Callable[[object, int], None], settings: Settings = QUICK):
     return records[0]
 
 
-def raise_(error: Exception):
+def raise_(error: BaseException):
     raise error
+
+
+CYCLE: list[object] = []
+CYCLE.append(CYCLE)
+
+
+class Mute:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,22 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
             SimpleNamespace(config={}, bind=lambda operands: Launches(None)),
             "total is None: expected",
         ),
+        (
+            SimpleNamespace(config={}, bind=lambda operands: Launches(lambda operands: None)),
+            "total can't be called without arguments: missing a required argument: 'operands' (test_runner.py, line ",
+        ),
+        (SimpleNamespace(config={"tile": 10**5000}, bind=None), "expected an object with config and bind"),
+        (
+            SimpleNamespace(config={"tile": 10**5000}, bind=print),
+            "config['tile'] is <int whose repr raises ValueError>",
+        ),
+        (
+            SimpleNamespace(config={"tile": CYCLE}, bind=print),
+            "config['tile'] is [[...]]: expected what goes into JSON",
+        ),
+        (SimpleNamespace(config={"tile": math.nan}, bind=print), "config['tile'] is nan: expected what goes into JSON"),
+        (SimpleNamespace(config={"tile": Mute()}, bind=print), "config['tile'] is <Mute whose repr raises"),
+        (SimpleNamespace(config={"weights": "x" * 70000}, bind=print), "expected what was chosen, and no data"),
     ],
 )
 def test_what_is_no_prepared_kernel_is_the_cells_own_fault(prepared, says):
@@ -129,6 +161,37 @@ def test_a_kernel_that_writes_to_its_inputs_is_incorrect_and_its_neighbours_get_
 def test_a_kernel_that_raises_after_it_wrote_to_its_inputs_spoils_no_neighbour():
     record = run_with(lambda operands, calls: raise_(RuntimeError(operands.b.zero_().shape)))
     assert record.status is Status.FAILED
+
+
+@pytest.mark.parametrize("name", ["a", "b", "scale_b"])
+def test_a_kernel_that_writes_to_its_inputs_only_while_it_is_timed_is_found_and_the_others_are_timed_anew(name):
+    """The check's launch is the first of its operands; of those that are timed, many follow."""
+    record = run_with(lambda operands, calls: getattr(operands, name).zero_() if calls > 1 else None)
+    assert record.status is Status.INCORRECT
+    assert record.reason == f"wrote, while it was timed, to what it is to read: {name}"
+    assert record.samples == {}
+
+
+def test_what_was_written_once_and_by_nobody_knows_whom_leaves_no_time_standing():
+    written = []
+
+    def once(operands, calls):
+        if calls == 2 and not written:
+            written.append(operands.b.zero_())
+
+    kernels = {GOOD: Planted(GOOD, once), OTHER: registry.get(OTHER)}
+    records, _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
+    assert [record.status for record in records] == [Status.FAILED] * 2
+    assert all(
+        record.reason == "one of this shape's kernels wrote to b, once, while they were timed" for record in records
+    )
+    assert all(record.samples == {} for record in records)
+
+
+def test_a_kernel_that_resizes_its_output_is_incorrect():
+    record = run_with(lambda operands, calls: operands.out.resize_(3, 5))
+    assert record.status is Status.INCORRECT
+    assert "resized the output to [3, 5]" in record.reason
 
 
 def test_what_only_prepare_can_refuse_is_unsupported():
@@ -188,6 +251,36 @@ def test_what_a_kernel_raises_becomes_its_status(error, status, at_call):
     assert record.status is status
     assert str(error).splitlines()[0] in record.reason
     assert "\n" not in record.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (GeneratorExit("early"), "GeneratorExit: early"),
+        (MuteError(), "MuteError: its text can't be made: RuntimeError"),
+    ],
+)
+@pytest.mark.parametrize("at_call", [1, 3])
+def test_what_would_end_the_process_is_a_failure_like_any_other(error, says, at_call):
+    record = run_with(lambda operands, calls: raise_(error) if calls == at_call else None)
+    assert (record.status, record.reason) == (Status.FAILED, says)
+
+
+@pytest.mark.parametrize("at_call", [1, 3])
+def test_an_interrupt_is_the_users_unless_this_process_does_not_listen_to_it(at_call):
+    def interrupt(operands, calls):
+        if calls == at_call:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_with(interrupt)
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker
+    try:
+        record = run_with(interrupt)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    assert (record.status, record.reason) == (Status.FAILED, "KeyboardInterrupt")
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from w8a8_bench.answers import support_of
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.listing import provider_table
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.kernel import Support, in_one_line
+from w8a8_bench.kernel import in_one_line, with_place
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
+from w8a8_bench.providers.provider import ANY_FAULT
 from w8a8_bench.record import RunHeader
 from w8a8_bench.settings import DEFAULT_DUTY
 from w8a8_bench.sweep.process import SweepRefused, Worker, WorkerLost
@@ -65,13 +67,11 @@ def _answer(text: str, device: Device) -> str:
     name = KernelName.parse(text)
     fmt = next(fmt for fmt in W8A8_FORMATS if name.serves(fmt))
     try:
-        support = registry.get(text).supports(name.problem(SHAPE, fmt, name.default_scheme), device)
-        if not isinstance(support, Support):
-            return f"no: supports() gave {support!r:.60}: expected a Support"
-        if not support:
-            return f"no: {support.reason}"
-    except Exception as error:  # a third party's kernel; its fault is what the user came for
-        return f"no: supports() raised {in_one_line(error)}"
+        support = support_of(registry.get(text), name.problem(SHAPE, fmt, name.default_scheme), device)
+    except ANY_FAULT as error:  # a third party's kernel; its fault is what the user came for
+        return f"no: {with_place(error) if registry.provider_of(text).origin else in_one_line(error)}"
+    if not support:
+        return f"no: {support.reason}"
     if name.format is Format.FP8 and not device.is_cuda:
         return "yes, emulated: this CPU has no FP8 arithmetic"
     return "yes"

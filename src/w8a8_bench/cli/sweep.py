@@ -31,7 +31,7 @@ from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
 from w8a8_bench.providers import registry, third_party
-from w8a8_bench.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.record import ComparisonEnd, Record, RunHeader, flat
 from w8a8_bench.report.table import render, render_schemes
 from w8a8_bench.settings import RIGORS, Settings, default_budget_s
 from w8a8_bench.shapes import batch_sizes, csv_file, models
@@ -278,6 +278,8 @@ def _measure(args: argparse.Namespace, plan: Plan, starting: _Teams) -> int:
     with store.Writer(files.records, resume=args.resume) as writer:
         _refuse_another_plan(writer, plan, device)
         changes = _changes_since(writer.headers, environment)
+        if len(writer.done) < len(plan.comparisons):
+            _refuse_lost_providers(writer, plan)
         if len(writer.done) == len(plan.comparisons):
             changes = []  # nothing follows
         else:
@@ -335,12 +337,27 @@ def _changes_since(headers: Sequence[RunHeader], environment: Mapping[str, objec
     """What is another than when the file was last written, fact by fact: versions, sources, driver, machine."""
     if not headers:
         return []
-    before = headers[-1].environment
+    before, now = headers[-1].facts, flat(environment)
     return [
-        f"{name} was {before.get(name, 'not recorded')} and is {environment.get(name, 'not known')}"
-        for name in {**before, **environment}
-        if before.get(name) != environment.get(name)
+        f"{name} was {before.get(name, 'not recorded')} and is {now.get(name, 'not known')}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
     ]
+
+
+def _refuse_lost_providers(writer: store.Writer, plan: Plan) -> None:
+    """A provider that was there and is not: its cells would be done without ever being measured."""
+    if not writer.headers:
+        return
+    before = flat(writer.headers[-1].environment)
+    kernels = dict.fromkeys(cell.kernel for comparison in plan.comparisons for cell in comparison.cells)
+    for provider in dict.fromkeys(map(registry.provider_of, kernels)):
+        probe, was = provider.probe(), before.get(f"providers.{provider.name}")
+        if not probe and was is not None and was != str(probe):
+            raise store.StoreError(
+                f"{provider.name} can't be used any more, and {writer.path} is not done with its kernels: {probe} "
+                f"(it was {was}); mend that, or name another --out"
+            )
 
 
 def _header(

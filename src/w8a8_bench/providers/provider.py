@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Kernel, Prepared, Probe, Support, in_one_line, with_place
 from w8a8_bench.problem import Problem
-from w8a8_bench.text import one_line
+from w8a8_bench.text import one_line, shown
 
 ANY_FAULT = (Exception, SystemExit)
 """What a module may raise while it is imported or asked; some end the process where they mean to refuse."""
@@ -57,10 +59,18 @@ class Provider:
         try:
             answer = Probe.of(self.package, self.distribution) if self.package else self._asked(lambda it: it.probe())
             if not isinstance(answer, Probe):
-                return Probe.broken(f"probe() gave {answer!r:.60}: expected a Probe")
+                return Probe.broken(f"probe() gave {shown(answer)}: expected a Probe")
             return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
         except ANY_FAULT as error:
             return Probe.broken(f"probe() raised {self._said(error)}")
+
+    def source(self) -> str:
+        """Of a third party's, a fingerprint of its module's file, which changes more often than a version does."""
+        file = getattr(self.loaded, "__file__", None) if self.origin else None
+        try:
+            return hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()[:16] if file else ""
+        except OSError as error:
+            return f"unknown: {error.strerror}"
 
     def make(self, name: str) -> Kernel:
         """The kernel called `name`, or one that refuses everything because the library is not here or does not load.
@@ -75,7 +85,7 @@ class Provider:
         except ANY_FAULT as error:
             return Unavailable(name, f"{self.name} {probe.version} does not load: {self._said(error)}")
         if wrong := _why_no_kernel(kernel, name):
-            return NoKernel(name, f"kernel() gave {kernel!r:.60}: {wrong}")
+            return NoKernel(name, f"kernel() gave {shown(kernel)}: {wrong}")
         made: Kernel = kernel
         return made
 
@@ -143,6 +153,6 @@ def _why_no_kernel(kernel: Any, name: str) -> str:
     if isinstance(kernel, type):
         return "expected an object, not its class"
     if getattr(kernel, "name", None) != name:
-        return f"expected an object whose name is {name!r}, and it is {getattr(kernel, 'name', None)!r:.60}"
+        return f"expected an object whose name is {name!r}, and it is {shown(getattr(kernel, 'name', None))}"
     missing = [member for member in ("supports", "prepare") if not callable(getattr(kernel, member, None))]
     return f"it has no {' and no '.join(f'{member}()' for member in missing)}" if missing else ""

@@ -180,6 +180,11 @@ def versions() -> dict[str, str]:
     return {name: str(provider.probe()) for name, provider in _by_name().items()}
 
 
+def sources() -> dict[str, str]:
+    """Of every third party's provider that was read, for a run's environment: a fingerprint of its file."""
+    return {name: source for name, provider in _by_name().items() if (source := provider.source())}
+
+
 def names(
     formats: Iterable[Format], *, on_request: bool = False, of: Iterable[Provider] | None = None
 ) -> tuple[str, ...]:
@@ -243,7 +248,8 @@ def _named(providers: Sequence[str]) -> tuple[Provider, ...]:
         if name not in by_name:
             near = difflib.get_close_matches(name, by_name, n=3)
             hint = f"the nearest are {', '.join(near)}" if len(near) > 1 else f"did you mean {near[0]}?" if near else ""
-            raise ValueError(f"provider {name!r} is unknown: {hint or 'expected one of ' + ', '.join(by_name)}")
+            hint = hint or f"expected one of {', '.join(by_name)}{_how_to_add(name)}"
+            raise ValueError(f"provider {name!r} is unknown: {hint}")
     return tuple(by_name[name] for name in dict.fromkeys(providers))
 
 
@@ -256,6 +262,9 @@ def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         near = near or difflib.get_close_matches(name, names(tuple(Format), on_request=True))
         hint = f"the nearest are {', '.join(near)}" if near else "`list kernels` names them all"
+        with contextlib.suppress(ValueError):  # no kernel's name at all
+            if (provider := KernelName.parse(name).provider) not in _by_name():
+                hint += _how_to_add(provider)
         raise ValueError(f"kernel {name!r} is unknown: {hint}") from None
     parsed = KernelName.parse(name)
     if not any(parsed.serves(fmt) for fmt in formats):
@@ -263,6 +272,10 @@ def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
         raise ValueError(
             f"kernel {name!r} takes {other} operands, and this run is over {_tokens(formats)}: use --dtype {other}"
         )
+
+
+def _how_to_add(provider: str) -> str:
+    return f"; {third_party.FILES} names the files of others, say {provider}.py"
 
 
 def _words(providers: Iterable[Provider]) -> str:

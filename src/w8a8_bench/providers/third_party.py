@@ -23,7 +23,7 @@ from typing import Any
 from w8a8_bench.kernel import with_place
 from w8a8_bench.names import KernelName, is_provider_name
 from w8a8_bench.providers.provider import ANY_FAULT, Provider
-from w8a8_bench.text import one_line
+from w8a8_bench.text import one_line, shown
 
 GROUP = "w8a8_bench.providers"
 FILES = "W8A8_BENCH_PROVIDERS"
@@ -61,6 +61,9 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
         with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no part of anybody's output
             module = load()
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
+        both = [name for name in kernels if name in on_request]
+        if both:
+            raise _Unfit(f"kernel {both[0]!r} is in KERNELS and in ON_REQUEST: drop one")
         if not kernels:
             what = "is empty" if hasattr(module, "KERNELS") else "is missing"
             raise _Unfit(f"KERNELS {what}: expected a tuple of the names of its kernels")
@@ -77,15 +80,17 @@ def _names(provider: str, module: Any, which: str) -> tuple[str, ...]:
     """The kernels that a module lists; raises _Unfit where a name is none, or another provider's."""
     names = getattr(module, which, ())
     if not isinstance(names, (tuple, list)):
-        raise _Unfit(f"{which} is {names!r:.60}: expected a tuple of kernel names")
+        raise _Unfit(f"{which} is {shown(names)}: expected a tuple of kernel names")
     for name in names:
+        if names.count(name) > 1:
+            raise _Unfit(f"{which} has {shown(name)} twice: drop one")
         try:
             word = KernelName.parse(str(name)).provider
         except ValueError as error:
             raise _Unfit(str(error)) from None
         if word != provider:
             raise _Unfit(f"kernel {name!r} is of provider {word!r}, and this one is called {provider!r}: rename one")
-    return tuple(dict.fromkeys(names))
+    return tuple(names)
 
 
 def _files() -> Iterator[tuple[str, str, Callable[[], Any]]]:

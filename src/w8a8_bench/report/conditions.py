@@ -67,7 +67,7 @@ def _conditions(headers: Sequence[RunHeader]) -> dict[str, str]:
         facts: dict[str, object] = {"device": header.device.get("name", header.device.get("kind"))}
         facts |= {name: settings[name] for name in MUST_AGREE if name in settings}
         facts |= {name: header.plan[name] for name in ("rigor", "processes") if name in header.plan}
-        for name, value in {**facts, **header.environment}.items():
+        for name, value in {**facts, **header.facts}.items():
             values.setdefault(name, {})[_text(value)] = None
     return {name: ", ".join(found) for name, found in values.items()}
 

@@ -88,7 +88,7 @@ def device_facts(results: ResultSet) -> Facts:
 
 
 def software_facts(header: RunHeader) -> Facts:
-    environment = {name: value for name, value in header.environment.items() if name != "power_limit_w"}
+    environment = {name: value for name, value in header.facts.items() if name != "power_limit_w"}
     order = [name for name in SOFTWARE if name in environment]
     order += [name for name in environment if name not in SOFTWARE]
     return [(SOFTWARE.get(name, name), str(environment[name])) for name in order if environment[name] is not None]

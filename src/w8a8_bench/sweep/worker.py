@@ -44,6 +44,7 @@ NO_TORCH = "torch is not installed: in the repository, `make setup`, or pip inst
 def main(argv: list[str]) -> int:
     wanted, slate, parent = argv
     _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer; what is raised here is a kernel's
     if os.getppid() != int(parent):
         return 0  # it had ended before this process could ask to be told
     fork_guard.install(in_child=_die_with_parent)  # what a kernel forks ends with this process, however that ends
@@ -71,7 +72,13 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     except environment.DeviceError as error:
         _send(answers, {"kind": "refused", "reason": str(error)})
         return 0
+    if device.is_cuda:
+        import torch
+
+        torch.cuda.set_device(device.index)  # no context on another GPU, where it would take memory and be a neighbour
     described = {**environment.describe(device), "providers": registry.versions()}
+    if sources := registry.sources():
+        described["provider_sources"] = sources
     _send(
         answers,
         {"kind": "hello", "device": device.to_json(), "environment": described, "gpus": environment.gpus()},

@@ -73,9 +73,11 @@ class GraphTimer:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 body()
-            except Exception as error:
+            except BaseException as error:
                 self._end_spoilt(graph)
-                raise Uncapturable(in_one_line(error)) from error
+                if isinstance(error, Exception):
+                    raise Uncapturable(in_one_line(error)) from error
+                raise
             try:
                 graph.capture_end()
             except RuntimeError as error:

@@ -16,6 +16,7 @@ from w8a8_bench.formats import Format
 from w8a8_bench.kernels.cutlass import build, config, occupancy
 from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
 from w8a8_bench.problem import BLOCK, BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem, ceil_div
+from w8a8_bench.text import shown
 
 HOPPER = (9, 0)
 
@@ -274,7 +275,7 @@ def _refuse_what_is_no_tensor(**arguments: object) -> None:
     for name, value in arguments.items():
         optional = name in ("bias", "azp", "out")
         if not isinstance(value, torch.Tensor) and not (optional and value is None):
-            raise TypeError(f"{name} is {value!r:.60}: expected a tensor{' or None' if optional else ''}") from None
+            raise TypeError(f"{name} is {shown(value)}: expected a tensor{' or None' if optional else ''}") from None
 
 
 def _check_shape(name: str, tensor: torch.Tensor, dtype: torch.dtype, *shapes: tuple[int, ...]) -> None:

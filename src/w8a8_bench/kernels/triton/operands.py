@@ -10,6 +10,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.triton.config import ALIGNMENT_BYTES, Gemm, TileConfig, choose, legal, why_unsupported
 from w8a8_bench.problem import GemmShape, ceil_div
+from w8a8_bench.text import shown
 
 FORMATS = {torch.int8: Format.INT8, torch.float8_e4m3fn: Format.FP8}
 OUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -170,7 +171,7 @@ def describe(a: torch.Tensor, weight: torch.Tensor, shape: GemmShape, *, blockwi
 
 def require_tensor(name: str, value: object) -> None:
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} is {value!r:.60}: expected a tensor")
+        raise TypeError(f"{name} is {shown(value)}: expected a tensor")
 
 
 def check_tensor(
