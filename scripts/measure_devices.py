@@ -19,12 +19,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from w8a8_bench import environment, store
+from w8a8_bench.record import RunHeader
 from w8a8_bench.report.compare import compare
 from w8a8_bench.report.pairing import pair
 from w8a8_bench.stats import median
@@ -92,21 +94,26 @@ def main() -> None:
     walls["one"] = sweep(out / "one.jsonl", *words, "--devices", "cuda:0")
     walls["all"] = sweep(out / "all.jsonl", *words, "--devices", "all")
     one, together = store.read(out / "one.jsonl"), store.read(out / "all.jsonl")
-    lines: list[dict[str, object]] = [together.headers[0].to_json()]
-    lines.append({"kind": "wall_time_s", **walls, "all_of_one": walls["all"] / walls["one"]})
-    options = words[: next(place for place, word in enumerate(words) if word.endswith("_bench"))]
-    for index, device in enumerate(together.headers[0].devices):
-        card = str(device["uuid"])
-        dealt, shapes = of_card(together, card), out / f"dealt_{index}.csv"
-        write_shapes(shapes, dealt)
-        sweep(out / f"dealt_{index}.jsonl", *options, "csv_bench", "--csv", str(shapes), "--devices", f"cuda:{index}")
-        alone = store.read(out / f"dealt_{index}.jsonl")
-        lines.append({"kind": "all beside each alone", "card": card, **agreement(alone, dealt)})
-        if index == 0:
-            lines.append({"kind": "one beside itself, after other shapes", "card": card, **agreement(one, alone)})
-    (out / "devices.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for line in lines[1:]:
-        print(json.dumps(line))
+    with open(out / "devices.jsonl", "w", encoding="utf-8") as file:
+
+        def write(line: Mapping[str, object]) -> None:
+            print(json.dumps(line), file=file, flush=True)
+            if line["kind"] != RunHeader.KIND:
+                print(json.dumps(line), flush=True)
+
+        write(together.headers[0].to_json())
+        write({"kind": "wall_time_s", **walls, "all_of_one": walls["all"] / walls["one"]})
+        options = words[: next(place for place, word in enumerate(words) if word.endswith("_bench"))]
+        for index, device in enumerate(together.headers[0].devices):
+            card = str(device["uuid"])
+            dealt, shapes = of_card(together, card), out / f"dealt_{index}.csv"
+            write_shapes(shapes, dealt)
+            alone = out / f"dealt_{index}.jsonl"
+            sweep(alone, *options, "csv_bench", "--csv", str(shapes), "--devices", f"cuda:{index}")
+            write({"kind": "all beside each alone", "card": card, **agreement(store.read(alone), dealt)})
+            if index == 0:
+                again = agreement(one, store.read(alone))
+                write({"kind": "one beside itself, after other shapes", "card": card, **again})
     cells = [sorted((r.text, str(r.problem.shape), r.status.value) for r in both.records) for both in (one, together)]
     if cells[0] != cells[1]:
         sys.exit("all GPUs did not measure the cells that one measures")
