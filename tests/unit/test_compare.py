@@ -81,6 +81,63 @@ def test_two_committed_runs_of_the_same_code_have_no_wrong_verdict_and_most_cell
     assert all(mean.interval[0] < 1 < mean.interval[1] for mean in outcome.by_cell.values())
 
 
+ONE, SHARED, DEALT = (committed(f"llama31_8b_{name}") for name in ("one", "two_gpus", "dealt"))
+"""A model on one H200; on two of them, of which it was the first; and what that one was dealt, on it alone again."""
+
+
+def of_one_card(results: Results) -> Results:
+    """What the card of ONE measured of a sweep that two shared."""
+    card, start = ONE.records[0].device, 0
+    records, ends = [], []
+    for close in results.ends:
+        own = results.records[start : start + close.cells]
+        start += close.cells
+        if own[0].device == card:
+            records += own
+            ends.append(close)
+    return replace(results, records=tuple(records), ends=tuple(ends), runs=(0,) * len(ends))
+
+
+def test_cells_after_the_same_ones_are_as_alike_with_another_gpu_at_work_as_alone() -> None:
+    outcome = judged(DEALT, of_one_card(SHARED))
+    assert len(outcome.timed) == 166 and all(shape.pair.alike for shape in outcome.shapes)
+    assert counts(outcome)[Verdict.SAME] > 150
+    assert not set(counts(outcome)) & set(CHANGED)
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_cells_after_other_ones_are_not_called_changed_for_that(anchored) -> None:
+    """With the intervals of cells after the same ones, one of them was."""
+    for new in (DEALT, of_one_card(SHARED)):
+        outcome = judged(ONE, new, anchored=anchored)
+        assert len(outcome.timed) == 166 and not all(shape.pair.alike for shape in outcome.shapes)
+        assert not set(counts(outcome)) & set(CHANGED)
+        assert max(abs(t.shift.log) for t in outcome.timed) > 0.01, "the data would be no test of it"
+
+
+def test_a_kernel_that_is_slower_everywhere_is_found_after_other_cells_too() -> None:
+    cell = next(cell for cell in CELLS if cell[0] == FP8)
+    outcome = judged(ONE, slowed(DEALT, cell, 1.05))
+    right, there, wrong = found(outcome, cell, Verdict.SLOWER)
+    assert right >= 0.9 * there and there > 8
+    assert wrong <= 0.01 * len(outcome.timed)
+
+
+def test_shapes_on_another_card_are_not_judged_and_the_others_are() -> None:
+    outcome = judged(SHARED, replace(SHARED, records=tuple(swapped(SHARED))))
+    verdicts = {shape.pair.same_card: {t.verdict for t in shape.timed} for shape in outcome.shapes}
+    assert verdicts == {True: {Verdict.SAME}, False: {Verdict.INCONCLUSIVE}}
+    assert outcome.mean.cells == sum(len(shape.timed) for shape in outcome.shapes if shape.pair.same_card)
+
+
+def swapped(results: Results):
+    """The records, those of the last two shapes as if on the other card."""
+    first, second = dict.fromkeys(one.device for one in results.records)
+    last = {close.index for close in results.ends[-2:]}
+    other = {first: second, second: first}
+    return [replace(r, device=other[r.device]) if r.comparison in last else r for r in results.records]
+
+
 def test_twenty_simulated_pairs_of_the_same_code_have_at_most_one_percent_of_wrong_verdicts() -> None:
     total: Counter = Counter()
     for seed in range(20):
@@ -170,7 +227,7 @@ def test_what_all_duplicates_have_in_common_is_no_effect_of_cells() -> None:
 def moved_anchors(bf16: float, fp16: float, twin: float) -> Outcome:
     """The first shape of a run, its baselines and the duplicate of one moved by these factors."""
     records, close = RUN1.records[:10], RUN1.ends[0]
-    base = replace(RUN1, records=records, ends=(close,))
+    base = replace(RUN1, records=records, ends=(close,), runs=(0,))
     factors = {metrics.BASELINE: bf16, FP16: fp16}
     again = tuple(
         replace(one, samples={COLD: tuple(factors.get(one.kernel, 1.0) * s for s in one.samples[COLD])})

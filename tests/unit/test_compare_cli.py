@@ -218,11 +218,16 @@ def test_versions_are_what_one_compares_they_are_listed(run, changes, same_code)
     assert ("the 16-bit baselines are other work in both runs" in out) is not same_code
 
 
-def test_shapes_on_another_card_of_the_same_kind_are_refused(run) -> None:
+def test_shapes_on_another_card_of_the_same_kind_are_not_judged_and_where_all_are_they_are_refused(run) -> None:
     two = [[replace(one, device="GPU-1") for one in some()[0]], [replace(one, device="GPU-2") for one in some()[1]]]
     other = [two[0], [replace(one, device="GPU-1") for one in some()[1]]]
     base, new = write("base.jsonl", two), write("new.jsonl", other)
-    assert "card of 1 of 2 shapes one -> another" in run(base, new)[2]
+    code, out, _ = run(base, new)
+    assert code == 0
+    assert "not the same: card of 1 of 2 shapes one -> another" in out
+    assert "1 of 2 shapes were on another card, and are not judged" in out
+    crossed = [[replace(one, device=other) for one in of] for of, other in zip(two, ("GPU-2", "GPU-1"), strict=True)]
+    assert "card of 2 of 2 shapes one -> another" in run(base, write("crossed.jsonl", crossed))[2]
     assert run(base, write("again.jsonl", two))[0] == 0
 
 
@@ -254,7 +259,7 @@ def test_what_tells_of_the_machine_stands_below_the_tables(run) -> None:
     assert "SM clock: 1815 MHz in base, 1700 MHz in new (median)" in out
     alone = [[ones[2]] for ones in some()]
     _, out, _ = run("base.jsonl", write("alone.jsonl", alone))
-    assert "at 2 of 2 shapes other cells were timed beside these" in out
+    assert "at 2 of 2 shapes other cells were timed beside or before these" in out
     assert "2 of 2 shapes have no 16-bit baseline" in run("alone.jsonl", "alone.jsonl")[1]
 
 

@@ -192,6 +192,30 @@ def test_devices_share_comparisons_out_and_each_is_run_once():
             assert result.comparison.index in by_device[one.device], "a record names another device"
 
 
+def test_the_plan_alone_decides_which_device_measures_what_and_after_what_until_one_is_done():
+    """So that two sweeps of one plan can be compared. The second half was done before, as where it is gone on with."""
+    turn = threading.Barrier(2)
+    teams = [FakeTeam(lambda comparison, names: turn.wait(10) and None) for _ in range(2)]
+    swept(plan(*range(16, 80, 8))[2:], *teams)
+    assert [[index for index, _ in team.asked] for team in teams] == [[2, 4, 6], [3, 5, 7]]
+
+
+def test_a_device_that_is_done_takes_the_last_of_the_share_of_another():
+    done = threading.Event()
+
+    def slow(comparison, names):
+        done.wait(10)
+
+    def fast(comparison, names):
+        if comparison.index == 2:
+            done.set()
+
+    first, second = FakeTeam(slow), FakeTeam(fast)
+    swept(plan(*range(16, 64, 8)), first, second)
+    assert [index for index, _ in first.asked] == [0]
+    assert [index for index, _ in second.asked] == [1, 3, 5, 4, 2]
+
+
 def test_a_device_that_is_gone_leaves_its_comparison_to_the_others():
     def gone(comparison, names):
         raise SweepRefused("no such device any more")

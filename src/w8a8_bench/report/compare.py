@@ -127,7 +127,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     """Judge the cells that two runs have in common, by the headline of the measures that both have.
 
     `anchored` says that the code of the 16-bit baselines is the same in both. Raises ValueError where no cell is in
-    both, or none was timed by the same measure.
+    both, or none was timed by the same measure. Shapes that were on another card are not judged, unless all were.
     """
     records = [cell for pair in pairing.shapes for cell in pair.cells]
     if not records:
@@ -137,7 +137,12 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         raise ValueError("no cell was timed by the same measure in both files")
     shifts = [[s for cell in pair.cells if measure and (s := shift(*cell, measure))] for pair in pairing.shapes]
     spread = effects(pairing.shapes, shifts, measure or "", anchored=anchored)
-    variances = [[spread.of(one, place) for one in within] for place, within in enumerate(shifts)]
+    comparable = [shape.same_card for shape in pairing.shapes]
+    if not any(comparable):
+        comparable = [True] * len(comparable)
+    variances = [
+        [spread.of(one, place) if comparable[place] else None for one in within] for place, within in enumerate(shifts)
+    ]
     verdicts = iter(_verdicts([*chain(*shifts)], [*chain(*variances)], threshold))
     shapes = [
         Shape(
@@ -153,7 +158,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     timed = {id(one.new) for one in chain(*shifts)}
     untimed = [cell for cell in records if id(cell[1]) not in timed]
     changes = [Change(base, new) for base, new in untimed if base.status is not new.status]
-    placed = [(place, one) for place, within in enumerate(shifts) for one in within if one.samples]
+    placed = [(place, one) for place, within in enumerate(shifts) if comparable[place] for one in within if one.samples]
     by_cell: dict[str, list[tuple[int, Shift]]] = {}
     for place, one in placed:
         by_cell.setdefault(_cell(one), []).append((place, one))

@@ -211,9 +211,12 @@ def _notes(compared: Compared) -> Iterator[str]:
         yield f"{lacking} of {len(shapes)} shapes have no 16-bit baseline, which would show a change of the machine"
     if unlike := sum(not shape.pair.alike for shape in shapes):
         yield (
-            f"at {unlike} of {len(shapes)} shapes other cells were timed beside these: on an H200, other cells and "
-            "measures moved the same code by up to 5%"
+            f"at {unlike} of {len(shapes)} shapes other cells were timed beside or before these, which moved the same "
+            "code by up to 5% on an H200: intervals are wider for it"
         )
+    elsewhere = sum(not shape.pair.same_card for shape in shapes)
+    if 0 < elsewhere < len(shapes):
+        yield f"{elsewhere} of {len(shapes)} shapes were on another card, and are not judged"
     for side, ends in (("base", [s.pair.base.end for s in shapes]), ("new", [s.pair.new.end for s in shapes])):
         if strangers := sum(bool(end.machine.get("other_processes")) for end in ends):
             yield f"warning: other processes were on the GPU at {strangers} of {len(shapes)} shapes of {side}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench.measures import TIME_HOST, Timer
-from w8a8_bench.record import Record, RunHeader
+from w8a8_bench.record import RunHeader
 from w8a8_bench.report.pairing import Pairing
 from w8a8_bench.store import Results
 
@@ -44,13 +44,13 @@ def differences(base: Results, new: Results, pairing: Pairing) -> tuple[Differen
         for name in dict.fromkeys([*ours, *theirs])
         if ours.get(name) != theirs.get(name)
     ]
-    cards = [(_card(base, pair.cells[0][0]), _card(new, pair.cells[0][1])) for pair in pairing.shapes]
-    others = [card for card in cards if card[0] != card[1]]
-    if len(set(others)) == 1 and len(others) == len(cards):
-        found.insert(0, Difference("card", others[0][0], others[0][1], refused=True))
-    elif others:
-        n = f"{len(others)} of {len(cards)} shapes"
-        found.insert(0, Difference(f"card of {n}", "one", "another", refused=True))
+    others = [(pair.base.card, pair.new.card) for pair in pairing.shapes if not pair.same_card]
+    everywhere = len(others) == len(pairing.shapes)
+    if len(set(others)) == 1 and everywhere:
+        found.insert(0, Difference("card", *others[0], refused=True))
+    elif others:  # where GPUs share the shapes out, a few may go to another one each time: `compare` judges the rest
+        n = f"{len(others)} of {len(pairing.shapes)} shapes"
+        found.insert(0, Difference(f"card of {n}", "one", "another", refused=everywhere))
     return tuple(found)
 
 
@@ -74,9 +74,3 @@ def _conditions(headers: Sequence[RunHeader]) -> dict[str, str]:
 
 def _text(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _card(results: Results, record: Record) -> str:
-    """The GPU that took a record. In files that hold one device, their header names it."""
-    device = results.headers[0].device
-    return record.device or str(device.get("uuid") or device.get("kind"))

@@ -15,10 +15,16 @@ Key = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Measured:
-    """One comparison of a file: its records by cell, and the line that closed it."""
+    """One comparison of a file: its records by cell, and the line that closed it.
+
+    `card` is the GPU that took it, by its UUID, or the kind of device. `history` is other where other cells were timed
+    in it, or before it on that card in that run, or the same in another order.
+    """
 
     cells: dict[Key, Record]
     end: ComparisonEnd
+    card: str
+    history: int
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,13 @@ class ShapePair:
         return LabelledShape(first.problem.shape, first.labels)
 
     @property
+    def same_card(self) -> bool:
+        return self.base.card == self.new.card
+
+    @property
     def alike(self) -> bool:
-        """Whether the same cells were timed together."""
-        return self.base.cells.keys() == self.new.cells.keys()
+        """Whether the same cells were timed together, after the same ones."""
+        return self.base.history == self.new.history
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,11 @@ def pair(base: Results, new: Results) -> Pairing:
 
 def _comparisons(results: Results) -> Iterator[Measured]:
     seen: dict[Key, int] = {}
+    histories: dict[tuple[int, str], int] = {}
     start = 0
-    for end in results.ends:
+    device = results.headers[0].device
+    only_card = str(device.get("uuid") or device.get("kind"))  # of files that do not name each record's
+    for end, run in zip(results.ends, results.runs, strict=True):
         cells: dict[Key, Record] = {}
         for record in results.records[start : start + end.cells]:
             labels = tuple(sorted((name, str(value)) for name, value in record.labels.items()))
@@ -81,4 +94,7 @@ def _comparisons(results: Results) -> Iterator[Measured]:
             key = (*cell, seen[cell])
             cells[key] = record
         start += end.cells
-        yield Measured(cells, end)
+        card = next((record.device for record in cells.values() if record.device), only_card)
+        timed = [key for key, record in cells.items() if record.samples]
+        histories[run, card] = hash((histories.get((run, card), 0), *timed))
+        yield Measured(cells, end, card, histories[run, card])

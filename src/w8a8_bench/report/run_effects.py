@@ -43,6 +43,16 @@ The least that is assumed. Measured on an H200 by analysis of variance over two 
 DEGREES = 10
 """Degrees of freedom of these effects: few, since they have longer tails than a normal distribution."""
 
+ELSEWHERE_CELL_SD = 0.002
+ELSEWHERE_SHAPE_SD = 0.003
+ELSEWHERE_DEGREES = 3
+"""The same where other cells were timed beside or before these, as when several GPUs share the shapes out: memory lies
+elsewhere then. Of 7 pairs of sweeps on two H200s and an H100 with 13 or 14 shapes each (three of them are committed:
+`results/h200/llama31_8b_one.jsonl.gz`, `_two_gpus`, `_dealt`), cells had 0.002 to 0.004, shapes 0.0012 to 0.0017; the
+tails are long: single 16-bit cells moved by up to 3.7%, and the first shape of a process by 5%. With the same cells
+before them, on the same cards: 0.0007 to 0.0009 and 0.0003 to 0.0009.
+"""
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -84,10 +94,11 @@ class Common:
 class Effects:
     """Variances of ln(new / base) for unchanged code: of a cell, and common to a shape's cells.
 
-    `anchors` is what is common to an anchor and the cells beside it, by kernel; `common` is for the other cells.
+    `cells` is by shape. `anchors` is what is common to an anchor and the cells beside it, by kernel; `common` is for
+    the other cells.
     """
 
-    cell: Variance
+    cells: tuple[Variance, ...]
     common: Common
     anchors: Mapping[str, Common]
 
@@ -96,7 +107,7 @@ class Effects:
         if shift.samples is None:
             return None
         common = self.anchors.get(shift.new.kernel, self.common)
-        return total_variance([shift.samples, self.cell, common.shapes[shape]])
+        return total_variance([shift.samples, self.cells[shape], common.shapes[shape]])
 
     def of_mean(self, placed: Sequence[tuple[int, Shift]]) -> Variance:
         """Of the mean of shifts with their shapes: the effects of cells and shapes average out, that of the run not."""
@@ -105,7 +116,7 @@ class Effects:
         common = self.anchors.get(kernels.pop(), self.common) if len(kernels) == 1 else self.common
         parts = [common.run]
         parts += [common.shapes[shape].scaled(cells / n) for shape, cells in Counter(s for s, _ in placed).items()]
-        parts += [part.scaled(1 / n) for _, one in placed for part in (one.samples, self.cell) if part]
+        parts += [part.scaled(1 / n) for shape, one in placed for part in (one.samples, self.cells[shape]) if part]
         return total_variance(parts)
 
 
@@ -123,16 +134,23 @@ def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measu
     For most cells the machine moved as far as all anchors of their shape agree. For an anchor it moved as far as that
     anchor agrees with another, or with the middle of all other cells: an anchor that moves alone was changed.
     """
-    cell = _cell_effect(pairs, measure)
+    wander = _wander(pairs, measure)
+    cells = tuple(
+        Variance(max(CELL_SD**2, wander), DEGREES)
+        if pair.alike
+        else Variance(max(ELSEWHERE_CELL_SD**2, wander), ELSEWHERE_DEGREES)
+        for pair in pairs
+    )
     anchors = [_anchors(*shape, measure) if anchored else {} for shape in zip(pairs, shifts, strict=True)]
     beside = {
         kernel: [_beside(kernel, *shape) for shape in zip(anchors, shifts, strict=True)]
         for kernel in dict.fromkeys(kernel for of_shape in anchors for kernel in of_shape)
     }
+    alike = [pair.alike for pair in pairs]
     return Effects(
-        cell=cell,
-        common=_common([_agreed(list(of_shape.values())) for of_shape in anchors], cell),
-        anchors={kernel: _common(moves, cell) for kernel, moves in beside.items()},
+        cells=cells,
+        common=_common([_agreed(list(of_shape.values())) for of_shape in anchors], cells, alike),
+        anchors={kernel: _common(moves, cells, alike) for kernel, moves in beside.items()},
     )
 
 
@@ -143,15 +161,15 @@ def _shift(base: Record, new: Record, *sides: tuple[Sequence[float], Sequence[in
     return Shift(base, new, base_s, new_s, total_variance(known) if len(known) == len(variances) else None)
 
 
-def _cell_effect(pairs: Sequence[ShapePair], measure: str) -> Variance:
-    """How far baseline and duplicate are apart in one run: each is a cell of its own, though the code is the same."""
+def _wander(pairs: Sequence[ShapePair], measure: str) -> float:
+    """How far baseline and duplicate are apart in one run, squared: each is a cell of its own, of the same code."""
     seen = []
     for runs in ([pair.base for pair in pairs], [pair.new for pair in pairs]):
         apart = [found for run in runs if (found := _apart(run, measure))]
         # Around their mean: what they all have in common is no effect of a cell.
         middle = sum(log for log, _ in apart) / len(apart) if len(apart) > 1 else 0.0
         seen += [(log - middle) ** 2 * len(apart) / max(1, len(apart) - 1) - variance.value for log, variance in apart]
-    return Variance(max(CELL_SD**2, sum(seen) / len(seen) if seen else 0.0), DEGREES)
+    return sum(seen) / len(seen) if seen else 0.0
 
 
 def _apart(run: Measured, measure: str) -> tuple[float, Variance] | None:
@@ -216,15 +234,20 @@ def _agreed(moves: Sequence[Moved]) -> Moved | None:
     return least if all(moved.log * least.log > 0 for moved in moves) else replace(least, log=0.0)
 
 
-def _common(moves: Sequence[Moved | None], cell: Variance) -> Common:
+def _common(moves: Sequence[Moved | None], cells: Sequence[Variance], alike: Sequence[bool]) -> Common:
     """What the moves of the shapes say: each of its own shape, and their mean of the run."""
-    noises = [moved.samples + cell.value / moved.cells if moved else 0.0 for moved in moves]
+    noises = [m.samples + cell.value / m.cells if m else 0.0 for m, cell in zip(moves, cells, strict=True)]
     logs = [moved.log if moved else 0.0 for moved in moves]
     known = sum(moved is not None for moved in moves)
     run = (sum(logs) ** 2 - sum(noises)) / known**2 if known else 0.0
-    least = SHAPE_SD**2 + RUN_SD**2
+    # Where other cells were before, anchors tell that a shape did not move, if there are any.
+    sds = [SHAPE_SD if same or moved else ELSEWHERE_SHAPE_SD for same, moved in zip(alike, moves, strict=True)]
+    leasts = [sd**2 + RUN_SD**2 for sd in sds]
     return Common(
-        shapes=tuple(Variance(max(least, log**2 - noise), DEGREES) for log, noise in zip(logs, noises, strict=True)),
+        shapes=tuple(
+            Variance(max(least, log**2 - noise), DEGREES if same else ELSEWHERE_DEGREES)
+            for least, log, noise, same in zip(leasts, logs, noises, alike, strict=True)
+        ),
         run=Variance(max(RUN_SD**2, run), DEGREES),
         moved=tuple(moves),
     )
