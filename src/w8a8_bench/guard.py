@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,8 +58,14 @@ def guard_damage(out: torch.Tensor) -> str | None:
 
 def fingerprints(operands: Operands) -> dict[str, int]:
     """A number for each input that there is, other where a bit of it is other: bits are weighted by their place."""
-    inputs = {name: getattr(operands, name) for name in INPUTS}
-    return {name: _fingerprint(tensor) for name, tensor in inputs.items() if tensor is not None}
+    return {name: _fingerprint(tensor) for name, tensor in _inputs(operands)}
+
+
+class InputsWritten(Exception):
+    """A kernel wrote to what it is to read. The text says when, and to which operands."""
+
+    def __init__(self, when: str, names: Sequence[str]) -> None:
+        super().__init__(f"wrote{when} to what it is to read: {', '.join(names)}")
 
 
 class InputWatch:
@@ -69,29 +76,31 @@ class InputWatch:
 
     def see(self, operands: Operands) -> None:
         """Take in inputs that nothing was launched on yet; memory that others lay in before is known."""
-        for name in INPUTS:
-            tensor = getattr(operands, name)
-            if tensor is not None:
-                address = tensor.untyped_storage().data_ptr()
-                if address not in self._seen:
-                    self._seen[address] = _Seen(name, _bytes(tensor), _fingerprint(tensor))
+        for name, tensor in _inputs(operands):
+            if _address(tensor) not in self._seen:
+                self._seen[_address(tensor)] = _Seen(name, _bytes(tensor), _fingerprint(tensor))
 
-    def changed(self) -> list[str]:
-        """Names of inputs that some launch wrote to since they were seen, or since `stir`."""
-        changed = [seen.name for seen in self._seen.values() if _fingerprint(seen.memory) != seen.fingerprint]
-        return list(dict.fromkeys(changed))
-
-    def stir(self) -> None:
-        """Make every byte another one than it was, so that what writes the same again is seen again."""
-        for address, seen in self._seen.items():
-            seen.memory.add_(1)
-            self._seen[address] = seen._replace(fingerprint=_fingerprint(seen.memory))
+    def changed(self, among: Operands | None = None) -> list[str]:
+        """Names of inputs that were written to since they were seen: all, or those whose memory `among` shares."""
+        seen = self._seen if among is None else [_address(tensor) for _, tensor in _inputs(among)]
+        known = [self._seen[address] for address in seen if address in self._seen]
+        return list(dict.fromkeys(one.name for one in known if _fingerprint(one.memory) != one.fingerprint))
 
 
 class _Seen(NamedTuple):
     name: str
     memory: torch.Tensor
     fingerprint: int
+
+
+def _inputs(operands: Operands) -> list[tuple[str, torch.Tensor]]:
+    given = [(name, getattr(operands, name)) for name in INPUTS]
+    return [(name, tensor) for name, tensor in given if tensor is not None]
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Of all the memory that the tensor lies in, which copies of one operand in a rotation share."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ once, at the end. `reference` says how far an answer may lie off.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from w8a8_bench.problem import Problem
@@ -43,3 +43,8 @@ class Operands:
     azp: torch.Tensor | None = None
     azp_adj: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+
+    def given(self) -> Operands:
+        """The same memory in tensors of their own: a kernel that reshapes one in place does so to nobody else's."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problem"}
+        return replace(self, **{name: tensor.detach() for name, tensor in tensors.items() if tensor is not None})

@@ -22,8 +22,8 @@ from w8a8_bench.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.guard import InputWatch, fingerprints
-from w8a8_bench.kernel import Kernel, Launches, Prepared, Refused, Status, in_one_line, with_place
+from w8a8_bench.guard import InputsWritten, InputWatch, fingerprints
+from w8a8_bench.kernel import FAULTS, Kernel, Launches, Prepared, Refused, Status, in_one_line, with_place
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
@@ -149,6 +149,7 @@ class _ComparisonRun:
         self._duplicate: Timed | None = None
         self._oracle = Oracle()
         self._inputs = InputWatch()
+        self._suspicious = False
         self._sqnr_db: dict[Scheme, dict[str, float]] = {}
         self._chosen_set = 0
         self._reversed: set[int] = set()
@@ -286,6 +287,8 @@ class _ComparisonRun:
             run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
         except (NotCold, Refused) as error:
             run.stop(Status.UNSUPPORTED, str(error) or NO_REASON)
+        except InputsWritten as error:
+            run.stop(Status.INCORRECT, str(error))
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 raise  # the user's, in whose process this is; a worker does not listen to SIGINT
@@ -315,17 +318,14 @@ class _ComparisonRun:
         before = fingerprints(operands)
         try:
             with self._launching(run):
-                launches_of(run.prepared, operands).total()
+                launches_of(run.prepared, operands.given()).total()
             after = fingerprints(operands)
+            if changed := [name for name in before if before[name] != after[name]]:
+                raise InputsWritten("", changed)
         except BaseException:
-            self._let_go_of(own)  # whatever it wrote before it raised is not the next kernel's
+            self._let_go_of(own)  # whatever it wrote is not the next kernel's
             raise
-        changed = [name for name in before if before[name] != after[name]]
-        if changed:
-            self._let_go_of(own)
-            run.stop(Status.INCORRECT, f"wrote to what it is to read: {', '.join(changed)}")
-        else:
-            _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
+        _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
 
     def _let_go_of(self, own: OperandFactory) -> None:
         """Have the next cell's operands made anew."""
@@ -369,9 +369,17 @@ class _ComparisonRun:
                 run.stop(Status.IMPLAUSIBLE, reason)
 
     def _bind_all(self) -> None:
-        """Bind every cell that is left to the timed operands, and the baseline a second time."""
+        """Bind every cell that is left to operands made for it, and the baseline a second time."""
+        while not self._bound():
+            gc.collect()
+
+    def _bound(self) -> bool:
+        """As `_bind_all`; false where a cell wrote to the operands on the way, which are not what was made then."""
+        for run in self._runs:
+            run.timed = None
+        self._duplicate, self._duplicated, self._inputs = None, None, InputWatch()
         if not self._alive():
-            return
+            return True
         timed = self._factory(self._settings.data, self._settings.seed)
         method: Method | None = None
 
@@ -383,7 +391,9 @@ class _ComparisonRun:
             operands = timed.make(run.cell.problem)
             self._synchronize()
             with self._launching(run):
-                bound(method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed))
+                ready = method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed)
+            self._refuse_writes(", before it was timed,", ready)
+            bound(ready)
 
         for run in self._alive():
             self._progress("prepare", run.cell.text, 0.5)
@@ -391,46 +401,37 @@ class _ComparisonRun:
                 self._budget.skip_if_spent(run, 1.0, "timed")
             if run.alive:
                 self._guarded(run, partial(bind, run, partial(setattr, run, "timed")))
+            if not run.alive and self._inputs.changed():
+                return False
         if self._alive():
             baselines = [run for run in self._alive() if run.cell.kernel == metrics.BASELINE]
-            self._duplicated = (baselines or self._alive())[0]
-            copy = replace(self._duplicated)
+            self._duplicated = original = (baselines or self._alive())[0]
+            copy = replace(original)
             self._guarded(copy, partial(bind, copy, partial(setattr, self, "_duplicate")))
+            if copy.status in FAULTS:  # what there is no room or no graph for, it does without
+                original.stop(copy.status, copy.reason)
+                return False
+        return True
 
     def _bind_seen(self, prepared: Prepared, operands: Operands) -> Launches:
         self._inputs.see(operands)
-        return prepared.bind(operands)
+        return prepared.bind(operands.given())
+
+    def _refuse_writes(self, when: str, timed: Timed) -> None:
+        if written := self._inputs.changed(timed.sets[0]):
+            raise InputsWritten(when, written)
 
     def _time_on_what_was_made(self, watch: Watch) -> BlockSamples:
-        """Time all cells that are left, and once more without those that wrote to what all of them read."""
+        """Time all cells that are left, and where one wrote to what all of them read, once more without it.
+
+        Who it was is found by a look at the inputs after every sample, which a first time goes without.
+        """
         while True:
             taken = self._time(watch)
-            if not self._alive() or not (changed := self._inputs.changed()):
+            if not self._alive() or not self._inputs.changed():
                 return taken
-            self._stop_writers(", ".join(changed))
-            for run in self._alive():
-                run.timed = None
-            self._duplicate, self._inputs = None, InputWatch()
-            gc.collect()
+            self._suspicious = True
             self._bind_all()
-
-    def _stop_writers(self, changed: str) -> None:
-        """Have each cell sampled once more, to see whose launches write to its inputs."""
-        suspects = self._alive()
-        for run in suspects:
-            self._inputs.stir()
-            self._guarded(run, partial(self._sample_unseen, run))
-            if wrote := self._inputs.changed():
-                run.stop(Status.INCORRECT, f"wrote, while it was timed, to what it is to read: {', '.join(wrote)}")
-        if all(run.alive for run in suspects):
-            for run in suspects:
-                run.stop(Status.FAILED, f"one of this shape's kernels wrote to {changed}, once, while they were timed")
-
-    def _sample_unseen(self, run: _CellRun) -> None:
-        assert run.timed is not None
-        with self._launching(run):
-            for sampler in run.timed.samplers.values():
-                sampler.sample()
 
     def _time(self, watch: Watch) -> BlockSamples:
         """Time all cells that are left. A cell that raises is out, and the blocks begin anew without it."""
@@ -462,6 +463,8 @@ class _ComparisonRun:
             )
             taken.settling = rounds
             if broken:
+                if self._suspicious and self._inputs.changed():
+                    return taken  # of no use: the caller makes new operands
                 continue
             for index, run in by_index.items():
                 if index != DUPLICATE:
@@ -479,6 +482,8 @@ class _ComparisonRun:
                 started = time.perf_counter()
                 with self._launching(run):
                     taken[measure] = sampler.sample()
+                if self._suspicious:
+                    self._refuse_writes(", while it was timed,", timed)
                 run.looks.append(watch.look())
                 self._rest(time.perf_counter() - started)
 

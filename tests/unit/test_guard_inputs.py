@@ -39,20 +39,15 @@ def test_every_element_counts(name):
     assert guard.fingerprints(made) == before
 
 
-def test_a_write_to_any_copy_is_seen_and_seen_again_once_all_is_stirred():
+def test_a_write_to_any_copy_is_seen():
     sets = Arena().sets(operands(), 3)
     watch = guard.InputWatch()
     for one in sets:
         watch.see(one)
     assert watch.changed() == []
     sets[2].b.zero_()
-    assert watch.changed() == ["b"]
-    for _ in range(3):
-        watch.stir()
-        assert watch.changed() == []
-        sets[2].b.zero_()
-        sets[1].azp.add_(1)
-        assert sorted(watch.changed()) == ["azp", "b"]
+    sets[1].azp.add_(1)
+    assert sorted(watch.changed()) == ["azp", "b"]
 
 
 def test_what_is_written_is_no_input():

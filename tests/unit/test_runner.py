@@ -164,34 +164,114 @@ def test_a_kernel_that_raises_after_it_wrote_to_its_inputs_spoils_no_neighbour()
 
 
 @pytest.mark.parametrize("name", ["a", "b", "scale_b"])
-def test_a_kernel_that_writes_to_its_inputs_only_while_it_is_timed_is_found_and_the_others_are_timed_anew(name):
+def test_a_kernel_that_writes_to_its_inputs_once_it_was_checked_is_found(name):
     """The check's launch is the first of its operands; of those that are timed, many follow."""
     record = run_with(lambda operands, calls: getattr(operands, name).zero_() if calls > 1 else None)
     assert record.status is Status.INCORRECT
-    assert record.reason == f"wrote, while it was timed, to what it is to read: {name}"
+    assert record.reason == f"wrote, before it was timed, to what it is to read: {name}"
     assert record.samples == {}
 
 
-def test_what_was_written_once_and_by_nobody_knows_whom_leaves_no_time_standing():
-    written = []
+def test_a_kernel_that_writes_and_raises_once_it_was_checked_spoils_no_neighbour():
+    record = run_with(lambda operands, calls: raise_(RuntimeError(operands.b.zero_().shape)) if calls > 1 else None)
+    assert record.status is Status.FAILED
 
-    def once(operands, calls):
-        if calls == 2 and not written:
-            written.append(operands.b.zero_())
 
-    kernels = {GOOD: Planted(GOOD, once), OTHER: registry.get(OTHER)}
-    records, _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
-    assert [record.status for record in records] == [Status.FAILED] * 2
-    assert all(
-        record.reason == "one of this shape's kernels wrote to b, once, while they were timed" for record in records
+def test_a_kernel_that_writes_once_when_it_is_bound_again_is_found():
+    """The check binds it, then the timing."""
+    binds = []
+
+    def spoil(operands, calls):
+        if calls == 1:
+            binds.append(operands.b[0, 0].add_(1) if len(binds) == 1 else None)
+
+    names = (GOOD, OTHER)
+    kernels = {GOOD: Planted(GOOD, spoil), OTHER: registry.get(OTHER)}
+    records, _ = run_comparison(comparison(*names), CPU, QUICK, kernels=kernels.__getitem__)
+    assert [record.status for record in records] == [Status.INCORRECT, Status.OK]
+    assert records[0].reason == "wrote, before it was timed, to what it is to read: b"
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_kernel_that_writes_while_it_is_timed_is_found_at_its_next_write_and_times_stand_on_what_was_made(times):
+    wrote, armed = [], []
+
+    def spoil(operands, calls):
+        if armed and len(wrote) < times:
+            wrote.append(operands.b.zero_())
+        armed.clear()
+
+    kernels = {GOOD: Planted(GOOD, spoil), OTHER: registry.get(OTHER)}
+    records, _ = run_comparison(
+        comparison(GOOD, OTHER),
+        CPU,
+        QUICK,
+        kernels=kernels.__getitem__,
+        progress=lambda phase, what, done: armed.append(what) if phase == "time" else armed.clear(),
     )
-    assert all(record.samples == {} for record in records)
+    assert wrote, "the kernel did not do what it is to be found at"
+    assert records[1].status is Status.OK and len(records[1].samples["time_host"]) == 2
+    if times == 1:  # once more, and it did not
+        assert records[0].status is Status.OK
+    else:
+        assert records[0].status is Status.INCORRECT
+        assert records[0].reason == "wrote, while it was timed, to what it is to read: b"
 
 
-def test_a_kernel_that_resizes_its_output_is_incorrect():
-    record = run_with(lambda operands, calls: operands.out.resize_(3, 5))
-    assert record.status is Status.INCORRECT
-    assert "resized the output to [3, 5]" in record.reason
+@pytest.mark.parametrize(
+    "reshape",
+    [
+        lambda operands: operands.scale_b.as_strided_(operands.scale_b.shape, (0, 0)),
+        lambda operands: operands.b.t_(),
+        lambda operands: operands.a.resize_(1, 1),
+        lambda operands: operands.out.resize_(3, 5),
+        lambda operands: operands.a.set_(operands.a.new_zeros(2)),
+    ],
+)
+def test_what_a_kernel_does_to_the_shape_of_its_operands_is_its_own_affair(reshape):
+    """It is judged by what it was given, and so are its neighbours."""
+
+    class Reshaping(Planted):
+        def prepare(self, problem, device):
+            inner = registry.get(GOOD).prepare(problem, device)
+
+            def bind(operands):
+                reshape(operands)
+                return inner.bind(operands)
+
+            return SimpleNamespace(config={}, bind=bind)
+
+    scheme = SCHEMES[3]
+    names = (GOOD, OTHER)
+    cells = [Cell(name, KernelName.parse(name).problem(SHAPE, Format.INT8, scheme)) for name in names]
+    kernels = {GOOD: Reshaping(GOOD, lambda operands, calls: None), OTHER: registry.get(OTHER)}
+    for order in (cells, cells[::-1]):
+        records, _ = run_comparison(
+            Comparison(0, LabelledShape(SHAPE), tuple(order)), CPU, QUICK, kernels=kernels.__getitem__
+        )
+        statuses = {record.kernel: record.status for record in records}
+        assert statuses[OTHER] is Status.OK
+        assert statuses[GOOD] in (Status.INCORRECT, Status.FAILED)
+
+
+def test_what_fails_when_it_is_bound_for_the_duplicate_is_no_ok():
+    binds = []
+
+    class Binding(Planted):
+        def prepare(self, problem, device):
+            inner = registry.get(GOOD).prepare(problem, device)
+
+            def bind(operands):
+                binds.append(operands)
+                return inner.bind(operands) if len(binds) != 3 else raise_(ValueError("third bind"))
+
+            return SimpleNamespace(config={}, bind=bind)
+
+    kernels = {GOOD: Binding(GOOD, lambda operands, calls: None), OTHER: registry.get(OTHER)}
+    records, end = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
+    assert [record.status for record in records] == [Status.FAILED, Status.OK]
+    assert "third bind" in records[0].reason
+    assert end.duplicate["kernel"] == OTHER
 
 
 def test_what_only_prepare_can_refuse_is_unsupported():
