@@ -33,9 +33,14 @@ def support_of(kernel: Kernel, problem: Problem, device: Device) -> Support:
 
 def config_of(prepared: Prepared) -> dict[str, object]:
     """What was chosen, as JSON gives it back: text for keys, lists for tuples."""
-    if not callable(getattr(prepared, "bind", None)) or not hasattr(prepared, "config"):
+    if not callable(getattr(prepared, "bind", None)):
         raise TypeError(f"prepare() gave {shown(prepared)}: expected an object with config and bind")
-    config = prepared.config
+    try:
+        config = prepared.config
+    except AttributeError:
+        if hasattr(type(prepared), "config"):
+            raise  # of a property's own code
+        raise TypeError(f"prepare() gave {shown(prepared)}: expected an object with config and bind") from None
     if not isinstance(config, Mapping):
         raise TypeError(f"config is {shown(config)}: expected a mapping, of names to what goes into JSON")
     written = {str(name): _written(f"config[{shown(name)}]", value) for name, value in config.items()}

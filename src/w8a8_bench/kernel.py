@@ -54,6 +54,8 @@ class Support:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.ok, bool):
+            raise TypeError(f"Support: ok is {shown(self.ok)}: expected True or False")
         if not isinstance(self.reason, str):
             raise TypeError(f"Support: the reason is {shown(self.reason)}: expected text")
 
@@ -81,6 +83,8 @@ class Probe:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.installed, bool):
+            raise TypeError(f"Probe: installed is {shown(self.installed)}: expected True or False")
         for name in ("version", "reason"):
             text = getattr(self, name)
             if not isinstance(text, str):
@@ -199,7 +203,7 @@ def with_place(error: BaseException) -> str:
     while step is not None:
         frames.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
         step = step.tb_next
-    beyond = [(file, line) for file, line in frames if not file.startswith(_PACKAGE) and "importlib" not in file]
+    beyond = [(file, line) for file, line in frames if _is_beyond(file)]
     if not beyond or isinstance(error, SyntaxError):  # which says it itself
         return in_one_line(error)
     called = beyond[0][0]
@@ -207,4 +211,9 @@ def with_place(error: BaseException) -> str:
     return f"{in_one_line(error)} ({os.path.basename(called)}, line {last})"
 
 
-_PACKAGE = os.path.dirname(__file__)
+def _is_beyond(file: str) -> bool:
+    """Whether code is neither this package's nor the standard library's, below which packages may be installed."""
+    package, standard = (os.path.join(os.path.dirname(path), "") for path in (__file__, os.__file__))
+    if file.startswith((package, "<frozen")):
+        return False
+    return not file.startswith(standard) or "-packages" in file[len(standard) :]

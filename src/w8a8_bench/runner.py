@@ -247,12 +247,20 @@ class _ComparisonRun:
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: _CellRun) -> Iterator[None]:
-        """While the kernel's own code runs: whoever watches this process knows whose it is."""
+        """While the kernel's own code runs: whoever watches this process knows whose it is.
+
+        What it leaves of torch's settings that others' kernels depend on is put back.
+        """
+        dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
         self._in_hand(run.index)
         try:
             yield
             self._synchronize()
         finally:
+            if torch.get_default_dtype() is not dtype:
+                torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
             self._in_hand(None)
 
     @contextlib.contextmanager

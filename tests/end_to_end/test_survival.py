@@ -139,7 +139,7 @@ def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_pat
                 continue
     stderr = process.communicate(timeout=120)[1]
     assert "Traceback" not in stderr
-    assert none_is_left(mark), f"a process outlived its {whom}"
+    assert none_is_left(mark), f"a process outlived its {whom}: {marked(mark)}"
     resumed = start("--resume")
     assert "Traceback" not in (said := resumed.communicate(timeout=120)[1])
     assert resumed.returncode == 0, said

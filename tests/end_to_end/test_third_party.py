@@ -124,9 +124,39 @@ def test_what_to_go_on_with_names_the_file_of_the_provider(tmp_path):
     assert "go on with: env W8A8_BENCH_PROVIDERS=acme.py w8a8-bench --dtype int8" in result.stderr
 
 
+def test_what_lies_in_the_working_directory_is_not_imported_for_what_is_installed(tmp_path):
+    install(tmp_path / "site", "acme", "acme", example())
+    for name in ("acme", "random"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the working directory')")
+    env = {**environment(), "PYTHONSAFEPATH": "1"}  # of the console script, which has no working directory on its path
+    env["PYTHONPATH"] += f":{tmp_path / 'site'}"
+    words = [
+        sys.executable,
+        "-c",
+        "from w8a8_bench.cli.main import main; main()",
+        *SWEEP,
+        "--kernels",
+        BASELINE,
+        KERNEL,
+    ]
+    result = subprocess.run([*words, *SQUARE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert "of the working directory" not in result.stderr
+    assert {cell["status"] for cell in records(tmp_path)[1].values()} == {"ok"}
+
+
+@pytest.mark.parametrize("words", [("--providers", "acme", "pytorch"), ("--kernels", BASELINE, KERNEL)])
+def test_a_provider_that_is_none_by_its_own_mistake_is_bad_input_where_it_is_asked_for(tmp_path, words):
+    (tmp_path / "acme.py").write_text("KERNELS = ('acme_i8_mm',)")
+    result = run(tmp_path, *SWEEP, *words, *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == 2
+    assert "acme (from acme.py) can't be used: kernel name 'acme_i8_mm'" in result.stderr
+    assert not (tmp_path / "r.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
+        ("return Support.yes()", "import os; os._exit(0)", "no: the worker ended with exit code 0"),
         ("return Support.yes()", "raise SystemExit(0)", "no: SystemExit: 0 (acme.py, line "),
         (
             "return ScaledMm(name, torch._int_mm)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ FAULTS = {
     "closes": "crashed",
     "allocates": "ok",
     "prints": "ok",
+    "spawns": "ok",
 }
 """Fault, which stands for the provider in the name, and the status that it must get."""
 
@@ -143,6 +145,13 @@ def allocates(operands, good, state):
 def prints(operands, good, state):
     good()
     print("x" * (1 << 20))
+
+
+def spawns(operands, good, state):
+    good()
+    state.calls += 1
+    if state.calls == 1:
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
 
 
 def spins(operands, good, state):

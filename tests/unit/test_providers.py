@@ -93,7 +93,8 @@ FAULTS = {
     "no names": ("def probe(): ...", "KERNELS is missing"),
     "an empty list of names": ("KERNELS = ()", "KERNELS is empty"),
     "a name instead of names": (f"KERNELS = '{KERNEL}'", "expected a tuple of kernel names"),
-    "numbers for names": ("KERNELS = (5,)", "kernel name '5'"),
+    "numbers for names": ("KERNELS = (5,)", "KERNELS has 5: expected names of kernels"),
+    "an exit that is no error": ("class End(BaseException): ...\nraise End('odd')", "End: odd (acme.py, line 2)"),
     "a name outside the grammar": ("KERNELS = ('acme_mm',)", "kernel name 'acme_mm': expected {provider}"),
     "two formats": ("KERNELS = ('acme_i8_fp8_bf16_scaled_mm',)", "a is i8 and b is fp8: expected the same"),
     "an unknown variant": ("KERNELS = ('acme_i8_i8_bf16_scaled_mm_fast',)", "variant 'fast' is none of bias, azp"),
@@ -207,6 +208,7 @@ def refusal(kernel: Kernel) -> str:
         ("raise OSError('libcudart.so.11: cannot open shared object file')", "libcudart.so.11"),
         ("raise ImportError('undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
         ("raise SystemExit(1)", "SystemExit"),
+        ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
     ],
 )
 def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead, says):
@@ -261,6 +263,37 @@ def test_what_a_module_prints_is_not_among_what_is_asked_for(monkeypatch, tmp_pa
     assert "Acme 1.2" in printed.err and "asked" in printed.err
 
 
+def test_a_module_is_a_guest_that_leaves_the_streams_and_the_directory_as_they_are(monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    rude = "import os, sys; os.write(1, b'noise'); sys.stdout.close(); os.chdir('elsewhere'); os.close(1)"
+    planted(monkeypatch, tmp_path, ("def probe():", f"{rude}\n    def probe():"))
+    print("mine")
+    printed = capfd.readouterr()
+    assert (printed.out, "noise" in printed.err) == ("mine\n", True)
+    assert Path.cwd() == tmp_path
+
+
+def test_a_module_may_be_read_where_the_directory_was_removed(monkeypatch, tmp_path):
+    file = write(tmp_path / "acme.py", GOOD)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (found,) = by_file(monkeypatch, file)
+    assert found.fault == ""
+
+
+@pytest.mark.usefixtures("peers")
+def test_a_provider_that_was_asked_for_and_is_none_by_its_own_mistake_is_bad_input(monkeypatch):
+    unfit = Provider("faulty", "", origin="faulty.py", fault="KERNELS is missing", unfit=True, is_peer=True)
+    monkeypatch.setattr(registry, "all_providers", lambda: (registry.PROVIDERS[0], unfit))
+    for asked in ((None, INT8, ["pytorch", "faulty"]), (["faulty_i8_i8_bf16_scaled_mm"], INT8)):
+        with pytest.raises(ValueError, match=r"faulty \(from faulty.py\) can't be used: KERNELS is missing"):
+            registry.select(*asked)
+    assert registry.select(None, INT8)[0].startswith("pytorch_")
+    assert registry.remarks(None, INT8) == ("faulty can't be used: KERNELS is missing",)
+
+
 def test_a_reason_is_a_line_that_no_terminal_obeys(monkeypatch, tmp_path):
     answer = "return Probe.missing('\\x1b[31mnot\\nthere')"
     provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', answer))
@@ -283,6 +316,8 @@ def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
         ("return Probe.missing(' \\x1b ')", "say what, and what to install"),
         ("raise OSError('no metadata')", "OSError: no metadata"),
         ("return '1.2'", "gave '1.2': expected a Probe"),
+        ("return Probe('yes')", "installed is 'yes': expected True or False"),
+        ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
     ],
 )
 def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):

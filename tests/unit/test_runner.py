@@ -87,6 +87,14 @@ class Mute:
         raise RuntimeError("no words")
 
 
+class Typo:
+    bind = print
+
+    @property
+    def config(self):
+        return self.tiel
+
+
 class MuteError(Exception):
     def __str__(self):
         raise RuntimeError("no words")
@@ -99,6 +107,7 @@ class MuteError(Exception):
         (lambda: True, Status.FAILED, "supports() gave True: expected a Support"),
         (lambda: Support.no(""), Status.UNSUPPORTED, "no reason was given"),
         (lambda: Support.no(5), Status.FAILED, "the reason is 5: expected text"),
+        (lambda: Support("", ""), Status.FAILED, "ok is '': expected True or False"),
     ],
 )
 def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, status, says):
@@ -128,6 +137,7 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
             "total can't be called without arguments: missing a required argument: 'operands' (test_runner.py, line ",
         ),
         (SimpleNamespace(config={"tile": 10**5000}, bind=None), "expected an object with config and bind"),
+        (Typo(), "AttributeError: 'Typo' object has no attribute 'tiel'"),
         (
             SimpleNamespace(config={"tile": 10**5000}, bind=print),
             "config['tile'] is <int whose repr raises ValueError>",
@@ -252,6 +262,17 @@ def test_what_a_kernel_does_to_the_shape_of_its_operands_is_its_own_affair(resha
         statuses = {record.kernel: record.status for record in records}
         assert statuses[OTHER] is Status.OK
         assert statuses[GOOD] in (Status.INCORRECT, Status.FAILED)
+
+
+def test_what_a_kernel_leaves_of_torchs_settings_is_not_its_neighbours():
+    before = torch.get_default_dtype(), torch.get_num_threads()
+
+    def spoil(operands, calls):
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(before[1] + 1)
+
+    assert run_with(spoil).status is Status.OK
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == before
 
 
 def test_what_fails_when_it_is_bound_for_the_duplicate_is_no_ok():

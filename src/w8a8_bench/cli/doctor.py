@@ -10,22 +10,23 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from w8a8_bench.answers import support_of
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.listing import provider_table
 from w8a8_bench.device import Device
-from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.kernel import in_one_line, with_place
-from w8a8_bench.names import KernelName
+from w8a8_bench.formats import Format
+from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.provider import ANY_FAULT
 from w8a8_bench.record import RunHeader
 from w8a8_bench.settings import DEFAULT_DUTY
-from w8a8_bench.sweep.process import SweepRefused, Worker, WorkerLost
+from w8a8_bench.sweep.process import Limits, SweepRefused, Worker, WorkerLost
+
+STEP_S = 60.0
+"""How long an answer may take: importing a library from a cold disk, and more than any `supports` needs."""
 
 SHAPE = GemmShape(m=128, n=4096, k=4096)
 """What the kernels are asked about: a shape that no limit of sizes excludes."""
@@ -35,20 +36,28 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and not args.timing:
         raise UsageError("--out goes with --timing")
     try:
-        with Worker(args.device) as worker:
+        with Worker(args.device, Limits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()
             if args.timing:
                 _refuse_to_test(args, device)
             _print_device(device, environment)
             if args.timing:
                 return _test_timing(args, worker, device, environment)
+            _print_providers(worker)
     except (SweepRefused, WorkerLost) as error:
         raise UsageError(str(error)) from None
-    print(f"\n{provider_table((provider, provider.load()) for provider in registry.all_providers())}")
-    print(f"\nkernels, asked about {SHAPE} in their default scheme:")
-    for text in registry.names(tuple(Format), on_request=True):
-        print(f"  {text:<48} {_answer(text, device)}")
     return EXIT_COMPLETE
+
+
+def _print_providers(worker: Worker) -> None:
+    """Providers and kernels, asked in the worker: what they do to it is their answer."""
+    providers = registry.all_providers()
+    probes = _asked(worker, [{"provider": provider.name} for provider in providers])
+    print(f"\n{provider_table(zip(providers, (one for one in probes if isinstance(one, Probe)), strict=True))}")
+    print(f"\nkernels, asked about {SHAPE} in their default scheme:", flush=True)
+    names = registry.names(tuple(Format), on_request=True)
+    for name, answer in zip(names, _asked(worker, [{"kernel": n, "shape": asdict(SHAPE)} for n in names]), strict=True):
+        print(f"  {name:<48} {answer}")
 
 
 def _print_device(device: Device, environment: dict[str, object]) -> None:
@@ -63,18 +72,18 @@ def _print_device(device: Device, environment: dict[str, object]) -> None:
             print(f"{name:<14} {value}")
 
 
-def _answer(text: str, device: Device) -> str:
-    name = KernelName.parse(text)
-    fmt = next(fmt for fmt in W8A8_FORMATS if name.serves(fmt))
-    try:
-        support = support_of(registry.get(text), name.problem(SHAPE, fmt, name.default_scheme), device)
-    except ANY_FAULT as error:  # a third party's kernel; its fault is what the user came for
-        return f"no: {with_place(error) if registry.provider_of(text).origin else in_one_line(error)}"
-    if not support:
-        return f"no: {support.reason}"
-    if name.format is Format.FP8 and not device.is_cuda:
-        return "yes, emulated: this CPU has no FP8 arithmetic"
-    return "yes"
+def _asked(worker: Worker, questions: Sequence[Mapping[str, object]]) -> list[str | Probe]:
+    """The worker's answers. A question that costs it its life, or is not answered in time, is answered by that."""
+    answers: list[str | Probe] = []
+    while len(answers) < len(questions):
+        try:
+            for answer in worker.ask(questions[len(answers) :]):
+                answers.append(answer)
+        except WorkerLost as lost:
+            reason = str(lost)
+            answers.append(Probe.broken(reason) if "provider" in questions[len(answers)] else f"no: {reason}")
+            worker.restart()
+    return answers
 
 
 def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:

@@ -10,19 +10,64 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from w8a8_bench.device import Device
 from w8a8_bench.kernel import Kernel, Prepared, Probe, Support, in_one_line, with_place
 from w8a8_bench.problem import Problem
 from w8a8_bench.text import one_line, shown
 
-ANY_FAULT = (Exception, SystemExit)
-"""What a module may raise while it is imported or asked; some end the process where they mean to refuse."""
+
+def pass_interrupts(error: BaseException) -> None:
+    """Raise what a user's Ctrl-C raised. Whatever else a module raises, as some do that mean to refuse, is a reason."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+
+
+class _Borrowed(io.TextIOBase):
+    """A stream that its borrower can't close."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        self.flush()
+
+
+@contextlib.contextmanager
+def as_a_guest() -> Iterator[None]:
+    """While another's module runs in this process: what it prints, by whatever way, is no part of anybody's output, and
+    this process stays in its directory."""
+    try:
+        where = os.getcwd()
+    except OSError:
+        where = ""  # it was removed
+    sys.stdout.flush()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(_Borrowed(sys.stderr)):
+            yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        if where:
+            os.chdir(where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +83,7 @@ class Provider:
     is_peer       another's library: its kernels are in a run by default only where it is installed
     origin        of a third party's: the distribution or file that it comes from
     fault         of a third party's: why its module can't be used; it then has no kernels
+    unfit         the fault is a mistake in the module, and not what it or its library raised
     """
 
     name: str
@@ -49,6 +95,7 @@ class Provider:
     is_peer: bool = False
     origin: str = ""
     fault: str = ""
+    unfit: bool = False
     loaded: Any = None
     """A third party's module, which was imported for its names, or the object that its entry point names."""
 
@@ -61,7 +108,8 @@ class Provider:
             if not isinstance(answer, Probe):
                 return Probe.broken(f"probe() gave {shown(answer)}: expected a Probe")
             return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
-        except ANY_FAULT as error:
+        except BaseException as error:
+            pass_interrupts(error)
             return Probe.broken(f"probe() raised {self._said(error)}")
 
     def source(self) -> str:
@@ -82,7 +130,8 @@ class Provider:
             return Unavailable(name, probe.reason)
         try:
             kernel = self._asked(lambda it: it.kernel(name))
-        except ANY_FAULT as error:
+        except BaseException as error:
+            pass_interrupts(error)
             return Unavailable(name, f"{self.name} {probe.version} does not load: {self._said(error)}")
         if wrong := _why_no_kernel(kernel, name):
             return NoKernel(name, f"kernel() gave {shown(kernel)}: {wrong}")
@@ -100,7 +149,7 @@ class Provider:
 
     def _asked(self, question: Callable[[Any], Any]) -> Any:
         """The module's answer. What it prints meanwhile is no part of anybody's output."""
-        with contextlib.redirect_stdout(sys.stderr):
+        with as_a_guest() if self.origin else contextlib.redirect_stdout(sys.stderr):
             return question(self._module())
 
     def _said(self, error: BaseException) -> str:
@@ -114,7 +163,8 @@ class Provider:
 def _import_once(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ANY_FAULT as error:
+    except BaseException as error:
+        pass_interrupts(error)
         return error
 
 

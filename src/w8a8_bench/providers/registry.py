@@ -250,13 +250,22 @@ def _named(providers: Sequence[str]) -> tuple[Provider, ...]:
             hint = f"the nearest are {', '.join(near)}" if len(near) > 1 else f"did you mean {near[0]}?" if near else ""
             hint = hint or f"expected one of {', '.join(by_name)}{_how_to_add(name)}"
             raise ValueError(f"provider {name!r} is unknown: {hint}")
-    return tuple(by_name[name] for name in dict.fromkeys(providers))
+    named = tuple(by_name[name] for name in dict.fromkeys(providers))
+    for provider in named:
+        _refuse_unfit(provider)
+    return named
+
+
+def _refuse_unfit(provider: Provider) -> None:
+    """Raise ValueError where a provider that was asked for by name is none, by a mistake in its module."""
+    if provider.unfit:
+        raise ValueError(f"{provider.name} (from {provider.origin}) can't be used: {provider.fault}")
 
 
 def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
     """Raise ValueError where no kernel is called so, or where it takes none of `formats`."""
     try:
-        provider_of(name)
+        _refuse_unfit(provider_of(name))
     except KeyError:
         known = names(formats, on_request=True)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

@@ -11,7 +11,6 @@ Both are what `kernel` describes as a provider's module. They are imported here,
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -22,7 +21,7 @@ from typing import Any
 
 from w8a8_bench.kernel import with_place
 from w8a8_bench.names import KernelName, is_provider_name
-from w8a8_bench.providers.provider import ANY_FAULT, Provider
+from w8a8_bench.providers.provider import Provider, as_a_guest, pass_interrupts
 from w8a8_bench.text import one_line, shown
 
 GROUP = "w8a8_bench.providers"
@@ -47,9 +46,13 @@ def find(built_in: Collection[str]) -> tuple[Provider, ...]:
     for name, origin, load in (*_files(), *sorted(_entry_points(), key=lambda entry: entry[0])):
         taken = [other.origin for other in found if other.name == name]
         if name in built_in:
-            found.append(Provider(name, "", origin=origin, fault="a built-in provider has this name: rename it"))
+            found.append(
+                Provider(name, "", origin=origin, fault="a built-in provider has this name: rename it", unfit=True)
+            )
         elif taken:
-            found.append(Provider(name, "", origin=origin, fault=f"{taken[0]} has a provider of this name: drop one"))
+            found.append(
+                Provider(name, "", origin=origin, fault=f"{taken[0]} has a provider of this name: drop one", unfit=True)
+            )
         else:
             found.append(_read(name, origin, load))
     return tuple(found)
@@ -58,7 +61,7 @@ def find(built_in: Collection[str]) -> tuple[Provider, ...]:
 def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
     """The provider that `load` yields, or one that says what is wrong with it."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no part of anybody's output
+        with as_a_guest():
             module = load()
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
         both = [name for name in kernels if name in on_request]
@@ -70,9 +73,11 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
         for member in ("probe", "kernel"):
             if not callable(getattr(module, member, None)):
                 raise _Unfit(f"{member}() is missing: {EXPECTED[member]}")
-    except ANY_FAULT as error:
+    except BaseException as error:
+        pass_interrupts(error)
         why = one_line(str(error)) if isinstance(error, _Unfit) else with_place(error)
-        return Provider(name, "", origin=origin, fault=why, is_peer=True)
+        unfit = isinstance(error, _Unfit | SyntaxError)
+        return Provider(name, "", origin=origin, fault=why, unfit=unfit, is_peer=True)
     return Provider(name, str(module), kernels, on_request, is_peer=True, origin=origin, loaded=module)
 
 
@@ -82,10 +87,12 @@ def _names(provider: str, module: Any, which: str) -> tuple[str, ...]:
     if not isinstance(names, (tuple, list)):
         raise _Unfit(f"{which} is {shown(names)}: expected a tuple of kernel names")
     for name in names:
+        if not isinstance(name, str):
+            raise _Unfit(f"{which} has {shown(name)}: expected names of kernels")
         if names.count(name) > 1:
             raise _Unfit(f"{which} has {shown(name)} twice: drop one")
         try:
-            word = KernelName.parse(str(name)).provider
+            word = KernelName.parse(name).provider
         except ValueError as error:
             raise _Unfit(str(error)) from None
         if word != provider:

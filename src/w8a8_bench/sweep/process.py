@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import w8a8_bench
 from w8a8_bench.comparison import Comparison
 from w8a8_bench.device import Device
 from w8a8_bench.environment import host_memory
-from w8a8_bench.kernel import Status
+from w8a8_bench.kernel import Probe, Status
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.settings import DEFAULT_STEP_LIMIT_S, Settings
 from w8a8_bench.sweep.slate import Slate
@@ -63,6 +64,17 @@ class Limits:
     host_bytes: int | None = None
 
 
+LAUNCH = """\
+import sys
+sys.path[:] = sys.argv.pop(1).split(":")
+from w8a8_bench.sweep.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""A worker imports what this process would: with `-m` the working directory came first, whatever lies there."""
+
+MARK = "W8A8_BENCH_WORKER"
+"""Variable by which the processes that a worker started are known once it has ended."""
+
 HOST_RESERVE = 0.05
 """Share of the main memory that a worker must leave: where there is none, the system ends processes of its choice."""
 
@@ -99,6 +111,7 @@ class Worker:
     def _start(self) -> None:
         source = str(Path(w8a8_bench.__file__).resolve().parents[1])
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        searched = os.pathsep.join(dict.fromkeys([source, *sys.path]))
         self._hello: dict[str, object] | None = None
         self._received = b""
         self._slate.wipe()
@@ -107,14 +120,15 @@ class Worker:
         self._host_bytes = self._limits.host_bytes or max(int(available - HOST_RESERVE * total), available // 2)
         self._started = time.monotonic()
         words = [self._wanted, str(self._slate.descriptor), str(os.getpid())]
+        self._mark = f"{MARK}={uuid.uuid4()}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "w8a8_bench.sweep.worker", *words],
+            [sys.executable, "-c", LAUNCH, searched, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             pass_fds=(self._slate.descriptor,),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), MARK: self._mark.partition("=")[2]},
         )
 
     def __enter__(self) -> Worker:
@@ -197,6 +211,14 @@ class Worker:
                 progress(str(message["what"]), float(str(message["done"])))
             else:
                 yield message
+
+    def ask(self, questions: Sequence[Mapping[str, object]]) -> Iterator[str | Probe]:
+        """Have the worker answer what it is asked about providers (Probe) and kernels (text). Raises WorkerLost."""
+        self._slate.wipe()
+        self._say({"questions": [dict(question) for question in questions]})
+        while (message := self._receive())["kind"] == "answer":
+            probe = message.get("probe")
+            yield Probe(**probe) if isinstance(probe, dict) else str(message["text"])
 
     def _say(self, message: dict[str, object]) -> None:
         assert self._process.stdin is not None
@@ -289,15 +311,24 @@ class Worker:
         )
 
     def _end(self) -> None:
-        """Kill the worker and whatever it started in its session."""
+        """Kill the worker and whatever it started, in its session or in one of its own."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_S)
+        _kill_marked(self._mark)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill every process whose environment has `mark`, as what a worker started has, whoever its parent is by now."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _resident_bytes(process_id: int) -> int:

@@ -1,6 +1,6 @@
 """The process that owns a device: it takes comparisons, one JSON line each, and answers in JSON lines.
 
-    python -m w8a8_bench.sweep.worker DEVICE SLATE PARENT
+    main([DEVICE, SLATE, PARENT])        `process` starts it
 
 SLATE is the descriptor of the page on which it notes whose kernel runs, PARENT the process that it does not outlive.
 Requests come on standard input: `{"comparison": ..., "settings": ...}`. Answers go to what was standard output, which
@@ -13,8 +13,11 @@ is then pointed at standard error, so that a kernel that prints can't be taken f
     {"kind": "lost", "reason": ...}                        instead of it: a kernel broke the device's context
     {"kind": "verdict", ...}                               one for each part of a self-test, and then
     {"kind": "tested"}
+    {"kind": "answer", ...}                                one for each question, and then
+    {"kind": "answered"}
 
-`{"self_test": {"duty": ..., "seed": ...}}` asks for the self-test of the timing instead of a comparison.
+`{"self_test": {"duty": ..., "seed": ...}}` asks for the self-test of the timing instead of a comparison,
+`{"questions": [{"provider": ...}, {"kernel": ..., "shape": ...}]}` whether libraries load and what kernels refuse.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from w8a8_bench import fork_guard
@@ -99,6 +103,9 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
         if "self_test" in request:
             _test(device, request["self_test"], progress, answers)
             continue
+        if "questions" in request:
+            _answer(device, request["questions"], answers, in_hand)
+            continue
         comparison, settings = Comparison.from_json(request["comparison"]), Settings.from_json(request["settings"])
         try:
             records, end = run_comparison(comparison, device, settings, progress=progress, in_hand=in_hand)
@@ -120,6 +127,23 @@ def _test(device: Device, options: Mapping[str, Any], progress: Progress, answer
     _send(answers, {"kind": "tested"})
 
 
+def _answer(
+    device: Device, questions: Sequence[Mapping[str, Any]], answers: TextIO, in_hand: Callable[[int | None], None]
+) -> None:
+    from w8a8_bench.problem import GemmShape
+    from w8a8_bench.sweep import ask
+
+    for place, question in enumerate(questions):
+        in_hand(place)
+        if "provider" in question:
+            answer: dict[str, object] = {"probe": asdict(ask.load(question["provider"]))}
+        else:
+            answer = {"text": ask.answer(question["kernel"], GemmShape(**question["shape"]), device)}
+        in_hand(None)
+        _send(answers, {"kind": "answer", **answer})
+    _send(answers, {"kind": "answered"})
+
+
 def _identity(descriptor: int) -> tuple[int, int] | None:
     """What a descriptor stands for; None once it is closed."""
     try:
@@ -138,7 +162,3 @@ def _die_with_parent() -> None:
     """Ask Linux to kill this process when its parent ends, however it ends; elsewhere the closed input ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
