@@ -209,14 +209,36 @@ class Writer:
         self._safe += 1
 
     def _check_is_there(self) -> None:
-        """Raise StoreError where the name is gone, or that of another file: what is written would be lost."""
+        """Raise StoreError where the name is gone, or that of another file: what is written would be lost.
+
+        A file that was removed is there again then, with what it held.
+        """
         assert self._descriptor is not None
+        ours = os.fstat(self._descriptor)
         try:
-            is_there = os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+            if not os.path.samestat(ours, os.stat(self.path)):
+                raise StoreError(f"{self.path} was replaced while the sweep wrote it")
         except OSError:
-            is_there = False
-        if not is_there:
-            raise StoreError(f"{self.path} was removed or replaced while the sweep wrote it")
+            restored = self._restore()
+            raise StoreError(f"{self.path} was removed while the sweep wrote it{restored}") from None
+        if ours.st_size != self._size:
+            raise StoreError(f"{self.path} was changed by another program while the sweep wrote it")
+
+    def _restore(self) -> str:
+        """Write what the removed file held under its name again; returns what to say of it."""
+        assert self._descriptor is not None
+        held = os.pread(self._descriptor, self._size, 0)
+        try:
+            with open(self.path, "xb") as file:
+                file.write(held)
+        except OSError as error:
+            return f", and can't be written again: {error.strerror}"
+        return "; it is there again, with what it held"
+
+    def cut(self) -> None:
+        """Cut off what a killed run left behind, where nothing is to be added."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, self._size)
 
     def close(self) -> None:
         if self._descriptor is not None:

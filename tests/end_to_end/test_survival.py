@@ -169,3 +169,22 @@ def test_a_kernel_that_hangs_does_not_hold_up_an_interruption(tmp_path, planted,
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert none_is_left(planted)
+
+
+def test_what_a_kernel_started_ends_with_a_sweep_that_is_killed(planted, tmp_path):
+    """A compiler, say: it is no child of the parent's, and its worker takes nothing along."""
+    words = ["--dtype", "int8", "--device", "cpu", *SIZES, "--kernels", NAME.format("spawns"), "--out", "r.jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "w8a8_bench", *words],
+        cwd=tmp_path,
+        env={**environment(), "W8A8_MARK": planted, "PYTHONPATH": f"{ROOT / 'src'}:{PLANTED}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while not any(line.startswith("sleep") for line in marked(planted).values()) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert any(line.startswith("sleep") for line in marked(planted).values()), "the kernel started nothing"
+    process.kill()
+    process.wait()
+    assert none_is_left(planted), marked(planted)

@@ -470,15 +470,25 @@ def test_a_sweep_whose_reader_leaves_keeps_its_records_and_is_not_called_complet
     assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == len(cells(tmp_path / "r.jsonl"))
 
 
-def test_records_that_are_removed_meanwhile_end_the_sweep_and_stay_in_the_pickle(tmp_path):
+def test_records_that_are_removed_meanwhile_end_the_sweep_and_are_there_again(tmp_path):
     process = start(tmp_path, *TWENTY)
     wait_for_comparisons(tmp_path / "r.jsonl", 1)
     (tmp_path / "r.jsonl").unlink()
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 3
-    assert "r.jsonl was removed or replaced while the sweep wrote it" in stderr
-    assert "their times are in the pickle alone" in stderr
+    assert "r.jsonl was removed while the sweep wrote it; it is there again, with what it held" in stderr
+    assert "go on with: " in stderr
+    assert len(cells(tmp_path / "r.jsonl")) >= 1
     assert pickle.loads((tmp_path / "r.pkl").read_bytes())
+
+
+@pytest.mark.parametrize("log", ["2>/dev/full", "2> >(true)"])
+def test_a_log_that_can_not_be_written_costs_nothing_else(tmp_path, log):
+    sweep = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --rigor quick --out r.jsonl"
+    result = shell(tmp_path, f"{sweep} {log}")
+    assert result.returncode == 0
+    assert "records: r.jsonl" in result.stdout
+    assert (tmp_path / "r.pkl").exists()
 
 
 def test_a_sweep_is_not_gone_on_with_under_other_kernels_and_says_how_it_was_begun(cli, tmp_path):

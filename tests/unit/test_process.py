@@ -33,6 +33,15 @@ def test_a_slate_tells_another_who_runs_who_ran_last_and_that_something_happened
         slate.close()
 
 
+def test_a_worker_that_stops_outside_of_kernels_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(process, "SILENCE_S", 0.5)
+    with Worker("cpu", Limits(step_s=0.05)) as one:
+        one.hello()
+        os.kill(one.process_id, signal.SIGSTOP)
+        with pytest.raises(WorkerLost, match="did and said nothing for"):
+            list(one.ask([{"provider": "pytorch"}]))
+
+
 @pytest.fixture
 def worker():
     with Worker("cpu", Limits(step_s=0.05, host_bytes=1 << 40)) as one:
@@ -66,7 +75,7 @@ def test_where_no_kernel_runs_nothing_is_too_slow(worker, monkeypatch):
     worker._slate.note(None)
     worker._watch()
     now = process.time.monotonic()
-    monkeypatch.setattr(process.time, "monotonic", lambda: now + 1000)
+    monkeypatch.setattr(process.time, "monotonic", lambda: now + process.SILENCE_S - 1)
     worker._watch()
 
 

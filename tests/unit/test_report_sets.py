@@ -101,6 +101,15 @@ def test_a_run_that_was_resumed_on_another_gpu_is_parted_by_its_headers() -> Non
 
 def test_a_header_without_the_facts_of_a_device_has_none() -> None:
     assert read_device({"kind": "cuda"}) is None
+    for name, wrong in (
+        ("sm_count", "132"),
+        ("memory_bandwidth", ["x"]),
+        ("memory_bandwidth", 10**400),
+        ("capability", [[], 0]),
+        ("max_sm_clock_mhz", True),
+        ("name", 5),
+    ):
+        assert read_device({**H200.to_json(), name: wrong}) is None, f"{name} {wrong!r:.20}"
     assert read_device({**H200.to_json(), "later": 1}) == H200
 
 

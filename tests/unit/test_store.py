@@ -232,6 +232,37 @@ def test_garbage_where_the_comparison_in_hand_was_is_cut_off(path) -> None:
     assert len(store.read(path).ends) == 2
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.write_text("other\n" * 999)])
+def test_a_file_that_another_program_changes_meanwhile_is_not_written_on(path, damage) -> None:
+    with Writer(path, resume=False) as writer:
+        writer.write_header(HEADER)
+        writer.append(*comparison(0))
+        damage(path)
+        after = path.read_bytes()
+        assert "was changed by another program" in line(writer.append, *comparison(1))
+    assert path.read_bytes() == after
+
+
+def test_a_file_that_is_removed_meanwhile_is_there_again_with_what_it_held(path) -> None:
+    with Writer(path, resume=False) as writer:
+        writer.write_header(HEADER)
+        writer.append(*comparison(0))
+        before = path.read_bytes()
+        path.unlink()
+        assert "was removed while the sweep wrote it; it is there again" in line(writer.append, *comparison(1))
+    assert path.read_bytes() == before
+
+
+def test_what_follows_the_last_closed_comparison_can_be_cut_where_nothing_is_added(path) -> None:
+    write(path, 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0\377 garbage\n\0")
+    with Writer(path, resume=True) as writer:
+        assert writer.done == (0,)
+        writer.cut()
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("allowed", [0, 1, 100])
 def test_a_full_disk_says_what_is_safe_and_leaves_no_torn_line(path, monkeypatch, allowed) -> None:
     real = os.write

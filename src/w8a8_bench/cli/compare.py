@@ -12,6 +12,7 @@ from w8a8_bench.report import conditions
 from w8a8_bench.report.compare import compare
 from w8a8_bench.report.compare_text import Compared, render_markdown, render_text
 from w8a8_bench.report.pairing import pair
+from w8a8_bench.text import one_line
 
 FORMATS = {"text": render_text, "markdown": render_markdown}
 
@@ -25,9 +26,8 @@ def run(args: argparse.Namespace) -> int:
         found = conditions.differences(base, new, pairing)
         refused = [str(one) for one in found if one.refused]
         if refused and not args.force:
-            raise UsageError(
-                f"{args.base} and {args.new} are not comparable: {'; '.join(refused)}; --force compares them anyway"
-            )
+            why = one_line("; ".join(refused))
+            raise UsageError(f"{args.base} and {args.new} are not comparable: {why}; --force compares them anyway")
         outcome = compare(pairing, anchored=conditions.anchored(found), threshold=args.threshold / 100)
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -380,7 +380,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         _drop_output()  # its reader is gone (`| head`), which is no fault
         return EXIT_COMPLETE
     except OSError as error:
-        print(f"{prog}: error: standard output can't be written: {error.strerror}", file=sys.stderr)
+        what = "standard output can't be written" if error.filename is None else f"{one_line(str(error.filename))}"
+        print(f"{prog}: error: {what}: {error.strerror}", file=sys.stderr)
         _drop_output()
         return EXIT_FAULTS
     except Exception:
@@ -390,11 +391,25 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         return EXIT_INTERRUPTED
 
 
+class _Log(io.FileIO):
+    """Standard error. Where it can't be written (its reader left, its disk is full), only what it says is lost."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
 def _open_what_is_closed() -> None:
     """Give a standard stream that the caller closed (`2>&-`) a place to go, so that printing to it is no error.
 
     Nor is a character that its encoding lacks: a question mark stands for it.
     """
+    errors = sys.__stderr__
+    if errors is not None and errors is sys.stderr and errors.fileno() == 2:
+        log = io.BufferedWriter(_Log(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(log, encoding=errors.encoding, line_buffering=True, write_through=True)
     for number, name in ((1, "stdout"), (2, "stderr")):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from w8a8_bench.comparison import Comparison
+from w8a8_bench.text import one_line
 
 if TYPE_CHECKING:
     import rich.progress
@@ -37,11 +38,12 @@ class Progress:
         """Tell what the worker is doing; `done` is how much of this comparison, 0 to 1."""
         if self._bar and self._task is not None:
             self._shares[comparison.index] = done
-            text = f"{comparison.where.title}  {phase} {what}"
+            text = one_line(f"{comparison.where.title}  {phase} {what}")
             self._bar.update(self._task, description=text, completed=self._done + sum(self._shares.values()))
         elif comparison.index not in self._announced:
             self._announced.add(comparison.index)
-            print(f"[{comparison.index + 1}/{self._total}] {comparison.where.title}", file=sys.stderr, flush=True)
+            line = f"[{comparison.index + 1}/{self._total}] {comparison.where.title}"
+            print(one_line(line), file=sys.stderr, flush=True)
 
     def finished(self, comparison: Comparison) -> None:
         """`comparison` is done."""

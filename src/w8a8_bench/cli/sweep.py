@@ -43,6 +43,10 @@ from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
 from w8a8_bench.sweep.survive import refuse_too_large
 from w8a8_bench.sweep.team import Finished, Team
 from w8a8_bench.sweep.worker import NO_TORCH
+from w8a8_bench.text import one_line
+
+MOST_PICKLED_AT_ONCE = 2000
+"""Cells whose pickle takes under half a second."""
 
 ALL = "all"
 """Of `--schemes`: every combination that has a meaning."""
@@ -172,7 +176,8 @@ def _check_devices(args: argparse.Namespace) -> None:
     for name in args.devices:
         if name != "all" and not re.fullmatch(r"cuda:[0-9]+", name):
             raise ValueError(f"--devices {name!r}: expected all, or cuda:<index> for each")
-    if len(set(args.devices)) < len(args.devices) or ("all" in args.devices and len(args.devices) > 1):
+    numbers = [name.partition(":")[2].lstrip("0") for name in args.devices]
+    if len(set(numbers)) < len(numbers) or ("all" in args.devices and len(args.devices) > 1):
         raise ValueError(f"--devices {' '.join(args.devices)}: a device is named twice")
 
 
@@ -282,6 +287,7 @@ def _measure(args: argparse.Namespace, plan: Plan, starting: _Teams) -> int:
             _refuse_lost_providers(writer, plan)
         if len(writer.done) == len(plan.comparisons):
             changes = []  # nothing follows
+            writer.cut()
         else:
             writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
         session = _Session(args, plan, devices, files, writer)
@@ -289,13 +295,16 @@ def _measure(args: argparse.Namespace, plan: Plan, starting: _Teams) -> int:
             session.introduce(environment, changes)
             return session.go(teams)
         except KeyboardInterrupt:
-            session.broken_off("interrupted")
+            session.broken_off("interrupted", pickled=session.is_small)
             return EXIT_INTERRUPTED
         except BrokenPipeError:
             session.broken_off("nobody reads standard output any more")
             raise EndOfOutput from None
-        except (SweepRefused, WorkerLost, store.StoreError, OSError) as error:
+        except (SweepRefused, WorkerLost, store.StoreError) as error:
             session.broken_off(str(error))
+            return EXIT_FAULTS
+        except OSError as error:  # of printing: what is kept has an error of its own
+            session.broken_off(f"standard output can't be written: {error.strerror}")
             return EXIT_FAULTS
 
 
@@ -321,7 +330,7 @@ def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> No
                 what = (
                     f"it was begun with other shapes, kernels, schemes or activations, as {shlex.join(first.command)}"
                 )
-            raise store.StoreError(f"{writer.path} belongs to another sweep: {what}")
+            raise store.StoreError(f"{writer.path} belongs to another sweep: {one_line(what)}")
     cells: dict[int, list[tuple[str, Problem]]] = {}
     for record in writer.records:
         cells.setdefault(record.comparison, []).append((record.kernel, record.problem))
@@ -411,7 +420,7 @@ class _Session:
                 print(f"[{index}]  {name}")
         if self._done:
             print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
-        for change in changes:
+        for change in map(one_line, changes):
             print(f"resumed under other conditions: {change}; what follows has a header of its own", file=sys.stderr)
 
     def go(self, teams: Sequence[Team]) -> int:
@@ -448,7 +457,12 @@ class _Session:
         print(f"records: {self._files.records}\npickle:  {self._files.pickle}", flush=True)
         return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
 
-    def broken_off(self, why: str) -> None:
+    @property
+    def is_small(self) -> bool:
+        """Whether what was measured is pickled in no time: who interrupts does not wait."""
+        return len(self._records) <= MOST_PICKLED_AT_ONCE
+
+    def broken_off(self, why: str, *, pickled: bool = True) -> None:
         """Keep what there is, and say how to go on."""
         words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
         start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
@@ -459,6 +473,10 @@ class _Session:
             print(f"{why}: {done} are in {records}; go on with: {shlex.join([*start, *words])}", file=sys.stderr)
         else:
             print(f"{why}: {done} were measured, and their times are in the pickle alone", file=sys.stderr)
+            pickled = True
+        if not pickled:
+            print(f"the pickle of {len(self._records)} cells is left to the sweep that goes on", file=sys.stderr)
+            return
         try:
             self._write_pickle()
         except store.StoreError as error:
@@ -483,10 +501,12 @@ class _Session:
             print(compat.compare_table(compat.measurements(records, self._plan.formats)))
         broken = [record for record in self._records if record.status in FAULTS]
         for record in broken:
-            print(f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}", file=sys.stderr)
+            line = f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}"
+            print(one_line(line), file=sys.stderr)
         skipped = Counter(record.reason for record in self._records if record.status is Status.SKIPPED)
         for reason, number in skipped.items():
-            print(f"{'1 cell was' if number == 1 else f'{number} cells were'} skipped: {reason}", file=sys.stderr)
+            many = "1 cell was" if number == 1 else f"{number} cells were"
+            print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
 
     def _print_costs(self) -> None:
         """Where the time of this sweep went, and the most device memory that it held."""

@@ -10,7 +10,7 @@ from w8a8_bench import metrics, stats
 from w8a8_bench.measures import MEANINGS
 from w8a8_bench.record import RunHeader
 from w8a8_bench.report.rows import Row
-from w8a8_bench.report.sets import Comparison, ResultSet
+from w8a8_bench.report.sets import Comparison, ResultSet, is_measure
 
 Facts = list[tuple[str, str]]
 
@@ -79,10 +79,10 @@ def device_facts(results: ResultSet) -> Facts:
         ("max_sm_clock_mhz", "highest SM clock", "MHz", 1),
     ):
         value = device.get(name)
-        if isinstance(value, int | float):
+        if is_measure(value):
             facts.append((title, f"{value / scale:.4g} {unit}"))
     limit = environment.get("power_limit_w")
-    if isinstance(limit, int | float):
+    if is_measure(limit):
         facts.append(("power limit", f"{limit:.4g} W"))
     return facts
 
@@ -127,7 +127,7 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[Row]], measure: str 
         ("temperature_c", "temperature", "°C"),
         ("memory_clock_mhz", "memory clock", "MHz"),
     ):
-        values = [value for block in blocks if isinstance(value := block.get(name), int | float)]
+        values = [value for block in blocks if is_measure(value := block.get(name))]
         if values:
             facts.append((title, _spread(values, unit)))
     if blocks:

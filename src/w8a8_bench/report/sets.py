@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from typing import TypeGuard
 
 from w8a8_bench.device import Device
 from w8a8_bench.record import ComparisonEnd, Record, RunHeader
@@ -19,6 +20,9 @@ OPERATING_POINT = ("data", "timer", "duty")
 
 TELLING = (UUID, *OPERATING_POINT, "torch", "triton", "driver", "git_revision")
 """Of what tells sets apart, what their labels say."""
+
+LARGEST = 1e30
+"""Beyond any byte, hertz or watt of a device; larger numbers are somebody's joke, and overflow what is computed."""
 
 Facts = Mapping[str, object]
 
@@ -70,7 +74,24 @@ def read_device(facts: Facts) -> Device | None:
     known = {field.name: field for field in fields(Device)}
     if any(field.default is MISSING and name not in facts for name, field in known.items()):
         return None
+    if not all(_fits(name, facts[name]) for name in known if name in facts):
+        return None
     return Device.from_json({name: value for name, value in facts.items() if name in known})
+
+
+def is_measure(value: object) -> TypeGuard[int | float]:
+    """Whether a fact out of a file is a number that can be calculated with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a fact is of the kind that a device has by that name, in a file that anybody may have written."""
+    if name in ("kind", "name", "uuid", "pci_bus_id"):
+        return isinstance(value, str) or (value is None and name in ("uuid", "pci_bus_id"))
+    if name in ("torch", "cuda", "capability"):
+        pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(part) is int for part in value)
+        return pair or (value is None and name != "torch")
+    return value is None or is_measure(value)
 
 
 def make_sets(results: Sequence[Results], *, pool_gpus: bool = False) -> tuple[ResultSet, ...]:

@@ -72,8 +72,33 @@ sys.exit(main(sys.argv[1:]))
 """
 """A worker imports what this process would: with `-m` the working directory came first, whatever lies there."""
 
+SILENCE_S = 600.0
+"""How long a worker may do nothing that it tells of outside of kernels, or ten step limits if that is longer: the
+oracle takes minutes over a large product on a CPU."""
+
 MARK = "W8A8_BENCH_WORKER"
-"""Variable by which the processes that a worker started are known once it has ended."""
+"""Variable by which the processes that a worker started are known, whoever their parent is by now."""
+
+SWEEP_UP = """\
+import os, sys, time
+sys.stdin.read()
+mark = sys.argv[1].encode()
+for _ in range(100):
+    left = False
+    for number in filter(str.isdecimal, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{number}/environ', 'rb') as environment:
+                if mark in environment.read().split(b'\\0'):
+                    os.kill(int(number), 9)
+                    left = True
+        except OSError:
+            pass
+    if not left:
+        break
+    time.sleep(0.02)
+"""
+"""A process of its own that waits for its input to end, as it does when the worker is to go and when this process has
+ended, however; then it kills whatever the worker started. A worker that is killed takes none of it along."""
 
 HOST_RESERVE = 0.05
 """Share of the main memory that a worker must leave: where there is none, the system ends processes of its choice."""
@@ -116,11 +141,19 @@ class Worker:
         self._received = b""
         self._slate.wipe()
         self._step, self._since = self._slate.read().step, time.monotonic()
+        self._heard = self._since
         total, available = host_memory()
         self._host_bytes = self._limits.host_bytes or max(int(available - HOST_RESERVE * total), available // 2)
         self._started = time.monotonic()
         words = [self._wanted, str(self._slate.descriptor), str(os.getpid())]
-        self._mark = f"{MARK}={uuid.uuid4()}"
+        self._mark = str(uuid.uuid4())
+        self._sweeper = subprocess.Popen(
+            [sys.executable, "-ISc", SWEEP_UP, f"{MARK}={self._mark}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-c", LAUNCH, searched, *words],
             stdin=subprocess.PIPE,
@@ -128,7 +161,7 @@ class Worker:
             stderr=self._errors,
             pass_fds=(self._slate.descriptor,),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), MARK: self._mark.partition("=")[2]},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), MARK: self._mark, "PYTHONIOENCODING": "utf-8"},
         )
 
     def __enter__(self) -> Worker:
@@ -189,6 +222,7 @@ class Worker:
     def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> tuple[list[Record], ComparisonEnd]:
         """Have the worker run `comparison`. Raises WorkerLost, with the reason, where it ends before it answers."""
         self._slate.wipe()
+        self._heard = time.monotonic()
         self._say({"comparison": comparison.to_json(), "settings": settings.to_json()})
         while True:
             message = self._receive()
@@ -205,6 +239,7 @@ class Worker:
         self, *, duty: float, seed: int, progress: Callable[[str, float], None]
     ) -> Iterator[dict[str, object]]:
         """Have the worker test its timing: one verdict after another, as objects. Raises WorkerLost."""
+        self._heard = time.monotonic()
         self._say({"self_test": {"duty": duty, "seed": seed}})
         while (message := self._receive())["kind"] != "tested":
             if message["kind"] == "progress":
@@ -215,6 +250,7 @@ class Worker:
     def ask(self, questions: Sequence[Mapping[str, object]]) -> Iterator[str | Probe]:
         """Have the worker answer what it is asked about providers (Probe) and kernels (text). Raises WorkerLost."""
         self._slate.wipe()
+        self._heard = time.monotonic()
         self._say({"questions": [dict(question) for question in questions]})
         while (message := self._receive())["kind"] == "answer":
             probe = message.get("probe")
@@ -255,6 +291,7 @@ class Worker:
         if poll.poll(0 if gone else 1000 * LOOK_S):
             chunk = os.read(pipe, 1 << 16)
             self._received += chunk
+            self._heard = time.monotonic()
             return bool(chunk)
         return not gone  # a process that a kernel forked may hold the pipe open
 
@@ -266,6 +303,9 @@ class Worker:
         step_s = self._limits.step_s
         if note.cell is not None and step_s is not None and now - self._since > step_s:
             raise self._lost(f"one step took over {step_s:g} s (--step-limit)", status=Status.TIMED_OUT)
+        silent_s = max(SILENCE_S, 10 * step_s) if step_s is not None else None
+        if self._hello is not None and silent_s is not None and now - max(self._since, self._heard) > silent_s:
+            raise self._lost(f"the worker did and said nothing for {silent_s:g} s, outside of any kernel")
         held = _resident_bytes(self._process.pid)
         if held > self._host_bytes:
             raise self._lost(
@@ -316,19 +356,14 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_S)
-        _kill_marked(self._mark)
+        assert self._sweeper.stdin is not None
+        self._sweeper.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._sweeper.wait(ENDING_S)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-
-
-def _kill_marked(mark: str) -> None:
-    """Kill every process whose environment has `mark`, as what a worker started has, whoever its parent is by now."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _resident_bytes(process_id: int) -> int:

@@ -31,7 +31,8 @@ class Slate:
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
             with tempfile.TemporaryFile() as file:
-                file.truncate(mmap.PAGESIZE)
+                file.write(bytes(mmap.PAGESIZE))  # of a page that a full disk has no room for, a write to it is fatal
+                file.flush()
                 self.descriptor = os.dup(file.fileno())
         else:
             self.descriptor = descriptor
