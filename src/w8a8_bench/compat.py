@@ -100,7 +100,7 @@ def measurement(record: Record, label: str, sub_label: str, device: Device | Non
     """The original's form of an `ok` record. Built of torch's own types, so that a pickle of it needs torch alone."""
     measure = headline(record.samples)
     assert measure is not None, "an ok record has samples"
-    launches = record.launches_per_sample[measure]
+    launches = record.launches_per_sample.get(measure, 1)  # a file may come from anybody
     spec = TaskSpec(
         stmt="launch()",
         setup="",
@@ -129,7 +129,7 @@ def measurements(records: Iterable[Record], formats: Sequence[Format]) -> list[M
     return [
         measurement(record, label(formats), record.problem.shape.mkn)
         for record in records
-        if record.status is Status.OK
+        if record.status is Status.OK and record.samples.get(headline(record.samples) or "")
     ]
 
 

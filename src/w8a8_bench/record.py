@@ -184,15 +184,11 @@ class Record:
         """Raises ValueError, naming the field, where one is missing or wrong."""
         samples = {_shared(measure): _samples(measure, value) for measure, value in _object(data, "samples").items()}
         blocks = _blocks(data, samples)
-        if _status(data) is Status.OK and not (samples and all(samples.values())):
-            raise ValueError("samples: an ok cell has some of each measure")
         processes = _shared(tuple(_each(data, "processes", int))) if "processes" in data else ()
         highest = max((number for numbers in blocks.values() for number in numbers), default=-1)
         if processes and highest >= len(processes):
             raise ValueError(f"processes: {len(processes)} entries and a block number {highest}")
         launches = _object(data, "launches_per_sample")
-        if lacking := [measure for measure in samples if measure not in launches]:
-            raise ValueError(f"launches_per_sample: {lacking[0]!r} is missing")
         rotation = _object(data, "rotation") if "rotation" in data else {}
         sqnr = _object(data, "scheme_sqnr_db") if "scheme_sqnr_db" in data else {}
         roofline = _object(data, "roofline") if "roofline" in data else {}

@@ -10,6 +10,7 @@ import torch
 from made_results import record
 
 from w8a8_bench import compat, environment
+from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, MEANINGS, TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL
 
@@ -69,3 +70,11 @@ def test_a_shape_that_memory_has_no_room_for_is_refused_before_it_is_made(monkey
     monkeypatch.setattr(environment, "resolve_device", lambda wanted: device)
     with pytest.raises(ValueError, match=r"needs about .* GiB and .* has 1\.0 GiB free"):
         compat.bench_int8(torch.int8, 40000, 40000, 40000, "L", "S")
+
+
+def test_records_that_say_ok_and_hold_no_samples_as_a_file_may_are_in_no_pickle():
+    one = record("pytorch_i8_i8_bf16_scaled_mm", 1e-3)
+    without = [replace(one, samples={}), replace(one, samples={"time_host": ()})]
+    unlike = replace(one, launches_per_sample={})
+    taken = compat.measurements([*without, unlike, one], (Format.INT8,))
+    assert [measured.number_per_run for measured in taken] == [1, one.launches_per_sample["time_host"]]
