@@ -40,7 +40,7 @@ lint: setup-test ## ruff, mypy and the house's import rules
 
 pytest: setup-test ## the tests alone
 	@$(if $(INSTALL),,$(PY) $(SETUP) --check pytest xdist hypothesis)
-	$(PY) -m pytest -n 4 $(ARGS)
+	$(PY) -m pytest -n 4 --dist worksteal $(ARGS)
 
 format: setup-test ## rewrite the sources in the one format
 	@$(if $(INSTALL),,$(PY) $(SETUP) --check ruff)

@@ -40,7 +40,7 @@ def test_every_fault_gets_its_status_and_good_kernels_their_samples(monkeypatch)
     names = (GOOD[0], *(NAME.format(fault) for fault in EVERY), GOOD[1])
     shape = LabelledShape(GemmShape(m=512, n=1024, k=1024))
     finished = []
-    with Team("cuda", Limits(step_s=15.0, host_bytes=24 << 30)) as team:
+    with Team("cuda", Limits(step_s=15.0, host_bytes=12 << 30)) as team:
         run_sweep(
             [team],
             make_plan([shape], names, (Format.INT8,)),

@@ -236,8 +236,9 @@ def test_what_the_readme_says_of_quantization_is_in_the_committed_records():
     assert len(shapes) == 6
 
 
-def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_records():
-    lines = [line for line in json_lines("peer_times.jsonl") if line["kind"] == "agreement"]
+@pytest.mark.parametrize("card", ["h200", "h100"])
+def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_records(card):
+    lines = [line for line in json_lines("peer_times.jsonl", card) if line["kind"] == "agreement"]
     apart = [abs(line["benchmark_s"] - line["script_s"]) for line in lines]
     assert all(far <= max(0.03 * line["script_s"], 0.4e-6) for far, line in zip(apart, lines, strict=True))
     assert f"({len(lines)} of {len(lines)} within 3% or 0.4 us" in (ROOT / "README.md").read_text(encoding="utf-8")
@@ -245,11 +246,24 @@ def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_recor
     assert {line["kernel"] for line in lines} == kernels
 
 
+def test_what_the_readme_says_of_two_gpus_is_in_the_committed_records():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    lines = json_lines("two_gpus.jsonl", "h100")
+    (walls,) = (line for line in lines if line["kind"] == "wall_time_s")
+    beside = [line for line in lines if line["kind"] == "all beside each alone"]
+    cells = sum(line["cells"] for line in beside)
+    assert len(beside) == 2
+    assert cells == sum(line["cells_within_1_percent"] for line in beside)
+    assert not {"slower", "faster"} & {verdict for line in beside for verdict in line["verdicts"]}
+    assert f"take {walls['all'] / walls['one']:.2f} of the time of one GPU on two H100s" in readme
+    assert f"within 1% in each of {cells} cells" in readme
+
+
 Times = dict[str, dict[GemmShape, float]]
 
 
-def json_lines(name: str) -> list[dict]:
-    return [json.loads(line) for line in (ROOT / "results/h200" / name).read_text().splitlines()]
+def json_lines(name: str, card: str = "h200") -> list[dict]:
+    return [json.loads(line) for line in (ROOT / "results" / card / name).read_text().splitlines()]
 
 
 def cold_times(name: str) -> Times:
