@@ -368,7 +368,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         sys.stdout.flush()
         return code
     except UsageError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

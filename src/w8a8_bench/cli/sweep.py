@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     except (SweepRefused, store.StoreError) as error:
         raise UsageError(str(error)) from None
     except WorkerLost as error:
-        print(f"{args.prog}: error: {error}", file=sys.stderr)
+        print(f"{args.prog}: error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_FAULTS
 
 
