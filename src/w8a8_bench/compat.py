@@ -16,7 +16,7 @@ from torch.utils.benchmark import Compare, Measurement, TaskSpec
 
 from w8a8_bench import environment
 from w8a8_bench.comparison import LabelledShape
-from w8a8_bench.formats import Format
+from w8a8_bench.formats import Format, dtype_text
 from w8a8_bench.kernel import Status
 from w8a8_bench.measures import TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, choose, headline
 from w8a8_bench.problem import GemmShape
@@ -117,11 +117,6 @@ def measurement(record: Record, label: str, sub_label: str, device: Device | Non
 def label(formats: Iterable[Format]) -> str:
     """The label of the command line's tables: `scaled-torch.int8-gemm`."""
     return f"scaled-{dtype_text(formats)}-gemm"
-
-
-def dtype_text(formats: Iterable[Format]) -> str:
-    """The dtype as the original writes it in labels and file names: `torch.int8`."""
-    return "+".join(f"torch.{fmt.torch_name}" for fmt in formats)
 
 
 def measurements(records: Iterable[Record], formats: Sequence[Format]) -> list[Measurement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 FP8_MAX = 448.0
@@ -55,3 +56,8 @@ _TORCH_NAMES = {
     Format.BF16: "bfloat16",
     Format.FP16: "float16",
 }
+
+
+def dtype_text(formats: Iterable[Format]) -> str:
+    """The dtype as the original writes it in labels and file names: `torch.int8`."""
+    return "+".join(f"torch.{fmt.torch_name}" for fmt in formats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -147,6 +148,7 @@ def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_pat
     cells = [(line["comparison"], line["kernel"], line["status"]) for line in lines if line["kind"] == "cell"]
     assert cells == [(index, name, "ok") for index in range(SHAPES) for name in GOOD]
     assert store.read(tmp_path / "r.jsonl").warnings == ()
+    assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == len(cells)
     assert none_is_left(mark), "a process was left behind"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import random
 import re
 import shutil
 import signal
@@ -17,6 +16,7 @@ import pytest
 from conftest import DOOR, ROOT, environment
 
 from w8a8_bench import store
+from w8a8_bench.cli import main, sweep
 
 CPU = ("--device", "cpu")
 SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
@@ -183,19 +183,21 @@ def test_interrupting_keeps_records_and_says_how_to_go_on(tmp_path, how):
     assert pickle.loads((tmp_path / "r.pkl").read_bytes())
 
 
-def test_a_killed_sweep_resumes_to_the_records_of_an_undisturbed_one(cli, tmp_path):
-    eight = ("square_bench", "--dim-start", "8", "--dim-end", "64", "--dim-increment", "8", *QUICK)
-    undisturbed = cli("--dtype", "int8", *CPU, *eight, "--kernels", *KERNELS, "--out", "whole.jsonl")
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    process = start(tmp_path, *eight)
-    wait_for_comparisons(tmp_path / "r.jsonl", random.randint(0, 5))
-    time.sleep(random.random() / 5)
-    process.kill()
-    process.communicate()
-    resumed = cli("--dtype", "int8", *CPU, *eight, "--kernels", *KERNELS, "--out", "r.jsonl", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert cells(tmp_path / "r.jsonl") == cells(tmp_path / "whole.jsonl")
-    assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == 16
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--out", "r.jsonl"), "r.jsonl exists: add --resume"),
+        (("--out", "r.jsonl", "--resume", "--seed", "1"), "its seed is 0 and here it is 1"),
+        (("--out", "missing/r.jsonl"), "there is no directory missing"),
+        (("--measure", "hot"), "--measure hot needs --timer graph"),
+    ],
+)
+def test_what_needs_no_device_is_refused_before_a_worker_starts(finished, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(sweep, "_Teams", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(main.interrupt, "install", lambda: None)
+    assert main.main(["--dtype", "int8", *CPU, "--kernels", *KERNELS, *SQUARE, *words]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_resuming_another_sweep_is_refused(cli, tmp_path, finished):
@@ -270,11 +272,10 @@ def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli, tmp_p
     ("option", "says"),
     [(("--processes", "3"), "processes"), (("--duty", "0.25"), "duty")],
 )
-def test_resuming_with_another_way_of_timing_is_refused(cli, tmp_path, option, says):
-    words = ("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--out", "r.jsonl")
-    assert cli(*words).returncode == 0
+def test_resuming_with_another_way_of_timing_is_refused(cli, tmp_path, finished, option, says):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "r.jsonl").read_bytes()
-    result = cli(*words, *option, "--resume")
+    result = cli(*INT8, *SQUARE, *option, "--resume")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert says in result.stderr
     assert (tmp_path / "r.jsonl").read_bytes() == before

@@ -43,7 +43,7 @@ RUNS = {
     ),
     "model_bench": (
         *("--dtype", "int8", *CPU, *ONE_INT8, "model_bench", "--models"),
-        *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1", "--budget", "300"),
+        *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1", "--rigor", "quick"),
     ),
     "csv_bench": ("csv_bench", "--csv", str(HERE / "shapes.csv"), "--dtype", "int8", *CPU, *ONE_INT8),
     "providers": (

@@ -26,7 +26,7 @@ from w8a8_bench.comparison import Comparison, LabelledShape, is_grid
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
 from w8a8_bench.environment import likely_gpus
-from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.formats import W8A8_FORMATS, Format, dtype_text
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
@@ -92,9 +92,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--out '': expected the name of a file that ends in .jsonl")
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out FILE: the records to go on with")
+    names = args.devices or [args.device]
+    if "auto" not in names:
+        plan = _with_measures(args, plan, cuda=names != ["cpu"])
     try:
         with contextlib.ExitStack() as stack:
-            return _measure(args, plan, _Teams(args, stack))
+            files = _files(args, plan)
+            writer = stack.enter_context(store.Writer(files.records, resume=args.resume))
+            _refuse_another_plan(writer, plan)
+            return _measure(args, plan, files, writer, _Teams(args, stack))
     except (SweepRefused, store.StoreError) as error:
         raise UsageError(str(error)) from None
     except WorkerLost as error:
@@ -241,7 +247,7 @@ class _Files:
     pickle: Path
 
 
-def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
+def _files(args: argparse.Namespace, plan: Plan) -> _Files:
     """Where the results go. Raises StoreError where they can't, before anything is measured."""
     if args.out is not None:
         records = Path(args.out)
@@ -259,70 +265,75 @@ def _files(args: argparse.Namespace, plan: Plan, dtype_text: str) -> _Files:
         return _Files(records, pickle)
     stamp = int(time.time())
     while True:
-        base = Path(f"{plan.command}-{dtype_text}-{stamp}")
+        base = Path(f"{plan.command}-{dtype_text(plan.formats)}-{stamp}")
         files = _Files(base.with_name(base.name + ".jsonl"), base.with_name(base.name + ".pkl"))
         if not files.records.exists() and not files.pickle.exists():
             return files
         stamp += 1
 
 
-def _measure(args: argparse.Namespace, plan: Plan, starting: _Teams) -> int:
+def _measure(args: argparse.Namespace, plan: Plan, files: _Files, writer: store.Writer, starting: _Teams) -> int:
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
     with interrupt.nothing_to_keep(args.prog):
-        compat = importlib.import_module("w8a8_bench.compat")  # imports torch, while the workers do the same
-    files = _files(args, plan, compat.dtype_text(plan.formats))
+        importlib.import_module("w8a8_bench.compat")  # imports torch, while the workers do the same
     teams = starting.there()
     device, environment = teams[0].first.hello()
     devices = [team.device for team in teams]
     interrupt.check()
-    plan = _with_measures(args, plan, device)
+    plan = _with_measures(args, plan, cuda=device.is_cuda)
     for one in devices:
         refuse_too_large(plan.comparisons, one, plan.settings)
-    with store.Writer(files.records, resume=args.resume) as writer:
-        _refuse_another_plan(writer, plan, device)
-        changes = _changes_since(writer.headers, environment)
-        if len(writer.done) < len(plan.comparisons):
-            _refuse_lost_providers(writer, plan)
-        if len(writer.done) == len(plan.comparisons):
-            changes = []  # nothing follows
-            writer.cut()
-        else:
-            writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
-        session = _Session(args, plan, devices, files, writer)
-        try:
-            session.introduce(environment, changes)
-            return session.go(teams)
-        except KeyboardInterrupt:
-            session.broken_off("interrupted", pickled=session.is_small)
-            return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            session.broken_off("nobody reads standard output any more")
-            raise EndOfOutput from None
-        except (SweepRefused, WorkerLost, store.StoreError) as error:
-            session.broken_off(str(error))
-            return EXIT_FAULTS
-        except OSError as error:  # of printing: what is kept has an error of its own
-            session.broken_off(f"standard output can't be written: {error.strerror}")
-            return EXIT_FAULTS
-
-
-def _with_measures(args: argparse.Namespace, plan: Plan, device: Device) -> Plan:
-    """The plan with the timer and the measures for this device. Raises UsageError where it lacks one asked for."""
+    _refuse_another_plan(writer, plan, device)
+    changes = _changes_since(writer.headers, environment)
+    if len(writer.done) < len(plan.comparisons):
+        _refuse_lost_providers(writer, plan)
+    if len(writer.done) == len(plan.comparisons):
+        changes = []  # nothing follows
+        writer.cut()
+    else:
+        writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
+    session = _Session(args, plan, devices, files, writer)
     try:
-        timer, measures = choose(Timer(args.timer) if args.timer else None, args.measure, cuda=device.is_cuda)
+        session.introduce(environment, changes)
+        return session.go(teams)
+    except KeyboardInterrupt:
+        session.broken_off("interrupted", pickled=session.is_small)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        session.broken_off("nobody reads standard output any more")
+        raise EndOfOutput from None
+    except (SweepRefused, WorkerLost, store.StoreError) as error:
+        session.broken_off(str(error))
+        return EXIT_FAULTS
+    except OSError as error:  # of printing: what is kept has an error of its own
+        session.broken_off(f"standard output can't be written: {error.strerror}")
+        return EXIT_FAULTS
+
+
+def _with_measures(args: argparse.Namespace, plan: Plan, *, cuda: bool) -> Plan:
+    """The plan with the timer and the measures for such a device. Raises UsageError where it lacks one asked for."""
+    try:
+        timer, measures = choose(Timer(args.timer) if args.timer else None, args.measure, cuda=cuda)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return replace(plan, settings=replace(plan.settings, timer=timer, measures=measures))
 
 
-def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device) -> None:
-    """A file that is gone on with must be of the same cells, data and device: its shapes are read side by side."""
+def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device | None = None) -> None:
+    """A file that is gone on with must be of the same cells, data and device: its shapes are read side by side.
+
+    Before there is a device, all but the device and the measures, which depend on it, can be told.
+    """
     if not writer.headers:
         return
     first = writer.headers[0]
-    before, now = {**first.plan, "device": first.device.get("name")}, {**plan.to_json(), "device": device.name}
+    before, now = {**first.plan, "device": first.device.get("name")}, plan.to_json()
+    if device is None:
+        del now["measures"]
+    else:
+        now["device"] = device.name
     for name, value in now.items():
         if before.get(name) != value:
             what = f"its {name} is {before.get(name)!r} and here it is {value!r}"
@@ -495,7 +506,7 @@ class _Session:
     def _print_all(self) -> None:
         from w8a8_bench import compat
 
-        dtypes = compat.dtype_text(self._plan.formats)
+        dtypes = dtype_text(self._plan.formats)
         for title, records in self._groups(dtypes).items():
             print(f"== {title} ====")
             print(compat.compare_table(compat.measurements(records, self._plan.formats)))
