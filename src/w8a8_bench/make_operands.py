@@ -25,6 +25,10 @@ AZP_SHIFT = 0.5
 """Added to the activations of problems with a zero point. Such schemes are for activations that lean to one side, as
 after a GELU; on symmetric ones the zero point is near 0 and an error in it hardly shows."""
 
+STATIC_ROOM = 1.25
+"""Static scales over what A itself would give. A calibrated scale leaves room; and a kernel that computes a scale of
+its own, where it is given one, must not find the same."""
+
 OUTLIER_FACTOR = 20.0
 OUTLIER_SPACING = 256
 """One input channel in so many is an outlier."""
@@ -130,8 +134,9 @@ class OperandFactory:
         if problem.activations is Activations.DYNAMIC:
             return x, None, None
         quantized = self._activations(a_variant(problem))
-        a = x if problem.activations is Activations.STATIC else quantized.q
-        return a, quantized.scale, quantized.azp
+        if problem.activations is Activations.STATIC:
+            return x, quantized.scale if self.data is Data.UNIT else quantized.scale * STATIC_ROOM, quantized.azp
+        return quantized.q, quantized.scale, quantized.azp
 
     def _activations(self, variant: AVariant) -> Quantized:
         return _cached(self._cache.a, variant, lambda: self._quantize_a(*variant))

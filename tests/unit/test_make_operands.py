@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from w8a8_bench.guard import ALIGNMENT_BYTES, guard_damage, is_guarded, make_gua
 from w8a8_bench.make_operands import AZP_SHIFT, OperandFactory
 from w8a8_bench.memory import comparison_bytes
 from w8a8_bench.operands import Operands
-from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp, GemmShape, Problem, Scaling
-from w8a8_bench.quantize import quantize_activations, torch_dtype
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, ActScale, Azp, GemmShape, Problem, Scaling
+from w8a8_bench.quantize import quantize, quantize_activations, torch_dtype
+from w8a8_bench.reference import Oracle, check
 
 SHAPE = GemmShape(m=6, n=130, k=257)
 TOKEN = SCHEMES[1]
@@ -164,6 +166,19 @@ def test_dynamic_activations_quantize_to_the_prequantized_ones(azp: Azp) -> None
     assert torch.equal(again.q, ready.a)
     assert ready.scale_a is not None
     assert torch.equal(again.scale, ready.scale_a)
+
+
+@pytest.mark.parametrize("data", ["normal", "outliers"])
+@pytest.mark.parametrize(("fmt", "azp"), [(Format.INT8, Azp.NONE), (Format.INT8, Azp.TENSOR), (Format.FP8, Azp.NONE)])
+def test_a_static_kernel_that_computes_a_scale_of_its_own_is_wrong(fmt: Format, azp: Azp, data: str) -> None:
+    static = OperandFactory(SHAPE, "cpu", data=data, seed=0).make(problem(fmt, azp=azp, activations=Activations.STATIC))
+    oracle = Oracle()
+    static.out.copy_(oracle.expected(static).value)
+    assert check(static, oracle).ok
+    own = quantize(static.a, fmt, ActScale.TENSOR, azp)
+    other = replace(static.problem, activations=Activations.PREQUANTIZED)
+    static.out.copy_(oracle.expected(replace(static, problem=other, a=own.q, scale_a=own.scale, azp=own.azp)).value)
+    assert not check(static, oracle).ok
 
 
 def test_activations_with_a_zero_point_lean_to_one_side() -> None:

@@ -512,7 +512,7 @@ class _Session:
             print(compat.compare_table(compat.measurements(records, self._plan.formats)))
         broken = [record for record in self._records if record.status in FAULTS]
         for record in broken:
-            line = f"{record.status.value}: {record.kernel} at {record.problem.shape}: {record.reason}"
+            line = f"{record.status.value}: {record.text} at {record.problem.shape}: {record.reason}"
             print(one_line(line), file=sys.stderr)
         skipped = Counter(record.reason for record in self._records if record.status is Status.SKIPPED)
         for reason, number in skipped.items():

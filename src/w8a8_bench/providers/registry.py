@@ -232,7 +232,7 @@ def remarks(
         lines = [f"left out: {', '.join(left_out)}"] if left_out else []
         return (*lines, *(f"{p.name} can't be used: {p.fault}" for p in all_providers() if p.fault))
     asked = _named(providers) if providers is not None else tuple(dict.fromkeys(map(provider_of, requested or ())))
-    lines = []
+    lines = [f"{p.name} can't be used: {p.fault}" for p in all_providers() if p.fault and p not in asked]
     for provider in asked:
         probe = provider.probe()
         if not probe:
