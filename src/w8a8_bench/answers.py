@@ -27,7 +27,7 @@ def support_of(kernel: Kernel, problem: Problem, device: Device) -> Support:
     """Whether `kernel` takes `problem` on `device`; a no always has a reason."""
     support = kernel.supports(problem, device)
     if not isinstance(support, Support):
-        raise TypeError(f"supports() gave {shown(support)}: expected a Support")
+        raise TypeError(f"supports() gave {shown(support)}: expected a Support: Support.yes() or Support.no(reason)")
     return support if support or support.reason else Support.no(NO_REASON)
 
 
@@ -60,7 +60,7 @@ def launches_of(prepared: Prepared, operands: Operands) -> Launches:
     """The launches of one operand set, of functions that can be called as they will be."""
     bound = prepared.bind(operands)
     if not isinstance(bound, Launches):
-        raise TypeError(f"bind() gave {shown(bound)}: expected Launches")
+        raise TypeError(f"bind() gave {shown(bound)}: expected Launches: Launches(launch)")
     for part in ("total", "quant", "gemm"):
         launch = getattr(bound, part)
         if launch is not None and (why := _why_not_called(launch)):

@@ -14,6 +14,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -422,8 +423,12 @@ def _refuse_foreign(path: Path, first: bytes) -> None:
     raise StoreError(f"{path} is no results file of w8a8-bench: {why}")
 
 
+_CLOSES = re.compile(rf'"kind"\s*:\s*"(?:{RunHeader.KIND}|{ComparisonEnd.KIND})"'.encode())
+"""However another program may have spaced it."""
+
+
 def _closes_anything(data: bytes) -> bool:
-    return any(f'"kind": "{kind}"'.encode() in data for kind in (RunHeader.KIND, ComparisonEnd.KIND))
+    return _CLOSES.search(data) is not None
 
 
 def _loads(line: bytes) -> dict[str, object]:

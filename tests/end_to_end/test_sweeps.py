@@ -153,6 +153,34 @@ def test_missing_torch_says_which_extra_to_install(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("raise ImportError('libcudart.so.12: cannot open')", "ImportError: libcudart.so.12: cannot open"),
+        ("import ctypes; ctypes.CDLL('libgone.so.99')", "OSError: libgone.so.99"),
+        ("", "has no attribute 'cuda'"),
+    ],
+)
+@pytest.mark.parametrize("command", [SQUARE, ("doctor",)], ids=["sweep", "doctor"])
+def test_a_torch_that_does_not_load_is_one_line(tmp_path, command, broken, says):
+    (tmp_path / "site/torch").mkdir(parents=True)
+    (tmp_path / "site/torch/__init__.py").write_text(broken)
+    env = {**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path / 'site'}"}
+    words = [*command, *CPU] if command == ("doctor",) else ["--dtype", "int8", *CPU, *command]
+    result = subprocess.run(
+        [sys.executable, "-m", "w8a8_bench", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert "torch can't be imported: " in result.stderr and says in result.stderr
+    assert "install it anew" in result.stderr
+
+
+def test_a_temporary_file_that_can_not_be_written_is_named_with_the_remedy(tmp_path):
+    result = shell(tmp_path, f"--dtype int8 --device cpu {' '.join(SQUARE)} --out r.jsonl", before="ulimit -f 1; ")
+    assert result.returncode == 2
+    assert "no temporary file can be written in" in result.stderr and "TMPDIR" in result.stderr
+
+
 def start(tmp_path: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", *CPU, *words, "--kernels", *KERNELS, "--out=r.jsonl"],
@@ -430,8 +458,8 @@ def test_a_pickle_of_somebody_else_is_not_overwritten(cli, tmp_path):
     assert (tmp_path / "r.pkl").read_text() == "precious"
 
 
-def shell(tmp_path: Path, command: str) -> subprocess.CompletedProcess:
-    line = f"{sys.executable} -m w8a8_bench {command}"
+def shell(tmp_path: Path, command: str, *, before: str = "") -> subprocess.CompletedProcess:
+    line = f"{before}{sys.executable} -m w8a8_bench {command}"
     return subprocess.run(
         ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
     )

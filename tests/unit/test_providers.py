@@ -123,7 +123,7 @@ def test_a_module_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, what):
 
 @pytest.mark.parametrize(
     ("file", "says"),
-    [("acme.txt", "is no Python file"), ("acme-kernels.py", "small letters"), ("gone.py", "FileNotFoundError")],
+    [("acme.txt", "is no Python file"), ("acme-kernels.py", "small letters"), ("gone.py", "there is no file")],
 )
 def test_a_path_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, file, says):
     if file != "gone.py":

@@ -104,7 +104,7 @@ class MuteError(Exception):
     ("answer", "status", "says"),
     [
         (lambda: raise_(KeyError("tile")), Status.FAILED, "KeyError: 'tile'"),
-        (lambda: True, Status.FAILED, "supports() gave True: expected a Support"),
+        (lambda: True, Status.FAILED, "supports() gave True: expected a Support: Support.yes() or Support.no(reason)"),
         (lambda: Support.no(""), Status.UNSUPPORTED, "no reason was given"),
         (lambda: Support.no(5), Status.FAILED, "the reason is 5: expected text"),
         (lambda: Support("", ""), Status.FAILED, "ok is '': expected True or False"),

@@ -232,6 +232,17 @@ def test_garbage_where_the_comparison_in_hand_was_is_cut_off(path) -> None:
     assert len(store.read(path).ends) == 2
 
 
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+def test_garbage_before_a_whole_comparison_is_refused_however_the_file_is_spaced(path, separators) -> None:
+    write(path, 0, 1)
+    lines = [json.dumps(json.loads(text), separators=separators) for text in path.read_text().splitlines()]
+    lines[1] = "\0" + lines[1]
+    path.write_text("\n".join(lines) + "\n")
+    before = path.read_bytes()
+    assert "line 2: no JSON" in line(lambda: Writer(path, resume=True))
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.write_text("other\n" * 999)])
 def test_a_file_that_another_program_changes_meanwhile_is_not_written_on(path, damage) -> None:
     with Writer(path, resume=False) as writer:

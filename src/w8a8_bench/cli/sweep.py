@@ -42,7 +42,7 @@ from w8a8_bench.sweep.plan import digest, make_plan
 from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
 from w8a8_bench.sweep.survive import refuse_too_large
 from w8a8_bench.sweep.team import Finished, Team
-from w8a8_bench.sweep.worker import NO_TORCH
+from w8a8_bench.sweep.worker import NO_TORCH, why_no_torch
 from w8a8_bench.text import one_line
 
 MOST_PICKLED_AT_ONCE = 2000
@@ -252,7 +252,7 @@ def _files(args: argparse.Namespace, plan: Plan) -> _Files:
     if args.out is not None:
         records = Path(args.out)
         if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
-            raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl")
+            raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl, say results.jsonl")
         pickle = records.with_suffix(".pkl")
         try:
             records.lstat()
@@ -277,7 +277,9 @@ def _measure(args: argparse.Namespace, plan: Plan, files: _Files, writer: store.
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
     with interrupt.nothing_to_keep(args.prog):
-        importlib.import_module("w8a8_bench.compat")  # imports torch, while the workers do the same
+        if reason := why_no_torch():  # imports it, while the workers do the same
+            raise SweepRefused(reason)
+        importlib.import_module("w8a8_bench.compat")
     teams = starting.there()
     device, environment = teams[0].first.hello()
     devices = [team.device for team in teams]
@@ -341,7 +343,7 @@ def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device | None
                 what = (
                     f"it was begun with other shapes, kernels, schemes or activations, as {shlex.join(first.command)}"
                 )
-            raise store.StoreError(f"{writer.path} belongs to another sweep: {one_line(what)}")
+            raise store.StoreError(f"{writer.path} belongs to another sweep: {one_line(what)}; name another --out")
     cells: dict[int, list[tuple[str, Problem]]] = {}
     for record in writer.records:
         cells.setdefault(record.comparison, []).append((record.kernel, record.problem))

@@ -106,7 +106,7 @@ class Provider:
         try:
             answer = Probe.of(self.package, self.distribution) if self.package else self._asked(lambda it: it.probe())
             if not isinstance(answer, Probe):
-                return Probe.broken(f"probe() gave {shown(answer)}: expected a Probe")
+                return Probe.broken(f'probe() gave {shown(answer)}: expected a Probe, as Probe.of("a module") gives')
             return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
         except BaseException as error:
             pass_interrupts(error)

@@ -113,6 +113,8 @@ def _load_file(path: str) -> ModuleType:
     """Run a file as a module of a name of its own: one called `vllm.py` must not stand in the way of vllm."""
     if not is_provider_name(_stem(path)):
         raise _Unfit(f"{path}: a provider's name is of small letters, digits and _, and so is its file's")
+    if not os.path.exists(path):
+        raise _Unfit(f"there is no file {path} ({FILES} parts several by {os.pathsep!r})")
     spec = importlib.util.spec_from_file_location(f"w8a8_bench_provider_{_stem(path)}", path)
     if spec is None or spec.loader is None:
         raise _Unfit(f"{path} is no Python file")

@@ -126,8 +126,14 @@ class Worker:
     def __init__(self, wanted: str, limits: Limits | None = None) -> None:
         self._wanted = wanted
         self._limits = limits or Limits()
-        self._slate = Slate()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
+        try:
+            self._slate = Slate()
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
+        except OSError as error:
+            where = tempfile.tempdir or "any usual directory"
+            raise SweepRefused(
+                f"no temporary file can be written in {where}: {error.strerror}; TMPDIR names another directory"
+            ) from None
         # Appending, whoever writes, so that it can be cut while the worker writes on.
         fcntl.fcntl(self._errors, fcntl.F_SETFL, fcntl.fcntl(self._errors, fcntl.F_GETFL) | os.O_APPEND)
         self._closed = False

@@ -32,6 +32,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from w8a8_bench import fork_guard
+from w8a8_bench.kernel import in_one_line
 from w8a8_bench.sweep.slate import Slate
 
 if TYPE_CHECKING:
@@ -45,6 +46,23 @@ CLOSED = 77
 NO_TORCH = "torch is not installed: in the repository, `make setup`, or pip install '.[cpu]', or '.[cu13]' for CUDA 13"
 
 
+def why_no_torch() -> str | None:
+    """Import torch; returns what is wrong where that fails, or what is imported is none."""
+    try:
+        import torch
+
+        torch.cuda.is_available()
+    except ModuleNotFoundError as error:
+        return NO_TORCH if error.name == "torch" else _broken(error)
+    except Exception as error:  # a library of its that is missing is an OSError, half an installation anything
+        return _broken(error)
+    return None
+
+
+def _broken(error: Exception) -> str:
+    return f"torch can't be imported: {in_one_line(error)}; install it anew"
+
+
 def main(argv: list[str]) -> int:
     wanted, slate, parent = argv
     _die_with_parent()
@@ -54,12 +72,8 @@ def main(argv: list[str]) -> int:
     fork_guard.install(in_child=_die_with_parent)  # what a kernel forks ends with this process, however that ends
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        _send(answers, {"kind": "refused", "reason": NO_TORCH})
+    if reason := why_no_torch():
+        _send(answers, {"kind": "refused", "reason": reason})
         return 0
     return _serve(wanted, Slate(int(slate)), answers)
 
