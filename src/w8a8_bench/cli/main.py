@@ -380,7 +380,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         _drop_output()  # its reader is gone (`| head`), which is no fault
         return EXIT_COMPLETE
     except OSError as error:
-        what = "standard output can't be written" if error.filename is None else f"{one_line(str(error.filename))}"
+        what = "standard output can't be written" if error.filename is None else one_line(str(error.filename))
         print(f"{prog}: error: {what}: {error.strerror}", file=sys.stderr)
         _drop_output()
         return EXIT_FAULTS
