@@ -9,10 +9,10 @@ if __name__ == "__main__":
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from w8a8_bench.cli.main import main
+from w8a8_bench.cli.main import run_and_exit
 
 if __name__ == "__main__":
-    sys.exit(main(prog="w8a8_benchmarks.py"))
+    run_and_exit(prog="w8a8_benchmarks.py")
 
 try:
     from w8a8_bench.compat import bench_fp8, bench_int8
@@ -24,4 +24,4 @@ except ModuleNotFoundError as error:
         name="torch",
     ) from None
 
-__all__ = ["bench_fp8", "bench_int8", "main"]
+__all__ = ["bench_fp8", "bench_int8"]

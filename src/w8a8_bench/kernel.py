@@ -5,7 +5,7 @@ A provider is a module, of this package or anybody's (CONTRIBUTING.md shows one 
     KERNELS        names of its kernels by the grammar of `names`, in the order in which they run
     ON_REQUEST     names of those that run only when named; may be left out
     probe()        a `Probe`: its library's version, or why it is not to be had. Imports no library
-    kernel(name)   the `Kernel` of that name. Imports and loads what it needs; what it raises becomes the row's reason
+    kernel(name)   the `Kernel` of that name. Imports and loads what it needs; what that raises becomes the row's reason
 
 The commands read KERNELS and `probe` on every call, so the module imports its library inside `kernel`, or later. Of the
 built-in ones the names stand in `providers/registry.py` instead, and those modules import what they like.
@@ -13,16 +13,15 @@ built-in ones the names stand in `providers/registry.py` instead, and those modu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from w8a8_bench.device import Device
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Problem
-from w8a8_bench.text import one_line, shown
+from w8a8_bench.text import shown
 
 Launch = Callable[[], object]
 """A prepared kernel bound to one operand set. It only enqueues work on the current stream."""
@@ -167,6 +166,32 @@ class Kernel(Protocol):
         ...
 
 
+class Step(IntEnum):
+    """What of a kernel runs. Each has the time of `--step-limit` for itself, and a lost worker's reason names it."""
+
+    ASK = 1
+    PREPARE = 2
+    BIND = 3
+    LAUNCH = 4
+    MAKE_READY = 5
+    SAMPLE = 6
+    LAUNCH_AGAIN = 7
+
+    def __str__(self) -> str:
+        return _STEPS[self]
+
+
+_STEPS = {
+    Step.ASK: "kernel() or supports()",
+    Step.PREPARE: "prepare()",
+    Step.BIND: "bind()",
+    Step.LAUNCH: "its first launch",
+    Step.MAKE_READY: "bind() or a launch, before timing",
+    Step.SAMPLE: "a timed launch",
+    Step.LAUNCH_AGAIN: "a launch after timing",
+}
+
+
 class Status(str, Enum):
     """What became of a cell. Everything but `OK` comes with a reason."""
 
@@ -185,35 +210,3 @@ class Status(str, Enum):
 
 FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT)
 """Statuses after which a complete sweep still exits with code 3: something is broken, not merely refused."""
-
-
-def in_one_line(error: BaseException) -> str:
-    """What went wrong as a reason: the error's type and the first line of its text that is not empty."""
-    try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    except Exception as other:  # of an error whose text can't be made, its type is all there is
-        lines = [f"its text can't be made: {type(other).__name__}"]
-    return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
-
-
-def with_place(error: BaseException) -> str:
-    """As `in_one_line`, and where: the last line that ran in the file that this package called into."""
-    frames = []
-    step = error.__traceback__
-    while step is not None:
-        frames.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
-        step = step.tb_next
-    beyond = [(file, line) for file, line in frames if _is_beyond(file)]
-    if not beyond or isinstance(error, SyntaxError):  # which says it itself
-        return in_one_line(error)
-    called = beyond[0][0]
-    last = [line for file, line in beyond if file == called][-1]
-    return f"{in_one_line(error)} ({os.path.basename(called)}, line {last})"
-
-
-def _is_beyond(file: str) -> bool:
-    """Whether code is neither this package's nor the standard library's, below which packages may be installed."""
-    package, standard = (os.path.join(os.path.dirname(path), "") for path in (__file__, os.__file__))
-    if file.startswith((package, "<frozen")):
-        return False
-    return not file.startswith(standard) or "-packages" in file[len(standard) :]

@@ -10,7 +10,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-from w8a8_bench.formats import Format
+from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, Azp, GemmShape, Problem, Scaling
 
 MATMUL = "matmul-no-scales"
@@ -28,6 +28,16 @@ _VARIANTS = {
     "fast_accum": (Azp.NONE, False),
     "cast": (Azp.NONE, False),
 }
+_OF_FORMAT = {
+    "azp": Format.INT8,
+    "azp_bias": Format.INT8,
+    "azp_pt": Format.INT8,
+    "azp_pt_bias": Format.INT8,
+    "blockwise": Format.FP8,
+    "fast_accum": Format.FP8,
+}
+"""Variants that one format has alone."""
+
 _PROVIDER = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*"
 _GRAMMAR = re.compile(
     rf"(?P<provider>{_PROVIDER})_(?P<a>i8|fp8|bf16|fp16)_(?P<b>i8|fp8|bf16|fp16)_(?P<out>bf16|fp16)"
@@ -65,6 +75,8 @@ class KernelName:
         if (match["variant"] or "") not in _VARIANTS:
             known = ", ".join(filter(None, _VARIANTS))
             raise ValueError(f"kernel name {text!r}: variant {match['variant']!r} is none of {known}")
+        if why := _why_meaningless(_FORMATS[match["a"]], match["op"], match["variant"] or ""):
+            raise ValueError(f"kernel name {text!r}: {why}")
         return cls(
             text, match["provider"], _FORMATS[match["a"]], _FORMATS[match["out"]], match["op"], match["variant"] or ""
         )
@@ -126,6 +138,17 @@ class KernelName:
     def text_for(self, problem: Problem) -> str:
         """How a cell of this kernel is shown."""
         return cell_text(self.text, problem)
+
+
+def _why_meaningless(fmt: Format, op: str, variant: str) -> str | None:
+    """Why no problem has such a name, though each part of it is one; None where one has."""
+    if variant and (op == MATMUL) != (variant == "cast"):
+        return f"{op} has no variant {variant!r}"
+    if op == SCALED_MM and fmt not in W8A8_FORMATS:
+        return f"{fmt.value} operands take no scales: expected i8 or fp8, or {MATMUL}"
+    if _OF_FORMAT.get(variant, fmt) is not fmt:
+        return f"variant {variant!r} is of {_OF_FORMAT[variant].value} operands alone"
+    return None
 
 
 @functools.lru_cache(maxsize=4096)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,6 +50,9 @@ errors add to u/sqrt(3) of the typical sum; this many u are 7 standard deviation
 
 EPILOGUE = 2.0**-21
 """Conversion to fp32, two scalings and the bias, each 2^-24 relative, and again as much."""
+
+ROWS_LOOKED_AT = 8
+"""Of the rows that hold wrong elements, to find what they are the right answer to."""
 
 SMALLEST = {Format.BF16: 2.0**-126, Format.FP16: 2.0**-24}
 """What may vanish: the smallest subnormal; of bf16 the smallest normal, since its epilogue may flush fp32 to zero."""
@@ -218,17 +221,7 @@ def _quantized(operands: Operands) -> Operands:
     else:
         quantized = quantize_activations(a, problem)
         q, scale, azp = quantized.q, quantized.scale, quantized.azp
-    return Operands(
-        problem=problem,
-        a=q,
-        b=operands.b,
-        out=operands.out,
-        scale_a=scale,
-        scale_b=operands.scale_b,
-        azp=azp,
-        azp_adj=operands.azp_adj,
-        bias=operands.bias,
-    )
+    return replace(operands, a=q, scale_a=scale, azp=azp)
 
 
 def _is_blockwise(problem: Problem) -> bool:
@@ -287,12 +280,60 @@ def check(operands: Operands, oracle: Oracle, *, fast_accum: bool = False) -> Ve
     `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. The launch that wrote `out` must
     have ended, or run on the current stream.
     """
-    out = operands.out
+    findings = _compare(operands, oracle, fast_accum=fast_accum)
+    reason = findings.reason(_likeness(operands, findings.wrong_rows, fast_accum=fast_accum))
+    reasons = [reason for reason in (reason, guard_damage(operands.out)) if reason]
+    return Verdict(not reasons, "; ".join(reasons), findings.relative_error, findings.worst)
+
+
+def _compare(operands: Operands, oracle: Oracle, *, fast_accum: bool) -> _Findings:
     findings = _Findings(operands.problem.out)
     for part, expected in oracle.rows(operands, fast_accum=fast_accum):
-        findings.add(part.start, out[part], expected)
-    reasons = [reason for reason in (findings.reason(), guard_damage(out)) if reason]
-    return Verdict(not reasons, "; ".join(reasons), findings.relative_error, findings.worst)
+        findings.add(part.start, operands.out[part], expected)
+    return findings
+
+
+def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> str:
+    """What else some rows of D, all of them wrong, are the right answer to; empty where that is nothing known."""
+    if not rows:
+        return ""
+    oracle = Oracle()
+    for what, mistaken in _mistaken(_rows_of(_quantized(operands), rows)):
+        if not _compare(mistaken, oracle, fast_accum=fast_accum).wrong_rows:
+            return f" (the answer {what})"
+    return ""
+
+
+def _mistaken(operands: Operands) -> Iterator[tuple[str, Operands]]:
+    """What kernels are apt to forget, and operands to which the answer is then the right one."""
+    if operands.scale_a is not None and operands.scale_b is not None:
+        one_a, one_b = torch.ones_like(operands.scale_a), torch.ones_like(operands.scale_b)
+        yield "without scale_a", replace(operands, scale_a=one_a)
+        yield "without scale_b", replace(operands, scale_b=one_b)
+        yield "without scales", replace(operands, scale_a=one_a, scale_b=one_b)
+    if operands.bias is not None:
+        yield "without bias", replace(operands, bias=None)
+    if operands.azp is not None:
+        yield "without zero point", replace(operands, azp=None)
+        yield "with the zero point added", replace(operands, azp=-operands.azp)
+
+
+def _rows_of(operands: Operands, rows: Sequence[int]) -> Operands:
+    """The problem that some rows of A are. `operands` are prequantized."""
+
+    def some(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return tensor if tensor is None or tensor.shape[0] == 1 else tensor[list(rows)]
+
+    problem = operands.problem
+    shape = replace(problem.shape, m=len(rows))
+    return replace(
+        operands,
+        problem=replace(problem, shape=shape, activations=Activations.PREQUANTIZED),
+        a=operands.a[list(rows)],
+        out=operands.out[list(rows)],
+        scale_a=some(operands.scale_a),
+        azp=some(operands.azp),
+    )
 
 
 class _Findings:
@@ -302,6 +343,7 @@ class _Findings:
         self._out = out
         self._wrong = self._nans = self._elements = 0
         self._first = self._worst_at = ""
+        self.wrong_rows: list[int] = []
         self._error_squares = self._value_squares = 0.0
         self.worst = 0.0
 
@@ -324,18 +366,22 @@ class _Findings:
         if count:
             columns = got.shape[1]
             if not self._wrong:
-                row, column = divmod(int(wrong.flatten().byte().argmax()), columns)
-                self._first = f"row {first_row + row}, column {column}"
+                first = divmod(int(wrong.flatten().byte().argmax()), columns)
+                self._first = self._element(first_row, *first, got, expected)
             self._wrong += count
+            if len(self.wrong_rows) < ROWS_LOOKED_AT:
+                self.wrong_rows += [first_row + int(row) for row in wrong.any(dim=1).nonzero()]
+                del self.wrong_rows[ROWS_LOOKED_AT:]
         worst_index = int(ratio.argmax())
         worst = float(ratio.flatten()[worst_index])
         if worst > self.worst or not self._worst_at:
             self.worst = worst
-            row, column = divmod(worst_index, got.shape[1])
-            got_value, right, allowed = (float(t[row, column]) for t in (got, expected.value, tolerance))
-            self._worst_at = (
-                f"row {first_row + row}, column {column}: got {got_value:.6g}, expected {right:.6g} +- {allowed:.2g}"
-            )
+            self._worst_at = self._element(first_row, *divmod(worst_index, got.shape[1]), got, expected)
+
+    @staticmethod
+    def _element(first_row: int, row: int, column: int, got: torch.Tensor, expected: Expected) -> str:
+        value, right, allowed = (float(t[row, column]) for t in (got, expected.value, expected.tolerance))
+        return f"row {first_row + row}, column {column}: got {value:.6g}, expected {right:.6g} +- {allowed:.2g}"
 
     @property
     def relative_error(self) -> float:
@@ -345,11 +391,10 @@ class _Findings:
             return 0.0 if self._error_squares == 0.0 else math.inf
         return math.sqrt(self._error_squares / self._value_squares)
 
-    def reason(self) -> str | None:
-        """One line, or None where every element is right."""
+    def reason(self, likeness: str = "") -> str | None:
+        """One line, or None where every element is right. The worst is often next to 0, so that the first says more."""
         if not self._wrong:
             return None
-        nans = f", {self._nans} of them NaN (not written?)" if self._nans else ""
-        return (
-            f"{self._wrong} of {self._elements} elements wrong{nans}; worst at {self._worst_at}; first at {self._first}"
-        )
+        nans = f", {self._nans} of them NaN (not written, or made of what D held before?)" if self._nans else ""
+        worst = f"; worst at {self._worst_at}" if self._worst_at != self._first else ""
+        return f"{self._wrong} of {self._elements} elements wrong{likeness}{nans}; first at {self._first}{worst}"

@@ -23,13 +23,14 @@ from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
 from w8a8_bench.guard import InputsWritten, InputWatch, fingerprints
-from w8a8_bench.kernel import FAULTS, Kernel, Launches, Prepared, Refused, Status, in_one_line, with_place
+from w8a8_bench.kernel import FAULTS, Kernel, Launches, Prepared, Refused, Status, Step
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Problem
 from w8a8_bench.providers import registry
+from w8a8_bench.raised import call, in_one_line, with_place
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.reference import Oracle, Verdict, check, poison
 from w8a8_bench.scheme_error import Scheme, scheme_of, scheme_sqnr_db
@@ -49,8 +50,8 @@ DUPLICATE = -1
 Progress = Callable[[str, str, float], None]
 """Told what is going on: phase (`prepare`, `check`, `time`), cell or block, and how much of the comparison is done."""
 
-InHand = Callable[[int | None], None]
-"""Told the place of the cell whose kernel's own code runs from now on; None when it has ended."""
+InHand = Callable[[int | None, Step | None], None]
+"""Told the place of the cell whose kernel's own code runs from now on, and what of it; None when it has ended."""
 
 HOLDING = (Status.OUT_OF_MEMORY, Status.FAILED, Status.UNCAPTURABLE)
 """Statuses after an exception, whose frames may hold memory that the next cell needs."""
@@ -110,7 +111,7 @@ def run_comparison(
     settings: Settings,
     *,
     progress: Progress = lambda phase, what, done: None,
-    in_hand: InHand = lambda cell: None,
+    in_hand: InHand = lambda cell, step: None,
     kernels: Callable[[str], Kernel] = registry.get,
 ) -> tuple[list[Record], ComparisonEnd]:
     """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status.
@@ -239,20 +240,20 @@ class _ComparisonRun:
 
     def _ask(self, run: _CellRun) -> None:
         """Get the kernel and its answer to the problem. Neither is to raise, and a third party's may."""
-        with self._in_hand_is(run):
+        with self._in_hand_is(run, Step.ASK):
             run.kernel = self._kernels(run.cell.kernel)
             support = support_of(run.kernel, run.cell.problem, self._device)
         if not support:
             run.stop(Status.UNSUPPORTED, support.reason)
 
     @contextlib.contextmanager
-    def _in_hand_is(self, run: _CellRun) -> Iterator[None]:
+    def _in_hand_is(self, run: _CellRun, step: Step) -> Iterator[None]:
         """While the kernel's own code runs: whoever watches this process knows whose it is.
 
         What it leaves of torch's settings that others' kernels depend on is put back.
         """
         dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-        self._in_hand(run.index)
+        self._in_hand(run.index, step)
         try:
             yield
             self._synchronize()
@@ -261,11 +262,11 @@ class _ComparisonRun:
                 torch.set_default_dtype(dtype)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
-            self._in_hand(None)
+            self._in_hand(None, None)
 
     @contextlib.contextmanager
-    def _launching(self, run: _CellRun) -> Iterator[None]:
-        with self._in_hand_is(run), fork_guard.launching():
+    def _launching(self, run: _CellRun, step: Step) -> Iterator[None]:
+        with self._in_hand_is(run, step), fork_guard.launching():
             yield
 
     def _guarded(self, run: _CellRun, step: Callable[[], None]) -> None:
@@ -320,13 +321,15 @@ class _ComparisonRun:
         assert run.kernel is not None
         operands = own.make(run.cell.problem, guarded=True)
         self._synchronize()
-        with self._in_hand_is(run):
-            run.prepared = run.kernel.prepare(run.cell.problem, self._device)
-            run.config = config_of(run.prepared)
+        with self._in_hand_is(run, Step.PREPARE):
+            run.prepared = call(run.kernel.prepare, run.cell.problem, self._device)
+            run.config = config_of(run.kernel, run.prepared)
         before = fingerprints(operands)
         try:
-            with self._launching(run):
-                launches_of(run.prepared, operands.given()).total()
+            with self._launching(run, Step.BIND):
+                launches = launches_of(run.prepared, operands.given())
+            with self._launching(run, Step.LAUNCH):
+                launches.total()
             after = fingerprints(operands)
             if changed := [name for name in before if before[name] != after[name]]:
                 raise InputsWritten("", changed)
@@ -350,9 +353,9 @@ class _ComparisonRun:
         self._reverse_once(one.a)
         poison(one.out)
         self._synchronize()
-        with self._launching(run):
+        with self._launching(run, Step.LAUNCH_AGAIN):
             run.timed.rerun()
-        _judge(run, check(one, self._oracle, fast_accum=_is_fast(run)), when="after timing: ")
+        _judge(run, check(one, self._oracle, fast_accum=_is_fast(run)), when="after timing, on another A: ")
 
     def _reverse_once(self, a: torch.Tensor) -> None:
         """Reverse A along k, or m where k is 1. Cells that share A find it reversed already."""
@@ -398,7 +401,7 @@ class _ComparisonRun:
                 method = make_method(self._device, self._settings)
             operands = timed.make(run.cell.problem)
             self._synchronize()
-            with self._launching(run):
+            with self._launching(run, Step.MAKE_READY):
                 ready = method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed)
             self._refuse_writes(", before it was timed,", ready)
             bound(ready)
@@ -488,7 +491,7 @@ class _ComparisonRun:
         def sample() -> None:
             for measure, sampler in timed.samplers.items():
                 started = time.perf_counter()
-                with self._launching(run):
+                with self._launching(run, Step.SAMPLE):
                     taken[measure] = sampler.sample()
                 if self._suspicious:
                     self._refuse_writes(", while it was timed,", timed)

@@ -18,12 +18,13 @@ def one_line(text: str) -> str:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value in a message: its repr as one line, cut after `most` characters; of one that has none, its type."""
+    """A value in a message: its repr as one line of at most `most` characters; of one that has none, its type."""
     try:
         text = repr(value)
     except Exception as error:  # its author's mistake, in the midst of telling of another one
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-    return one_line(text)[:most]
+    text = one_line(text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:

@@ -427,6 +427,21 @@ def test_interrupting_before_the_first_measurement_leaves_no_traceback(tmp_path,
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize(("code", "ends"), [(130, ""), (0, "torn down\n")], ids=["interrupted", "complete"])
+def test_only_an_interrupted_command_ends_without_taking_libraries_down(tmp_path, code, ends):
+    program = (
+        "import atexit\n"
+        "from w8a8_bench.cli import main\n"
+        "atexit.register(lambda: print('torn down'))\n"
+        f"main.main = lambda *, prog: print('said', end='.') or {code}\n"
+        "main.run_and_exit()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (code, f"said.{ends}")
+
+
 def swap_index(text: str) -> str:
     return text.replace('"comparison": 0', '"comparison": 77').replace('"index": 0', '"index": 77')
 

@@ -93,7 +93,7 @@ def test_a_package_that_cannot_be_imported_is_told_of_and_the_others_run(tmp_pat
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     why = "RuntimeError: built for CUDA 11 (acme.py, line 1)"
-    told = [line for line in result.stderr.splitlines() if line.startswith("acme can't")]
+    told = [line for line in result.stderr.splitlines() if line.startswith("acme ")]
     assert len(told) == 1 and told[0].endswith(why)
     header, cells = records(tmp_path)
     assert header["environment"]["providers"]["acme"] == why
@@ -144,13 +144,33 @@ def test_what_lies_in_the_working_directory_is_not_imported_for_what_is_installe
     assert {cell["status"] for cell in records(tmp_path)[1].values()} == {"ok"}
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("KERNELS = ('acme_i8_mm',)", "kernel name 'acme_i8_mm'"),
+        (example().replace("Probe.of(", "Prob.of("), "NameError: name 'Prob' is not defined (acme.py, line "),
+        (example().replace("return Probe.of", "Probe.of"), "probe() gave None: expected a Probe"),
+    ],
+    ids=["a name", "what raises", "what is no Probe"],
+)
 @pytest.mark.parametrize("words", [("--providers", "acme", "pytorch"), ("--kernels", BASELINE, KERNEL)])
-def test_a_provider_that_is_none_by_its_own_mistake_is_bad_input_where_it_is_asked_for(tmp_path, words):
-    (tmp_path / "acme.py").write_text("KERNELS = ('acme_i8_mm',)")
+def test_a_provider_that_is_none_by_its_own_mistake_is_bad_input_where_it_is_asked_for(tmp_path, body, says, words):
+    (tmp_path / "acme.py").write_text(body)
     result = run(tmp_path, *SWEEP, *words, *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
     assert result.returncode == 2
-    assert "acme (from acme.py) can't be used: kernel name 'acme_i8_mm'" in result.stderr
+    assert f"acme (from acme.py) can't be used: {says}" in result.stderr
     assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_a_mistake_in_kernel_is_a_fault_with_its_line_in_the_table_and_on_standard_error(tmp_path):
+    (tmp_path / "acme.py").write_text(example().replace("torch._int_mm)", "tortch._int_mm)"))
+    result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == 3
+    (cell,) = records(tmp_path)[1].values()
+    line = next(n for n, text in enumerate(example().splitlines(), 1) if "torch._int_mm" in text)
+    why = f"NameError: name 'tortch' is not defined (acme.py, line {line})"
+    assert (cell["status"], cell["reason"]) == ("failed", why)
+    assert f"failed: {KERNEL} at m=32 n=32 k=32: {why}" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -161,7 +181,7 @@ def test_a_provider_that_is_none_by_its_own_mistake_is_bad_input_where_it_is_ask
         (
             "return ScaledMm(name, torch._int_mm)",
             "return None",
-            "no: TypeError: kernel() gave None: expected an object",
+            "no: kernel() gave None: expected an object",
         ),
         ("return Support.yes()", "return {}['tile']", "no: KeyError: 'tile' (acme.py, line "),
     ],

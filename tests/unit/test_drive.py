@@ -99,7 +99,11 @@ def test_a_kernel_that_costs_its_worker_is_tried_alone_and_the_rest_is_measured_
     assert [one.kernel for one in result.records] == list(THREE)
     assert result.records[1].reason == "gone"
     assert result.end.machine["workers_lost"] == 2
-    assert THREE[1] in said[0] and "gone" in said[0]
+    shape = result.comparison.shape
+    assert said == [
+        f"a worker was lost at {shape}, running {THREE[1]}: gone; it is tried once more alone",
+        f"a worker was lost at {shape}, running {THREE[1]} again: gone; it is left out of this shape",
+    ]
 
 
 def test_a_kernel_that_survives_alone_is_measured_in_company_again():
@@ -119,8 +123,9 @@ def test_a_kernel_that_survives_alone_only_is_left_out_at_its_second_loss():
 
 def test_the_only_kernel_is_tried_once_more():
     team = FakeTeam(loses(THREE[1]))
-    (result,), _ = swept(plan(16, kernels=THREE[1:2]), team)
+    (result,), said = swept(plan(16, kernels=THREE[1:2]), team)
     assert len(team.asked) == 2
+    assert [line.partition("gone; ")[2] for line in said] == ["it is tried once more", "it is left out of this shape"]
     assert statuses(result) == [Status.CRASHED]
 
 
@@ -129,7 +134,8 @@ def test_a_worker_that_is_lost_twice_without_a_kernel_stops_the_comparison_and_n
         return WorkerLost("no kernel ran", status=Status.OUT_OF_MEMORY) if comparison.index == 0 else None
 
     team = FakeTeam(fate)
-    (first, second), _ = swept(plan(16, 32), team)
+    (first, second), said = swept(plan(16, 32), team)
+    assert [line.partition("ran; ")[2] for line in said] == ["another goes on", "the shape is left out"]
     assert statuses(first) == [Status.OUT_OF_MEMORY] * 2
     assert statuses(second) == [Status.OK] * 2
     assert [index for index, _ in team.asked] == [0, 0, 1]
@@ -142,7 +148,7 @@ def test_a_kernel_that_fails_on_three_comparisons_running_is_left_out_and_that_i
     assert all(statuses(result)[0] is Status.OK for result in results)
     assert "3 comparisons running" in results[3].records[1].reason
     assert "gone" in results[3].records[1].reason
-    assert sum("left out" in line for line in said) == 1
+    assert sum("left out, since" in line for line in said) == 1
     assert team.asked[-2:] == [(3, KERNELS[:1]), (4, KERNELS[:1])]
 
 

@@ -66,6 +66,23 @@ def test_a_name_outside_the_grammar_is_refused(text: str) -> None:
         KernelName.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        ("fp8_fp8_bf16_scaled_mm_azp", "variant 'azp' is of int8 operands alone"),
+        ("fp8_fp8_bf16_scaled_mm_azp_pt_bias", "variant 'azp_pt_bias' is of int8 operands alone"),
+        ("i8_i8_bf16_scaled_mm_blockwise", "variant 'blockwise' is of fp8 operands alone"),
+        ("i8_i8_bf16_scaled_mm_fast_accum", "variant 'fast_accum' is of fp8 operands alone"),
+        ("i8_i8_bf16_scaled_mm_cast", "scaled_mm has no variant 'cast'"),
+        ("bf16_bf16_bf16_matmul-no-scales_bias", "matmul-no-scales has no variant 'bias'"),
+        ("bf16_bf16_bf16_scaled_mm", "bf16 operands take no scales"),
+    ],
+)
+def test_a_name_of_parts_that_no_problem_has_together_is_refused(rest: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        KernelName.parse(f"acme_{rest}")
+
+
 @pytest.mark.parametrize("word", ["acme", "my_lib", "x_i8", "i8", "lib_2", "my_scaled_mm"])
 @pytest.mark.parametrize(
     "rest", ["i8_i8_bf16_scaled_mm_azp_pt", "fp8_fp8_fp16_scaled_mm", "bf16_bf16_bf16_matmul-no-scales"]

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from w8a8_bench.kernel import Status
+from w8a8_bench.kernel import Status, Step
 from w8a8_bench.sweep import process
 from w8a8_bench.sweep.process import Limits, Worker, WorkerLost
 from w8a8_bench.sweep.slate import Slate
@@ -18,15 +18,17 @@ def test_a_slate_tells_another_who_runs_who_ran_last_and_that_something_happened
     theirs = Slate(os.dup(ours.descriptor))
     ours.wipe()
     first = ours.read()
-    assert (first.cell, first.last) == (None, None)
-    theirs.note(3)
+    assert (first.cell, first.last, first.step) == (None, None, None)
+    theirs.note(3, Step.PREPARE)
     running = ours.read()
-    assert (running.cell, running.last) == (3, 3)
-    theirs.note(None)
+    assert (running.cell, running.last, running.step) == (3, 3, Step.PREPARE)
+    theirs.note(None, None)
     over = ours.read()
-    assert (over.cell, over.last) == (None, 3)
-    theirs.note(3)
-    assert len({first.step, running.step, over.step, ours.read().step}) == 4, "a step of the same cell is not told"
+    assert (over.cell, over.last, over.step) == (None, 3, Step.PREPARE)
+    theirs.note(3, Step.PREPARE)
+    assert len({first.number, running.number, over.number, ours.read().number}) == 4, (
+        "a step of the same cell is not told"
+    )
     ours.wipe()
     assert ours.read().last is None
     for slate in (ours, theirs):
@@ -61,18 +63,18 @@ def test_error_output_is_cut_and_its_end_kept(worker):
 
 
 def test_a_step_that_outlasts_its_limit_is_a_time_out_of_its_cell(worker, monkeypatch):
-    worker._slate.note(2)
+    worker._slate.note(2, Step.BIND)
     worker._watch()
     now = process.time.monotonic()
     monkeypatch.setattr(process.time, "monotonic", lambda: now + 1)
-    with pytest.raises(WorkerLost, match=r"--step-limit") as lost:
+    with pytest.raises(WorkerLost, match=r"^bind\(\) took over 0.05 s \(--step-limit\)") as lost:
         worker._watch()
     assert (lost.value.status, lost.value.cell) == (Status.TIMED_OUT, 2)
 
 
 def test_where_no_kernel_runs_nothing_is_too_slow(worker, monkeypatch):
-    worker._slate.note(2)
-    worker._slate.note(None)
+    worker._slate.note(2, Step.BIND)
+    worker._slate.note(None, None)
     worker._watch()
     now = process.time.monotonic()
     monkeypatch.setattr(process.time, "monotonic", lambda: now + process.SILENCE_S - 1)
@@ -81,8 +83,8 @@ def test_where_no_kernel_runs_nothing_is_too_slow(worker, monkeypatch):
 
 def test_a_worker_over_its_memory_is_ended_for_that(worker):
     worker._host_bytes = 1 << 20
-    worker._slate.note(1)
-    with pytest.raises(WorkerLost, match="main memory") as lost:
+    worker._slate.note(1, Step.LAUNCH)
+    with pytest.raises(WorkerLost, match=r"main memory, of 0\.0 available in its first launch") as lost:
         worker._watch()
     assert (lost.value.status, lost.value.cell) == (Status.OUT_OF_MEMORY, 1)
 

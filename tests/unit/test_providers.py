@@ -16,6 +16,7 @@ from w8a8_bench.names import KernelName
 from w8a8_bench.problem import PER_TENSOR, GemmShape
 from w8a8_bench.providers import registry, third_party
 from w8a8_bench.providers.provider import Provider, Unavailable
+from w8a8_bench.raised import in_one_line
 
 INT8, FP8 = (Format.INT8,), (Format.FP8,)
 KERNEL = "acme_i8_i8_bf16_scaled_mm"
@@ -137,7 +138,8 @@ def test_a_path_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, file, say
     [
         ("acme = acme_gone", "No module named 'acme_gone'"),
         ("acme = acme_w8a8:gone", "has no attribute 'gone'"),
-        ("acme = acme_w8a8:KERNELS", "KERNELS is missing"),
+        ("acme = acme_w8a8:KERNELS", "expected a module, or an object with KERNELS, probe() and kernel()"),
+        ("Acme = acme_w8a8", "its entry point is called 'Acme'"),
         ("pytorch = acme_w8a8", "a built-in provider has this name"),
         ("apex = acme_w8a8", "of provider 'acme', and this one is called 'apex'"),
     ],
@@ -291,7 +293,7 @@ def test_a_provider_that_was_asked_for_and_is_none_by_its_own_mistake_is_bad_inp
         with pytest.raises(ValueError, match=r"faulty \(from faulty.py\) can't be used: KERNELS is missing"):
             registry.select(*asked)
     assert registry.select(None, INT8)[0].startswith("pytorch_")
-    assert registry.remarks(None, INT8) == ("faulty can't be used: KERNELS is missing",)
+    assert registry.remarks(None, INT8) == ("faulty (from faulty.py) can't be used: KERNELS is missing",)
 
 
 def test_a_reason_is_a_line_that_no_terminal_obeys(monkeypatch, tmp_path):
@@ -301,7 +303,7 @@ def test_a_reason_is_a_line_that_no_terminal_obeys(monkeypatch, tmp_path):
 
 
 def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
-    provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', "import json; json.loads('{')"))
+    provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', "raise OSError('gone')"))
     line = next(number for number, text in enumerate(GOOD.splitlines(), start=1) if "Probe.found" in text)
     assert provider.probe().reason.endswith(f"(acme.py, line {line})")
 
@@ -309,14 +311,9 @@ def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("instead", "says"),
     [
-        ("return Probe.found(None)", "the version is None: expected text"),
-        ("return Probe.found((1, 2))", "the version is (1, 2): expected text"),
-        ("return Probe.missing(ImportError('x'))", "the reason is ImportError('x'): expected text"),
-        ("return Probe.missing('')", "say what, and what to install"),
-        ("return Probe.missing(' \\x1b ')", "say what, and what to install"),
         ("raise OSError('no metadata')", "OSError: no metadata"),
-        ("return '1.2'", "gave '1.2': expected a Probe"),
-        ("return Probe('yes')", "installed is 'yes': expected True or False"),
+        ("raise RuntimeError('built for CUDA 11')", "RuntimeError: built for CUDA 11"),
+        ("return Probe.missing(' \\x1b ')", "say what, and what to install"),
         ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
     ],
 )
@@ -326,6 +323,84 @@ def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
     assert probe.installed and not probe
     assert says in probe.reason
     assert says in refusal(provider.make(KERNEL))
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ("return Probe.found(None)", "TypeError: Probe: the version is None: expected text"),
+        ("return Probe.found((1, 2))", "TypeError: Probe: the version is (1, 2): expected text"),
+        ("return Probe.missing(ImportError('x'))", "the reason is ImportError('x'): expected text"),
+        ("return Probe.missing('')", "say what, and what to install"),
+        ("return Probe('yes')", "installed is 'yes': expected True or False"),
+        ("return '1.2'", "probe() gave '1.2': expected a Probe"),
+        ("return", "probe() gave None: expected a Probe"),
+        ("return Prob.found('1.2')", "NameError: name 'Prob' is not defined"),
+        ("import json; json.loads('{')", "JSONDecodeError: "),
+    ],
+)
+def test_a_mistake_in_probe_is_the_providers_own(monkeypatch, tmp_path, instead, says):
+    body = GOOD.replace('return Probe.found("1.2")', instead)
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", body))
+    assert says in found.fault
+    assert re.search(r" \(acme\.py, line \d\)$", found.fault)
+    assert (found.unfit, found.kernels) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ("return Kernl()", "NameError: name 'Kernl' is not defined"),
+        ("return Kernel(name, 5)", "TypeError: Kernel() takes no arguments"),
+        ("import math; return math.no_such_thing", "AttributeError: module 'math' has no attribute 'no_such_thing'"),
+        ("raise ValueError('which one?')", "ValueError: which one?"),
+        ("return {}[name]", "KeyError: "),
+        ("def again(): again()\n        again()", "RecursionError: "),
+        ("return None", "kernel() gave None: expected an object whose name is"),
+    ],
+)
+def test_a_mistake_in_kernel_is_a_fault_and_no_library_that_does_not_load(monkeypatch, tmp_path, instead, says):
+    provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
+    with pytest.raises(TypeError) as raised:
+        refusal(provider.make(KERNEL))
+    assert in_one_line(raised.value).startswith(says)
+    assert re.search(r" \(acme\.py, line \d+\)$", str(raised.value))
+    assert says in provider.load().reason
+
+
+@pytest.mark.parametrize(("old", "new"), [("def probe():", "def probe(it):"), ("def kernel(name):", "def kernel():")])
+def test_a_function_of_other_arguments_says_where_it_is(monkeypatch, tmp_path, old, new):
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", GOOD.replace(old, new)))
+    said = found.fault or found.load().reason
+    line = next(number for number, text in enumerate(GOOD.splitlines(), start=1) if old in text)
+    assert re.search(rf"{old[4:9]}.* argument.* \(acme\.py, line {line}\)$", said)
+
+
+def test_what_a_library_raises_is_the_librarys_whatever_it_is(monkeypatch, tmp_path):
+    write(tmp_path / "acme_lib.py", "def mm(): return undefined_symbol\nraise_at_import = False\n")
+    write(tmp_path / "acme_new.py", "this is for another Python\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for instead, says in (("import acme_lib; acme_lib.mm()", "NameError"), ("import acme_new", "SyntaxError")):
+        provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
+        assert refusal(provider.make(KERNEL)).startswith(f"acme 1.2 does not load: {says}: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "unfit"),
+    [
+        ("KERNELS = (nothing,)", True),
+        ("import math\nKERNELS = math.no_such_thing", True),
+        ("def probe(:", True),
+        ("import acme_new", False),
+        ("import nowhere_at_all", False),
+        ("raise OSError('libcudart.so.11')", False),
+    ],
+)
+def test_a_module_that_raises_is_told_apart_from_a_library_that_does(monkeypatch, tmp_path, body, unfit):
+    write(tmp_path / "acme_new.py", "this is for another Python\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", body))
+    assert (found.unfit, found.kernels) == (unfit, ())
 
 
 def test_a_module_that_raises_is_imported_once(monkeypatch, tmp_path):
@@ -379,7 +454,7 @@ class TestSelection:
         assert kernels[-2:] == ("here_i8_i8_bf16_scaled_mm", "broken_i8_i8_bf16_scaled_mm")
         assert registry.remarks(None, INT8) == (
             "left out: absent (absent is not installed)",
-            "faulty can't be used: ImportError: gone",
+            "faulty (from faulty 1.0) can't be used: ImportError: gone",
         )
 
     def test_providers_asked_for_run_and_the_absent_keep_their_rows(self):
@@ -394,7 +469,7 @@ class TestSelection:
     def test_a_provider_without_a_kernel_for_the_dtype_is_told_of(self):
         assert registry.select(None, FP8, ["here", "broken"]) == ("here_fp8_fp8_bf16_scaled_mm",)
         assert registry.remarks(None, FP8, ["here", "broken"]) == (
-            "faulty can't be used: ImportError: gone",  # by a mistake of its own, though nobody asked for it
+            "faulty (from faulty 1.0) can't be used: ImportError: gone",
             "broken can't run here: no libcudart",
         )
         with pytest.raises(ValueError, match="no kernel of absent, broken takes fp8 operands"):
@@ -403,7 +478,7 @@ class TestSelection:
     def test_a_kernel_named_of_an_absent_peer_keeps_its_row(self):
         assert registry.select([*ABSENT.kernels, *HERE.kernels[:1]], INT8) == (*ABSENT.kernels, *HERE.kernels[:1])
         assert registry.remarks(ABSENT.kernels, INT8) == (
-            "faulty can't be used: ImportError: gone",
+            "faulty (from faulty 1.0) can't be used: ImportError: gone",
             "absent can't run here: absent is not installed",
         )
 
@@ -418,7 +493,7 @@ class TestSelection:
             registry.select(["faulty_nothing"], INT8)
 
     def test_nothing_but_what_cannot_be_used_is_refused_with_the_reason(self):
-        with pytest.raises(ValueError, match="faulty can't be used: ImportError: gone"):
+        with pytest.raises(ValueError, match=r"faulty \(from faulty 1.0\) can't be used: ImportError: gone"):
             registry.select(None, INT8, ["faulty"])
 
     def test_a_kernel_outside_the_providers_asked_for_is_refused(self):

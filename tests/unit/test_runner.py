@@ -104,7 +104,11 @@ class MuteError(Exception):
     ("answer", "status", "says"),
     [
         (lambda: raise_(KeyError("tile")), Status.FAILED, "KeyError: 'tile'"),
-        (lambda: True, Status.FAILED, "supports() gave True: expected a Support: Support.yes() or Support.no(reason)"),
+        (
+            lambda: True,
+            Status.FAILED,
+            "supports() gave True: expected Support.yes() or Support.no(reason) (test_runner.py, line ",
+        ),
         (lambda: Support.no(""), Status.UNSUPPORTED, "no reason was given"),
         (lambda: Support.no(5), Status.FAILED, "the reason is 5: expected text"),
         (lambda: Support("", ""), Status.FAILED, "ok is '': expected True or False"),
@@ -124,8 +128,8 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
 @pytest.mark.parametrize(
     ("prepared", "says"),
     [
-        (None, "prepare() gave None: expected an object with config and bind"),
-        (SimpleNamespace(bind=lambda operands: None), "expected an object with config and bind"),
+        (None, "prepare() gave None, which has no bind(): expected config and bind() (test_runner.py, line "),
+        (SimpleNamespace(bind=lambda operands: None), "which has no config: expected config and bind()"),
         (SimpleNamespace(config="128x128", bind=lambda operands: None), "config is '128x128': expected a mapping"),
         (SimpleNamespace(config={}, bind=lambda operands: None), "bind() gave None: expected Launches"),
         (
@@ -136,7 +140,7 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
             SimpleNamespace(config={}, bind=lambda operands: Launches(lambda operands: None)),
             "total can't be called without arguments: missing a required argument: 'operands' (test_runner.py, line ",
         ),
-        (SimpleNamespace(config={"tile": 10**5000}, bind=None), "expected an object with config and bind"),
+        (SimpleNamespace(config={"tile": 10**5000}, bind=None), "which has no bind(): expected config and bind()"),
         (Typo(), "AttributeError: 'Typo' object has no attribute 'tiel'"),
         (
             SimpleNamespace(config={"tile": 10**5000}, bind=print),
@@ -334,7 +338,7 @@ def test_an_unwritten_output_is_incorrect():
 def test_a_kernel_that_goes_wrong_only_after_many_calls_is_found_after_timing():
     record = run_with(lambda operands, calls: operands.out.zero_() if calls > 3 else None)
     assert record.status is Status.INCORRECT
-    assert record.reason.startswith("after timing: ")
+    assert record.reason.startswith("after timing, on another A: ")
     assert record.samples == {}
 
 

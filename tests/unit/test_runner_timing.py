@@ -267,7 +267,7 @@ def test_an_answer_that_goes_wrong_once_it_is_timed_is_incorrect(run):
     bad = Named(GOOD, lambda operands, calls: operands.out.zero_() if calls > 1 else None)
     records, _ = run(FakeMethod(), BASE, GOOD, spoilt=[bad])
     assert records[GOOD].status is Status.INCORRECT
-    assert records[GOOD].reason.startswith("after timing: ")
+    assert records[GOOD].reason.startswith("after timing, on another A: ")
     assert records[GOOD].samples == {}
     assert records[BASE].status is Status.OK
 

@@ -391,6 +391,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         return EXIT_INTERRUPTED
 
 
+def run_and_exit(*, prog: str = "w8a8-bench") -> NoReturn:
+    """What a script calls: run the command line and end the process with the exit code."""
+    code = main(prog=prog)
+    if code == EXIT_INTERRUPTED:
+        interrupt.leave()
+    sys.exit(code)
+
+
 class _Log(io.FileIO):
     """Standard error. Where it can't be written (its reader left, its disk is full), only what it says is lost."""
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from w8a8_bench.device import Device
-from w8a8_bench.kernel import Kernel, Prepared, Probe, Support, in_one_line, with_place
+from w8a8_bench.kernel import Kernel, Prepared, Probe, Support
 from w8a8_bench.problem import Problem
+from w8a8_bench.raised import Unfit, call, defined_at, in_one_line, is_mistake, with_place
 from w8a8_bench.text import one_line, shown
 
 
@@ -104,9 +105,7 @@ class Provider:
         if self.fault:
             return Probe.broken(self.fault)
         try:
-            answer = Probe.of(self.package, self.distribution) if self.package else self._asked(lambda it: it.probe())
-            if not isinstance(answer, Probe):
-                return Probe.broken(f'probe() gave {shown(answer)}: expected a Probe, as Probe.of("a module") gives')
+            answer = Probe.of(self.package, self.distribution) if self.package else self._asked(ask_probe)
             return replace(answer, version=one_line(answer.version), reason=one_line(answer.reason))
         except BaseException as error:
             pass_interrupts(error)
@@ -129,12 +128,12 @@ class Provider:
         if not probe and self.is_peer:
             return Unavailable(name, probe.reason)
         try:
-            kernel = self._asked(lambda it: it.kernel(name))
+            kernel = self._asked(lambda it: _ask_kernel(it, name))
         except BaseException as error:
             pass_interrupts(error)
+            if self.origin and is_mistake(error):
+                return NoKernel(name, with_place(error))
             return Unavailable(name, f"{self.name} {probe.version} does not load: {self._said(error)}")
-        if wrong := _why_no_kernel(kernel, name):
-            return NoKernel(name, f"kernel() gave {shown(kernel)}: {wrong}")
         made: Kernel = kernel
         return made
 
@@ -192,10 +191,27 @@ class Unavailable:
 
 @dataclass(frozen=True, eq=False)
 class NoKernel(Unavailable):
-    """Stands in for what is no kernel: that is a fault of the provider's, not a library that is not here."""
+    """Stands in for a kernel that its provider's own code did not make: a fault, not a library that is not here."""
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        raise TypeError(self.reason)
+        raise Unfit(self.reason)
+
+
+def ask_probe(module: Any) -> Probe:
+    """What a provider's module answers. Raises what it raises, and Unfit where that is no Probe."""
+    answer = call(module.probe)
+    if not isinstance(answer, Probe):
+        place = defined_at(module.probe)
+        raise Unfit(f'probe() gave {shown(answer)}: expected a Probe, as Probe.of("a module") gives{place}')
+    return answer
+
+
+def _ask_kernel(module: Any, name: str) -> Any:
+    """The kernel that a provider's module makes. Raises what it raises, and Unfit where that is no kernel."""
+    kernel = call(module.kernel, name)
+    if wrong := _why_no_kernel(kernel, name):
+        raise Unfit(f"kernel() gave {shown(kernel)}: {wrong}{defined_at(module.kernel)}")
+    return kernel
 
 
 def _why_no_kernel(kernel: Any, name: str) -> str:

@@ -209,7 +209,7 @@ def select(
             return names(formats, of=[p for p in all_providers() if not p.is_peer or p.probe().installed])
         found = names(formats, of=chosen)
         if not found:
-            why = [f"{p.name} can't be used: {p.fault}" for p in chosen if p.fault]
+            why = [_why_unused(p) for p in chosen if p.fault]
             raise ValueError("; ".join(why) or f"no kernel of {_words(chosen)} takes {_tokens(formats)} operands")
         return found
     for name in requested:
@@ -230,9 +230,9 @@ def remarks(
         absent = [(p, p.probe()) for p in all_providers() if p.is_peer]
         left_out = [f"{p.name} ({probe.reason})" for p, probe in absent if not probe.installed]
         lines = [f"left out: {', '.join(left_out)}"] if left_out else []
-        return (*lines, *(f"{p.name} can't be used: {p.fault}" for p in all_providers() if p.fault))
+        return (*lines, *(_why_unused(p) for p in all_providers() if p.fault))
     asked = _named(providers) if providers is not None else tuple(dict.fromkeys(map(provider_of, requested or ())))
-    lines = [f"{p.name} can't be used: {p.fault}" for p in all_providers() if p.fault and p not in asked]
+    lines = [_why_unused(p) for p in all_providers() if p.fault and p not in asked]
     for provider in asked:
         probe = provider.probe()
         if not probe:
@@ -256,10 +256,14 @@ def _named(providers: Sequence[str]) -> tuple[Provider, ...]:
     return named
 
 
+def _why_unused(provider: Provider) -> str:
+    return f"{provider.name} (from {provider.origin}) can't be used: {provider.fault}"
+
+
 def _refuse_unfit(provider: Provider) -> None:
     """Raise ValueError where a provider that was asked for by name is none, by a mistake in its module."""
     if provider.unfit:
-        raise ValueError(f"{provider.name} (from {provider.origin}) can't be used: {provider.fault}")
+        raise ValueError(_why_unused(provider))
 
 
 def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:

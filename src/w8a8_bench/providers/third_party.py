@@ -19,10 +19,10 @@ from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import Any
 
-from w8a8_bench.kernel import with_place
 from w8a8_bench.names import KernelName, is_provider_name
-from w8a8_bench.providers.provider import Provider, as_a_guest, pass_interrupts
-from w8a8_bench.text import one_line, shown
+from w8a8_bench.providers.provider import Provider, as_a_guest, ask_probe, pass_interrupts
+from w8a8_bench.raised import Unfit, is_mistake, with_place
+from w8a8_bench.text import shown
 
 GROUP = "w8a8_bench.providers"
 FILES = "W8A8_BENCH_PROVIDERS"
@@ -31,10 +31,6 @@ EXPECTED = {
     "probe": "a function that returns Probe.found(version) or Probe.missing(reason)",
     "kernel": "a function of a name of KERNELS that returns the kernel called so",
 }
-
-
-class _Unfit(ValueError):
-    """A module that is none of a provider's, in words that need no name of an exception."""
 
 
 def find(built_in: Collection[str]) -> tuple[Provider, ...]:
@@ -66,37 +62,47 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
         both = [name for name in kernels if name in on_request]
         if both:
-            raise _Unfit(f"kernel {both[0]!r} is in KERNELS and in ON_REQUEST: drop one")
+            raise Unfit(f"kernel {both[0]!r} is in KERNELS and in ON_REQUEST: drop one")
         if not kernels:
             what = "is empty" if hasattr(module, "KERNELS") else "is missing"
-            raise _Unfit(f"KERNELS {what}: expected a tuple of the names of its kernels")
+            raise Unfit(f"KERNELS {what}: expected a tuple of the names of its kernels")
         for member in ("probe", "kernel"):
             if not callable(getattr(module, member, None)):
-                raise _Unfit(f"{member}() is missing: {EXPECTED[member]}")
+                raise Unfit(f"{member}() is missing: {EXPECTED[member]}")
+        _try_probe(module)
     except BaseException as error:
         pass_interrupts(error)
-        why = one_line(str(error)) if isinstance(error, _Unfit) else with_place(error)
-        unfit = isinstance(error, _Unfit | SyntaxError)
-        return Provider(name, "", origin=origin, fault=why, unfit=unfit, is_peer=True)
+        return Provider(name, "", origin=origin, fault=with_place(error), unfit=is_mistake(error), is_peer=True)
     return Provider(name, str(module), kernels, on_request, is_peer=True, origin=origin, loaded=module)
 
 
+def _try_probe(module: Any) -> None:
+    """Raise what is a mistake in `probe`. That its library is not here or not whole, `Provider.probe` tells."""
+    try:
+        with as_a_guest():
+            ask_probe(module)
+    except BaseException as error:
+        if is_mistake(error):
+            raise
+        pass_interrupts(error)
+
+
 def _names(provider: str, module: Any, which: str) -> tuple[str, ...]:
-    """The kernels that a module lists; raises _Unfit where a name is none, or another provider's."""
+    """The kernels that a module lists; raises Unfit where a name is none, or another provider's."""
     names = getattr(module, which, ())
     if not isinstance(names, (tuple, list)):
-        raise _Unfit(f"{which} is {shown(names)}: expected a tuple of kernel names")
+        raise Unfit(f"{which} is {shown(names)}: expected a tuple of kernel names")
     for name in names:
         if not isinstance(name, str):
-            raise _Unfit(f"{which} has {shown(name)}: expected names of kernels")
+            raise Unfit(f"{which} has {shown(name)}: expected names of kernels")
         if names.count(name) > 1:
-            raise _Unfit(f"{which} has {shown(name)} twice: drop one")
+            raise Unfit(f"{which} has {shown(name)} twice: drop one")
         try:
             word = KernelName.parse(name).provider
         except ValueError as error:
-            raise _Unfit(str(error)) from None
+            raise Unfit(str(error)) from None
         if word != provider:
-            raise _Unfit(f"kernel {name!r} is of provider {word!r}, and this one is called {provider!r}: rename one")
+            raise Unfit(f"kernel {name!r} is of provider {word!r}, and this one is called {provider!r}: rename one")
     return tuple(names)
 
 
@@ -111,13 +117,13 @@ def _stem(path: str) -> str:
 
 def _load_file(path: str) -> ModuleType:
     """Run a file as a module of a name of its own: one called `vllm.py` must not stand in the way of vllm."""
-    if not is_provider_name(_stem(path)):
-        raise _Unfit(f"{path}: a provider's name is of small letters, digits and _, and so is its file's")
     if not os.path.exists(path):
-        raise _Unfit(f"there is no file {path} ({FILES} parts several by {os.pathsep!r})")
+        raise Unfit(f"there is no file {path} ({FILES} parts several by {os.pathsep!r})")
+    if not is_provider_name(_stem(path)):
+        raise Unfit(f"{path}: a provider's name is of small letters, digits and _, and so is its file's")
     spec = importlib.util.spec_from_file_location(f"w8a8_bench_provider_{_stem(path)}", path)
     if spec is None or spec.loader is None:
-        raise _Unfit(f"{path} is no Python file")
+        raise Unfit(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -145,7 +151,19 @@ def _entry_points() -> Iterator[tuple[str, str, Callable[[], Any]]]:
             yield distribution, origin, functools.partial(_fail, error)
             continue
         for entry in entries:
-            yield entry.name, origin, entry.load
+            yield entry.name, origin, functools.partial(_load_entry, entry.name, entry.load)
+
+
+def _load_entry(name: str, load: Callable[[], Any]) -> Any:
+    """What an entry point names."""
+    if not is_provider_name(name):
+        raise Unfit(f"its entry point is called {name!r}: a provider's name is of small letters, digits and _")
+    found = load()
+    if not isinstance(found, ModuleType) and not hasattr(found, "KERNELS"):
+        raise Unfit(
+            f"its entry point names {shown(found)}: expected a module, or an object with KERNELS, probe() and kernel()"
+        )
+    return found
 
 
 def _fail(error: Exception) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from w8a8_bench.answers import support_of
 from w8a8_bench.device import Device
 from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.kernel import Probe, in_one_line, with_place
+from w8a8_bench.kernel import Probe
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.provider import pass_interrupts
+from w8a8_bench.raised import in_one_line, with_place
 
 
 def load(provider: str) -> Probe:

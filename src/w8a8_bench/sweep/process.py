@@ -28,7 +28,7 @@ from w8a8_bench.environment import host_memory
 from w8a8_bench.kernel import Probe, Status
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.settings import DEFAULT_STEP_LIMIT_S, Settings
-from w8a8_bench.sweep.slate import Slate
+from w8a8_bench.sweep.slate import Note, Slate
 from w8a8_bench.sweep.worker import CLOSED
 
 STDERR_LINES = 5
@@ -146,7 +146,7 @@ class Worker:
         self._hello: dict[str, object] | None = None
         self._received = b""
         self._slate.wipe()
-        self._step, self._since = self._slate.read().step, time.monotonic()
+        self._noted, self._since = self._slate.read().number, time.monotonic()
         self._heard = self._since
         total, available = host_memory()
         self._host_bytes = self._limits.host_bytes or max(int(available - HOST_RESERVE * total), available // 2)
@@ -304,18 +304,19 @@ class Worker:
     def _watch(self) -> None:
         """Raise WorkerLost, the worker ended, where its kernel takes more than the limits allow."""
         note, now = self._slate.read(), time.monotonic()
-        if note.step != self._step:
-            self._step, self._since = note.step, now
+        if note.number != self._noted:
+            self._noted, self._since = note.number, now
         step_s = self._limits.step_s
         if note.cell is not None and step_s is not None and now - self._since > step_s:
-            raise self._lost(f"one step took over {step_s:g} s (--step-limit)", status=Status.TIMED_OUT)
+            raise self._lost(f"{note.step} took over {step_s:g} s (--step-limit)", status=Status.TIMED_OUT)
         silent_s = max(SILENCE_S, 10 * step_s) if step_s is not None else None
         if self._hello is not None and silent_s is not None and now - max(self._since, self._heard) > silent_s:
             raise self._lost(f"the worker did and said nothing for {silent_s:g} s, outside of any kernel")
         held = _resident_bytes(self._process.pid)
         if held > self._host_bytes:
             raise self._lost(
-                f"the worker held {held / 2**30:.1f} GiB of main memory, of {self._host_bytes / 2**30:.1f} available",
+                f"the worker held {held / 2**30:.1f} GiB of main memory, of {self._host_bytes / 2**30:.1f} available"
+                f"{_where(note)}",
                 status=Status.OUT_OF_MEMORY,
             )
         if self._hello is None and now - self._started > STARTUP_S:
@@ -349,7 +350,7 @@ class Worker:
                 how = "its pipes to the benchmark closed by a kernel"
             if code is not None and code < 0:
                 how = f"signal {signal.Signals(-code).name}"
-            reason = f"the worker ended with {how}"
+            reason = f"the worker ended with {how}{_where(note)}"
         lines = self._last_errors(STDERR_BYTES).decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
         said = " | ".join("".join(char if char.isprintable() else " " for char in line).strip() for line in lines)
         return WorkerLost(
@@ -370,6 +371,13 @@ class Worker:
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _where(note: Note) -> str:
+    """In which step of a kernel, or after which one."""
+    if note.step is None:
+        return ""
+    return f" {'after' if note.cell is None else 'in'} {note.step}"
 
 
 def _resident_bytes(process_id: int) -> int:

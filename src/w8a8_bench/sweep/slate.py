@@ -12,17 +12,22 @@ import struct
 import tempfile
 from dataclasses import dataclass
 
-_FIELDS = struct.Struct("<qqq")
+from w8a8_bench.kernel import Step
+
+_FIELDS = struct.Struct("<qqqq")
 NOBODY = -1
+NOTHING = 0
 
 
 @dataclass(frozen=True)
 class Note:
-    """`step` changes with every note. `cell` is the one whose kernel runs, None where none does; `last` ran before."""
+    """`number` changes with every note. `cell` is the one whose kernel runs, None where none does; `last` ran before,
+    and `step` of it."""
 
-    step: int
+    number: int
     cell: int | None
     last: int | None
+    step: Step | None
 
 
 class Slate:
@@ -40,23 +45,29 @@ class Slate:
 
     def wipe(self) -> None:
         """Begin anew: no kernel runs, and none did."""
-        self._write(NOBODY, NOBODY)
+        self._write(NOBODY, NOBODY, NOTHING)
 
-    def note(self, cell: int | None) -> None:
-        """From now on the kernel of `cell` (its place in the comparison) runs; None: no kernel does."""
-        if cell is None:
-            self._write(NOBODY, _FIELDS.unpack_from(self._page)[2])
+    def note(self, cell: int | None, step: Step | None) -> None:
+        """From now on a step of the kernel of `cell` (its place in the comparison) runs; None: no kernel's does."""
+        if cell is None or step is None:
+            _, _, last, done = _FIELDS.unpack_from(self._page)
+            self._write(NOBODY, last, done)
         else:
-            self._write(cell, cell)
+            self._write(cell, cell, step)
 
-    def _write(self, cell: int, last: int) -> None:
-        step = _FIELDS.unpack_from(self._page)[0] + 1
-        _FIELDS.pack_into(self._page, 0, step, cell, last)
+    def _write(self, cell: int, last: int, step: int) -> None:
+        number = _FIELDS.unpack_from(self._page)[0] + 1
+        _FIELDS.pack_into(self._page, 0, number, cell, last, step)
 
     def read(self) -> Note:
         """The last note. A reader in the midst of a write sees a mixture once, and the next look is right."""
-        step, cell, last = _FIELDS.unpack_from(self._page)
-        return Note(step, None if cell == NOBODY else cell, None if last == NOBODY else last)
+        number, cell, last, step = _FIELDS.unpack_from(self._page)
+        return Note(
+            number,
+            cell=None if cell == NOBODY else cell,
+            last=None if last == NOBODY else last,
+            step=None if step == NOTHING else Step(step),
+        )
 
     def close(self) -> None:
         self._page.close()

@@ -132,17 +132,18 @@ class _Attempts:
         """Decide what is out of the next attempt."""
         self.losses += 1
         suspect = None if lost.cell is None else left[lost.cell]
-        whose = "no kernel" if suspect is None else self.comparison.cells[suspect].text
-        self.said(f"a worker was lost at {self.comparison.shape}, running {whose}: {lost.reason}; another goes on")
         if suspect is None:
             self.unexplained += 1
             if self.unexplained > 1:
                 self.stopped.update(dict.fromkeys(left, (lost.status, lost.reason)))
+            self._tell("no kernel", lost, "the shape is left out" if self.unexplained > 1 else "another goes on")
         elif suspect in self.suspects:
-            self.stopped[suspect] = lost.status, lost.reason
+            self._leave_out(suspect, lost)
         else:
             self.suspects.add(suspect)
-            if len(left) > 1:
+            alone = " alone" if len(left) > 1 else ""
+            self._tell(self.comparison.cells[suspect].text, lost, f"it is tried once more{alone}")
+            if alone:
                 self._try_alone(suspect)
 
     def _try_alone(self, suspect: int) -> None:
@@ -150,7 +151,14 @@ class _Attempts:
             self.team.run(self._part([suspect]), replace(self.settings, stop=ALONE, processes=1), self.progress)
         except WorkerLost as lost:
             self.losses += 1
-            self.stopped[suspect] = lost.status, lost.reason
+            self._leave_out(suspect, lost)
+
+    def _leave_out(self, suspect: int, lost: WorkerLost) -> None:
+        self.stopped[suspect] = lost.status, lost.reason
+        self._tell(f"{self.comparison.cells[suspect].text} again", lost, "it is left out of this shape")
+
+    def _tell(self, whose: str, lost: WorkerLost, then: str) -> None:
+        self.said(f"a worker was lost at {self.comparison.shape}, running {whose}: {lost.reason}; {then}")
 
     def _part(self, places: Sequence[int]) -> Comparison:
         return replace(self.comparison, cells=tuple(self.comparison.cells[place] for place in places))

@@ -27,17 +27,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from w8a8_bench import fork_guard
-from w8a8_bench.kernel import in_one_line
+from w8a8_bench.kernel import Step
+from w8a8_bench.raised import in_one_line
 from w8a8_bench.sweep.slate import Slate
 
 if TYPE_CHECKING:
     from w8a8_bench.device import Device
-    from w8a8_bench.runner import Progress
+    from w8a8_bench.runner import InHand, Progress
 
 PR_SET_PDEATHSIG = 1
 CLOSED = 77
@@ -107,8 +108,8 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
 
     held = [(number, _identity(number)) for number in (sys.stdin.fileno(), answers.fileno())]
 
-    def in_hand(cell: int | None) -> None:
-        slate.note(cell)
+    def in_hand(cell: int | None, step: Step | None) -> None:
+        slate.note(cell, step)
         if cell is None and any(_identity(number) != identity for number, identity in held):
             os._exit(CLOSED)  # at once, while the slate still says whose kernel it was
 
@@ -141,19 +142,17 @@ def _test(device: Device, options: Mapping[str, Any], progress: Progress, answer
     _send(answers, {"kind": "tested"})
 
 
-def _answer(
-    device: Device, questions: Sequence[Mapping[str, Any]], answers: TextIO, in_hand: Callable[[int | None], None]
-) -> None:
+def _answer(device: Device, questions: Sequence[Mapping[str, Any]], answers: TextIO, in_hand: InHand) -> None:
     from w8a8_bench.problem import GemmShape
     from w8a8_bench.sweep import ask
 
     for place, question in enumerate(questions):
-        in_hand(place)
+        in_hand(place, Step.ASK)
         if "provider" in question:
             answer: dict[str, object] = {"probe": asdict(ask.load(question["provider"]))}
         else:
             answer = {"text": ask.answer(question["kernel"], GemmShape(**question["shape"]), device)}
-        in_hand(None)
+        in_hand(None, None)
         _send(answers, {"kind": "answer", **answer})
     _send(answers, {"kind": "answered"})
 

@@ -26,10 +26,11 @@ from dataclasses import replace
 import torch
 
 from w8a8_bench.device import Device
-from w8a8_bench.kernel import Launch, in_one_line
+from w8a8_bench.kernel import Launch
 from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
 from w8a8_bench.memory import L2_TIMES, MAX_SETS, MIN_LAUNCHES
 from w8a8_bench.operands import Operands
+from w8a8_bench.raised import in_one_line
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
 from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, Uncapturable, parts, size_like

@@ -1,0 +1,90 @@
+"""What went wrong in another's code, as one line: what was raised, where, and whether that code is to blame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from w8a8_bench.text import one_line
+
+MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a mistake in the code itself raises. A library that does not load raises ImportError, OSError, RuntimeError."""
+
+
+class Unfit(TypeError):
+    """What another's code gives is not what it is asked for. The text needs no name of an exception before it."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong as a reason: the error's type and the first line of its text that is not empty."""
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception as other:  # of an error whose text can't be made, its type is all there is
+        lines = [f"its text can't be made: {type(other).__name__}"]
+    if isinstance(error, Unfit):
+        return one_line(" ".join(lines))
+    return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def with_place(error: BaseException) -> str:
+    """As `in_one_line`, and where: the last line that ran in the file that this package called into."""
+    beyond = _lines_beyond(error)
+    if not beyond or isinstance(error, SyntaxError):  # which says it itself
+        return in_one_line(error)
+    called = beyond[0][0]
+    last = [line for file, line in beyond if file == called][-1]
+    return f"{in_one_line(error)} ({os.path.basename(called)}, line {last})"
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the author of the file that this package called into is to mend it, and not who installs a library.
+
+    It is where the file itself raised, and not what it imports or calls.
+    """
+    files = {file for file, _ in _lines_beyond(error)}
+    return isinstance(error, MISTAKES) and len(files) < (1 if isinstance(error, SyntaxError) else 2)
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`; where it can't be called so, the error says where it is defined."""
+    try:
+        return function(*args)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # of the call, and not in it
+            raise Unfit(f"{error}{defined_at(function)}") from None
+        raise
+
+
+def defined_at(function: object) -> str:
+    """` (acme.py, line 12)` of a function or a method; empty where it does not tell."""
+    code = getattr(function, "__code__", None)
+    return f" ({os.path.basename(code.co_filename)}, line {code.co_firstlineno})" if code else ""
+
+
+def _lines_beyond(error: BaseException) -> list[tuple[str, int]]:
+    """File and line of every frame, from the call on, that is neither this package's nor the standard library's."""
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
+        step = step.tb_next
+    return [(file, line) for file, line in frames if _is_beyond(file)]
+
+
+def _is_beyond(file: str) -> bool:
+    """Whether code is neither this package's nor the standard library's, below which packages may be installed."""
+    package, standard = (os.path.join(os.path.dirname(path), "") for path in (__file__, os.__file__))
+    if file.startswith((package, "<")):  # of an import, or generated
+        return False
+    return not file.startswith(standard) or "-packages" in file[len(standard) :]
