@@ -90,6 +90,8 @@ ERRORS = {
     "unknown_activations": ("--dtype", "int8", *SQUARE, "--activations", "lazy"),
     "unknown_data": ("--dtype", "int8", *SQUARE, "--data", "gaussian"),
     "unknown_device": ("--dtype", "int8", *SQUARE, "--device", "tpu"),
+    "device_of_many_digits": ("--dtype", "int8", *SQUARE, "--device", "cuda:99999"),
+    "csv_is_empty": ("--dtype", "int8", "csv_bench", "--csv", ""),
     "start_after_end": (
         "--dtype",
         "int8",

@@ -25,7 +25,7 @@ from w8a8_bench.cli.progress import Progress
 from w8a8_bench.comparison import Comparison, LabelledShape, is_grid
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
-from w8a8_bench.environment import likely_gpus
+from w8a8_bench.environment import check_device_name, likely_gpus
 from w8a8_bench.formats import W8A8_FORMATS, Format, dtype_text
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.measures import Timer, choose
@@ -176,11 +176,12 @@ def _schemes(words: Sequence[str] | None) -> list[Scaling] | None:
 
 def _check_devices(args: argparse.Namespace) -> None:
     if args.devices is None:
+        check_device_name(args.device)
         return
     if args.device != "auto":
         raise ValueError(f"--device {args.device} and --devices {' '.join(args.devices)}: give one of them")
     for name in args.devices:
-        if name != "all" and not re.fullmatch(r"cuda:[0-9]+", name):
+        if name != "all" and not re.fullmatch(r"cuda:[0-9]{1,4}", name, re.ASCII):
             raise ValueError(f"--devices {name!r}: expected all, or cuda:<index> for each")
     numbers = [name.partition(":")[2].lstrip("0") for name in args.devices]
     if len(set(numbers)) < len(numbers) or ("all" in args.devices and len(args.devices) > 1):
@@ -224,6 +225,8 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
     if args.command == "model_bench":
         return _model_shapes(args)
     if args.command == "csv_bench":
+        if not args.csv:
+            raise ValueError("--csv '': expected the name of a file with columns m, n and k")
         return csv_file.read(Path(args.csv))
     model, layer, m = QUICK_LAYER
     squares = [LabelledShape(GemmShape(m=size, n=size, k=size)) for size in QUICK_SQUARES]

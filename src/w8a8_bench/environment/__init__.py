@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,15 +23,18 @@ class DeviceError(ValueError):
     """A device that was asked for is not there."""
 
 
+def check_device_name(wanted: str) -> None:
+    """Raise DeviceError where `wanted` is called as no device is, whatever this machine has."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", wanted, re.ASCII):
+        raise DeviceError(f"device {wanted!r}: expected auto, cpu, cuda or cuda:<index>")
+
+
 def resolve_device(wanted: str) -> Device:
     """The device called `auto`, `cpu`, `cuda` or `cuda:<index>`; raises DeviceError where there is none such here."""
     import torch
 
+    check_device_name(wanted)
     kind, _, index_text = wanted.partition(":")
-    if kind not in (AUTO, "cpu", "cuda") or (
-        index_text and (kind != "cuda" or not (index_text.isascii() and index_text.isdecimal()))
-    ):
-        raise DeviceError(f"device {wanted!r}: expected auto, cpu, cuda or cuda:<index>")
     if kind == AUTO:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])
