@@ -246,16 +246,19 @@ def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_recor
     assert {line["kernel"] for line in lines} == kernels
 
 
-def test_what_the_readme_says_of_two_gpus_is_in_the_committed_records():
+@pytest.mark.parametrize(
+    ("card", "said"), [("h200", "take {} of the time of one GPU on two"), ("h100", "and {} on two")]
+)
+def test_what_the_readme_says_of_two_gpus_is_in_the_committed_records(card, said):
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    lines = json_lines("two_gpus.jsonl", "h100")
+    lines = json_lines("two_gpus.jsonl", card)
     (walls,) = (line for line in lines if line["kind"] == "wall_time_s")
     beside = [line for line in lines if line["kind"] == "all beside each alone"]
     cells = sum(line["cells"] for line in beside)
     assert len(beside) == 2
     assert cells == sum(line["cells_within_1_percent"] for line in beside)
     assert not {"slower", "faster"} & {verdict for line in beside for verdict in line["verdicts"]}
-    assert f"take {walls['all'] / walls['one']:.2f} of the time of one GPU on two H100s" in readme
+    assert f"{said.format(format(walls['all'] / walls['one'], '.2f'))} {card.upper()}s" in readme
     assert f"within 1% in each of {cells} cells" in readme
 
 

@@ -469,7 +469,8 @@ class _Session:
         self._records.sort(key=lambda record: record.comparison)
         self._print_all()
         self._write_pickle()
-        self._print_costs()
+        if self._ends:
+            print(costs(time.perf_counter() - self._started, len(self._devices), self._ends))
         print(f"records: {self._files.records}\npickle:  {self._files.pickle}", flush=True)
         return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
 
@@ -524,19 +525,6 @@ class _Session:
             many = "1 cell was" if number == 1 else f"{number} cells were"
             print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
 
-    def _print_costs(self) -> None:
-        """Where the time of this sweep went, and the most device memory that it held."""
-        if not self._ends:
-            return
-        whole = time.perf_counter() - self._started
-        phases = {name: sum(end.seconds.get(name, 0.0) for end in self._ends) for name in ("timing", "check", "setup")}
-        other = whole - sum(phases.values())
-        parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
-        share = 100 * (1 - phases["timing"] / whole)
-        memory = max((end.memory_bytes or 0 for end in self._ends), default=0)
-        held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
-        print(f"took {whole:.1f} s: {', '.join(parts)} ({share:.0f}% not timing){held}")
-
     def _groups(self, dtypes: str) -> dict[str, list[Record]]:
         """The final tables, titled as the original's: one a model and TP size, or one of everything.
 
@@ -563,6 +551,19 @@ class _Session:
             raise store.StoreError(
                 f"{self._files.pickle} can't be written: {error.strerror}; {self._files.records} is safe"
             ) from None
+
+
+def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:
+    """Where the `took` seconds of a sweep went, of all its devices together, and the most device memory of one."""
+    whole = took * devices
+    phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in ("timing", "check", "setup")}
+    other = whole - sum(phases.values())
+    parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
+    share = 100 * (1 - phases["timing"] / whole)
+    memory = max((end.memory_bytes or 0 for end in ends), default=0)
+    held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
+    on = f" on {devices} devices" if devices > 1 else ""
+    return f"took {took:.1f} s{on}: {', '.join(parts)} ({share:.0f}% not timing){held}"
 
 
 def _by_scheme(records: Sequence[Record]) -> dict[str, list[Record]]:
