@@ -37,6 +37,8 @@ def support_of(kernel: Kernel, problem: Problem, device: Device) -> Support:
 def config_of(kernel: Kernel, prepared: Prepared) -> dict[str, object]:
     """What `kernel.prepare` chose, as JSON gives it back: text for keys, lists for tuples."""
     place = defined_at(kernel.prepare)
+    if isinstance(prepared, type):
+        raise Unfit(f"prepare() gave {shown(prepared)}: expected an object, not its class{place}")
     if not callable(getattr(prepared, "bind", None)):
         raise Unfit(f"prepare() gave {shown(prepared)}, which has no bind(): expected config and bind(){place}")
     try:

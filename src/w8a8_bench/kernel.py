@@ -114,6 +114,8 @@ class Probe:
         import importlib.metadata  # here, since it takes longer to import than `--help` takes to run
         import importlib.util
 
+        if not package:
+            raise ValueError("Probe.of(''): expected the name that the library has in an import")
         distribution = distribution or package
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -132,6 +134,10 @@ class Probe:
 
 class Refused(Exception):
     """Raised by `prepare` where only the library itself could tell: the cell is unsupported, for this reason."""
+
+
+class CompileError(RuntimeError):
+    """Raised where the compiler of a kernel fails: the cell is a `compile_error`. Triton's own errors count as such."""
 
 
 class Prepared(Protocol):
@@ -162,7 +168,8 @@ class Kernel(Protocol):
         ...
 
     def prepare(self, problem: Problem, device: Device) -> Prepared:
-        """Compile, choose a configuration and allocate workspace. May be slow; may raise, a refusal as `Refused`."""
+        """Compile, choose a configuration and allocate workspace. May be slow; may raise, a refusal as `Refused` and a
+        compiler that fails as `CompileError`."""
         ...
 
 
@@ -208,5 +215,5 @@ class Status(str, Enum):
     SKIPPED = "skipped"
 
 
-FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT)
+FAULTS = (Status.INCORRECT, Status.CRASHED, Status.FAILED, Status.TIMED_OUT, Status.COMPILE_ERROR)
 """Statuses after which a complete sweep still exits with code 3: something is broken, not merely refused."""

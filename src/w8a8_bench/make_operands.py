@@ -25,6 +25,10 @@ AZP_SHIFT = 0.5
 """Added to the activations of problems with a zero point. Such schemes are for activations that lean to one side, as
 after a GELU; on symmetric ones the zero point is near 0 and an error in it hardly shows."""
 
+ONE_SIDED = 1.0
+"""How far all elements of the first of several such tokens lie off 0 at least. The range of a zero point holds 0 still,
+and a kernel whose range does not shows."""
+
 STATIC_ROOM = 1.25
 """Static scales over what A itself would give. A calibrated scale leaves room; and a kernel that computes a scale of
 its own, where it is given one, must not find the same."""
@@ -113,11 +117,15 @@ class OperandFactory:
         self._cache = _Cache()
 
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
-        """Source activations [m,k] in bf16, plus `AZP_SHIFT` (rounded to bf16) where asked; zeros and units stay."""
+        """Source activations [m,k] in bf16; with `shifted`, as those are that have a zero point (`AZP_SHIFT`,
+        `ONE_SIDED`), but for zeros and units."""
         shifted = shifted and self.data not in (Data.ZEROS, Data.UNIT)
         if shifted not in self._cache.x:
             if shifted:
-                self._cache.x[True] = self.activations() + AZP_SHIFT
+                x = self.activations() + AZP_SHIFT
+                if self.shape.m > 1:
+                    x[0] = x[0].abs() + ONE_SIDED
+                self._cache.x[True] = x
             else:
                 self._cache.x[False] = self._source(self.shape.m, "x", self._outliers())
         return self._cache.x[shifted]

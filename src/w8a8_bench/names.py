@@ -73,7 +73,7 @@ class KernelName:
         if match["a"] != match["b"]:
             raise ValueError(f"kernel name {text!r}: a is {match['a']} and b is {match['b']}: expected the same")
         if (match["variant"] or "") not in _VARIANTS:
-            known = ", ".join(filter(None, _VARIANTS))
+            known = ", ".join(name for name in _VARIANTS if name and (name == "cast") == (match["op"] == MATMUL))
             raise ValueError(f"kernel name {text!r}: variant {match['variant']!r} is none of {known}")
         if why := _why_meaningless(_FORMATS[match["a"]], match["op"], match["variant"] or ""):
             raise ValueError(f"kernel name {text!r}: {why}")

@@ -8,18 +8,11 @@ from typing import Any
 
 from w8a8_bench.text import one_line
 
-MISTAKES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NameError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What a mistake in the code itself raises. A library that does not load raises ImportError, OSError, RuntimeError."""
+OF_A_LIBRARY = (ImportError, OSError, RuntimeError)
+"""What a call raises that finds a library missing or broken, also where it leaves no frame of the library's."""
+
+OF_THE_CODE = (NotImplementedError, RecursionError)
+"""RuntimeErrors that are the code's own."""
 
 
 class Unfit(TypeError):
@@ -50,10 +43,14 @@ def with_place(error: BaseException) -> str:
 def is_mistake(error: BaseException) -> bool:
     """Whether the author of the file that this package called into is to mend it, and not who installs a library.
 
-    It is where the file itself raised, and not what it imports or calls.
+    It is where the file itself raised, and not what it imports or calls, and where it imports what this package lacks.
     """
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == __package__:
+        return True
+    if isinstance(error, OF_A_LIBRARY) and not isinstance(error, OF_THE_CODE):
+        return False
     files = {file for file, _ in _lines_beyond(error)}
-    return isinstance(error, MISTAKES) and len(files) < (1 if isinstance(error, SyntaxError) else 2)
+    return len(files) < (1 if isinstance(error, SyntaxError) else 2)
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:

@@ -395,6 +395,6 @@ class _Findings:
         """One line, or None where every element is right. The worst is often next to 0, so that the first says more."""
         if not self._wrong:
             return None
-        nans = f", {self._nans} of them NaN (not written, or made of what D held before?)" if self._nans else ""
+        nans = f", {self._nans} of them NaN (not written, or made of what out held before?)" if self._nans else ""
         worst = f"; worst at {self._worst_at}" if self._worst_at != self._first else ""
         return f"{self._wrong} of {self._elements} elements wrong{likeness}{nans}; first at {self._first}{worst}"

@@ -23,7 +23,7 @@ from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
 from w8a8_bench.guard import InputsWritten, InputWatch, fingerprints
-from w8a8_bench.kernel import FAULTS, Kernel, Launches, Prepared, Refused, Status, Step
+from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
 from w8a8_bench.names import KernelName
@@ -53,7 +53,7 @@ Progress = Callable[[str, str, float], None]
 InHand = Callable[[int | None, Step | None], None]
 """Told the place of the cell whose kernel's own code runs from now on, and what of it; None when it has ended."""
 
-HOLDING = (Status.OUT_OF_MEMORY, Status.FAILED, Status.UNCAPTURABLE)
+HOLDING = (Status.OUT_OF_MEMORY, Status.FAILED, Status.COMPILE_ERROR, Status.UNCAPTURABLE)
 """Statuses after an exception, whose frames may hold memory that the next cell needs."""
 
 NO_MEMORY = ("not enough memory", "can't allocate memory")
@@ -302,7 +302,8 @@ class _ComparisonRun:
             if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 raise  # the user's, in whose process this is; a worker does not listen to SIGINT
             text = self._said(run, error)
-            run.stop(Status.OUT_OF_MEMORY if any(said in text for said in NO_MEMORY) else Status.FAILED, text)
+            status = Status.COMPILE_ERROR if _is_of_a_compiler(error) else Status.FAILED
+            run.stop(Status.OUT_OF_MEMORY if any(said in text for said in NO_MEMORY) else status, text)
 
     @staticmethod
     def _said(run: _CellRun, error: BaseException) -> str:
@@ -570,6 +571,12 @@ def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:
         run.stop(Status.INCORRECT, when + verdict.reason)
     elif run.verdict is None:
         run.verdict = verdict  # of the check's own data: the error that is shown must not depend on `--data`
+
+
+def _is_of_a_compiler(error: BaseException) -> bool:
+    """Whether a kernel's compiler raised this, which Triton's does at the first launch."""
+    by_triton = any((c.__module__, c.__name__) == ("triton.errors", "TritonError") for c in type(error).__mro__)
+    return by_triton or isinstance(error, CompileError)
 
 
 def _is_fast(run: _CellRun) -> bool:

@@ -216,6 +216,19 @@ def test_a_provider_that_was_edited_meanwhile_is_told_of_when_a_sweep_is_resumed
     assert len(told) == 1 and re.search(r"provider_sources\.acme was [0-9a-f]{16} and is [0-9a-f]{16}", told[0])
 
 
+def test_an_edit_after_the_last_shape_is_told_of_too(tmp_path):
+    (tmp_path / "acme.py").write_text(example().replace("* scale_a * scale_b", "* scale_a"))
+    words = (*SWEEP, "--kernels", KERNEL, *SQUARE)
+    assert run(tmp_path, *words, W8A8_BENCH_PROVIDERS="acme.py").returncode == 3
+    (tmp_path / "acme.py").write_text(example())
+    result = run(tmp_path, *words, "--resume", W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == 3
+    told = [line for line in result.stderr.splitlines() if line.startswith("resumed under other conditions")]
+    assert len(told) == 1
+    assert "provider_sources.acme was" in told[0]
+    assert told[0].endswith("; nothing is left to measure: name another --out")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -12,7 +12,7 @@ import torch
 from w8a8_bench.data import DATA, Data
 from w8a8_bench.formats import OUT_FORMATS, Format
 from w8a8_bench.guard import ALIGNMENT_BYTES, guard_damage, is_guarded, make_guarded
-from w8a8_bench.make_operands import AZP_SHIFT, OperandFactory
+from w8a8_bench.make_operands import AZP_SHIFT, ONE_SIDED, OperandFactory
 from w8a8_bench.memory import comparison_bytes
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, ActScale, Azp, GemmShape, Problem, Scaling
@@ -187,6 +187,15 @@ def test_activations_with_a_zero_point_lean_to_one_side() -> None:
     assert operands.azp is not None
     assert float(made.activations(shifted=True).float().mean()) == pytest.approx(AZP_SHIFT, abs=0.05)
     assert float(operands.azp.float().mean()) < -5
+
+
+def test_one_of_several_tokens_with_a_zero_point_is_off_0_altogether() -> None:
+    several, one = (factory(shape=GemmShape(m=m, n=8, k=512)) for m in (64, 1))
+    x = several.activations(shifted=True)
+    assert float(x[0].min()) >= ONE_SIDED
+    assert bool((x[1:].amin(1) < 0).all()) and bool((x[1:].amax(1) > 0).all())
+    assert float(one.activations(shifted=True).min()) < 0
+    assert float(several.activations()[0].min()) < 0, "without a zero point it stays"
 
 
 def test_azp_adj_is_the_exact_sum_of_the_weights() -> None:

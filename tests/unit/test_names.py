@@ -74,6 +74,8 @@ def test_a_name_outside_the_grammar_is_refused(text: str) -> None:
         ("i8_i8_bf16_scaled_mm_blockwise", "variant 'blockwise' is of fp8 operands alone"),
         ("i8_i8_bf16_scaled_mm_fast_accum", "variant 'fast_accum' is of fp8 operands alone"),
         ("i8_i8_bf16_scaled_mm_cast", "scaled_mm has no variant 'cast'"),
+        ("i8_i8_bf16_scaled_mm_nosuch", "variant 'nosuch' is none of bias, azp, azp_bias, .*, blockwise, fast_accum$"),
+        ("bf16_bf16_bf16_matmul-no-scales_nosuch", "variant 'nosuch' is none of cast$"),
         ("bf16_bf16_bf16_matmul-no-scales_bias", "matmul-no-scales has no variant 'bias'"),
         ("bf16_bf16_bf16_scaled_mm", "bf16 operands take no scales"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import sys
 import textwrap
@@ -136,8 +138,13 @@ def test_a_path_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, file, say
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("acme = acme_gone", "No module named 'acme_gone'"),
-        ("acme = acme_w8a8:gone", "has no attribute 'gone'"),
+        ("acme = acme_gone", "its entry point names 'acme_gone', and there is no module acme_gone"),
+        ("acme = acme_w8a8.py", "its entry point names 'acme_w8a8.py', and there is no module acme_w8a8.py"),
+        (
+            "acme = acme_w8a8:gone",
+            "its entry point names 'acme_w8a8:gone': AttributeError: module 'acme_w8a8' has no attr",
+        ),
+        ("acme = :", "its entry point is 'acme = :': expected the name of a module"),
         ("acme = acme_w8a8:KERNELS", "expected a module, or an object with KERNELS, probe() and kernel()"),
         ("Acme = acme_w8a8", "its entry point is called 'Acme'"),
         ("pytorch = acme_w8a8", "a built-in provider has this name"),
@@ -209,8 +216,8 @@ def refusal(kernel: Kernel) -> str:
     [
         ("raise OSError('libcudart.so.11: cannot open shared object file')", "libcudart.so.11"),
         ("raise ImportError('undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
-        ("raise SystemExit(1)", "SystemExit"),
-        ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
+        ("raise RuntimeError('built for CUDA 11')", "RuntimeError: built for CUDA 11"),
+        ("from w8a8_bench.kernel import Refused; raise Refused('not on this machine')", "Refused: not on this machine"),
     ],
 )
 def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead, says):
@@ -276,6 +283,32 @@ def test_a_module_is_a_guest_that_leaves_the_streams_and_the_directory_as_they_a
     assert Path.cwd() == tmp_path
 
 
+@pytest.mark.parametrize("how", ["sys.stdout = None", "sys.stdout.close()"])
+def test_a_standard_output_that_a_kernel_took_away_is_nobodys_fault(monkeypatch, tmp_path, how):
+    provider = planted(monkeypatch, tmp_path)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    exec(f"import sys; {how}")
+    assert provider.probe()
+    assert provider.make(KERNEL).name == KERNEL
+
+
+def test_an_interrupt_names_the_file_whose_code_ran(monkeypatch, tmp_path):
+    provider = planted(monkeypatch, tmp_path, ("return Kernel()", "raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt, match=r"while the code of .*acme\.py ran"):
+        provider.make(KERNEL)
+
+
+def test_what_a_module_forks_may_end_itself(monkeypatch, tmp_path):
+    fork = "import os; child = os.fork() or os._exit(7); ends = os._exit"
+    provider = planted(
+        monkeypatch,
+        tmp_path,
+        ("return Kernel()", f"{fork}; os.waitpid(child, 0)[1] == 7 << 8 or 1 / 0; return Kernel()"),
+    )
+    assert provider.make(KERNEL).name == KERNEL
+    assert os._exit.__name__ == "_exit"
+
+
 def test_a_module_may_be_read_where_the_directory_was_removed(monkeypatch, tmp_path):
     file = write(tmp_path / "acme.py", GOOD)
     (tmp_path / "gone").mkdir()
@@ -314,7 +347,6 @@ def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
         ("raise OSError('no metadata')", "OSError: no metadata"),
         ("raise RuntimeError('built for CUDA 11')", "RuntimeError: built for CUDA 11"),
         ("return Probe.missing(' \\x1b ')", "say what, and what to install"),
-        ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
     ],
 )
 def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
@@ -337,6 +369,11 @@ def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
         ("return", "probe() gave None: expected a Probe"),
         ("return Prob.found('1.2')", "NameError: name 'Prob' is not defined"),
         ("import json; json.loads('{')", "JSONDecodeError: "),
+        ("raise SystemExit(1)", "SystemExit: 1"),
+        ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
+        ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
+        ("return Probe.of('')", "expected the name that the library has in an import"),
+        ("from w8a8_bench.kernel import Launchs", "ImportError: cannot import name 'Launchs'"),
     ],
 )
 def test_a_mistake_in_probe_is_the_providers_own(monkeypatch, tmp_path, instead, says):
@@ -356,7 +393,12 @@ def test_a_mistake_in_probe_is_the_providers_own(monkeypatch, tmp_path, instead,
         ("raise ValueError('which one?')", "ValueError: which one?"),
         ("return {}[name]", "KeyError: "),
         ("def again(): again()\n        again()", "RecursionError: "),
-        ("return None", "kernel() gave None: expected an object whose name is"),
+        ("raise NotImplementedError", "NotImplementedError"),
+        ("class Odd(Exception): ...\n        raise Odd('own')", "Odd: own"),
+        ("class End(BaseException): ...\n        raise End('own')", "End: own"),
+        ("raise SystemExit(1)", "SystemExit: 1"),
+        ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
+        ("import w8a8_bench.kernels.acme", "ModuleNotFoundError: No module named 'w8a8_bench.kernels.acme'"),
     ],
 )
 def test_a_mistake_in_kernel_is_a_fault_and_no_library_that_does_not_load(monkeypatch, tmp_path, instead, says):
@@ -393,6 +435,10 @@ def test_what_a_library_raises_is_the_librarys_whatever_it_is(monkeypatch, tmp_p
         ("def probe(:", True),
         ("import acme_new", False),
         ("import nowhere_at_all", False),
+        ("import w8a8_bench.kernels.acme", True),
+        ("from w8a8_bench.kernel import Launchs", True),
+        ("raise SystemExit('no GPU')", True),
+        ("import os; os._exit(0)", True),
         ("raise OSError('libcudart.so.11')", False),
     ],
 )
@@ -502,12 +548,13 @@ class TestSelection:
             registry.select(HERE.kernels[:1], INT8, ["pytorch"])
 
     def test_an_unknown_provider_is_refused_with_the_nearest(self):
-        with pytest.raises(ValueError, match="'pytorhc' is unknown: did you mean pytorch"):
+        unusable = r"; faulty \(from faulty 1\.0\) can't be used: ImportError: gone$"
+        with pytest.raises(ValueError, match=rf"'pytorhc' is unknown: did you mean pytorch\?{unusable}"):
             registry.select(None, INT8, ["pytorhc"])
         expected = "expected one of pytorch, here, absent, broken, faulty; W8A8_BENCH_PROVIDERS names .*, say zzz.py"
         with pytest.raises(ValueError, match=expected):
             registry.select(None, INT8, ["zzz"])
-        with pytest.raises(ValueError, match="W8A8_BENCH_PROVIDERS names the files of others, say acme"):
+        with pytest.raises(ValueError, match=f"W8A8_BENCH_PROVIDERS names the files of others, say acme.py{unusable}"):
             registry.select([KERNEL], INT8)
 
     def test_the_environment_has_each_version_or_the_reason(self):

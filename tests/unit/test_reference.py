@@ -380,6 +380,30 @@ def test_what_is_lacking_is_told_of_a_kernel_that_quantizes_too(activations: Act
     assert "(the answer without bias)" in check(operands, Oracle()).reason
 
 
+@pytest.mark.parametrize("holds_zero", [True, False])
+def test_a_range_that_does_not_hold_0_is_caught(holds_zero: bool) -> None:
+    problem = Problem(
+        shape=GemmShape(m=20, n=24, k=2048),
+        format=Format.INT8,
+        out=Format.BF16,
+        scaling=CHANNEL_TOKEN,
+        azp=Azp.TOKEN,
+        activations=Activations.DYNAMIC,
+    )
+    operands = OperandFactory(problem.shape, "cpu", data="normal", seed=3).make(problem)
+    x = operands.a.float()
+    lo, hi = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    if holds_zero:
+        lo, hi = lo.clamp(max=0), hi.clamp(min=0)
+    scale = (hi - lo) / 255
+    azp = (-128 - lo / scale).round()
+    q = ((x / scale).round() + azp).clamp(-128, 127)
+    assert operands.scale_b is not None and operands.azp_adj is not None
+    product = q.double() @ operands.b.double() - azp.double() * operands.azp_adj.double()
+    operands.out.copy_(scale.double() * operands.scale_b.double() * product)
+    assert check(operands, Oracle()).ok == holds_zero
+
+
 @pytest.mark.parametrize("fault", [swapped_rows, unwritten_tile, one_wrong_element, dropped_k_tile])
 def test_an_answer_that_is_wrong_otherwise_is_likened_to_nothing(fault: Fault, answers: Answers) -> None:
     operands, oracle = answers(VARIANTS[2], GemmShape(m=17, n=33, k=65))
@@ -434,7 +458,7 @@ def test_the_reason_names_the_worst_element_the_first_and_how_many() -> None:
 def test_unwritten_elements_are_counted_as_nan_and_make_the_error_infinite() -> None:
     verdict = judged([[1.0, math.nan], [math.nan, 4.0]], [[1.0, 2.0], [3.0, 4.0]])
     assert not verdict.ok
-    assert "2 of 4 elements wrong, 2 of them NaN (not written, or made of what D held before?)" in verdict.reason
+    assert "2 of 4 elements wrong, 2 of them NaN (not written, or made of what out held before?)" in verdict.reason
     assert verdict.relative_error == verdict.worst == math.inf
 
 

@@ -15,7 +15,7 @@ from w8a8_bench import environment, runner
 from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.kernel import Launches, Refused, Status, Support
+from w8a8_bench.kernel import CompileError, Launches, Refused, Status, Support
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape
 from w8a8_bench.providers import registry
@@ -95,6 +95,10 @@ class Typo:
         return self.tiel
 
 
+TRITON_ERROR = type("CompilationError", (type("TritonError", (Exception,), {"__module__": "triton.errors"}),), {})
+"""As Triton's errors are, which is not installed everywhere."""
+
+
 class MuteError(Exception):
     def __str__(self):
         raise RuntimeError("no words")
@@ -130,6 +134,7 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
     [
         (None, "prepare() gave None, which has no bind(): expected config and bind() (test_runner.py, line "),
         (SimpleNamespace(bind=lambda operands: None), "which has no config: expected config and bind()"),
+        (SimpleNamespace, "expected an object, not its class (test_runner.py, line "),
         (SimpleNamespace(config="128x128", bind=lambda operands: None), "config is '128x128': expected a mapping"),
         (SimpleNamespace(config={}, bind=lambda operands: None), "bind() gave None: expected Launches"),
         (
@@ -348,6 +353,8 @@ def test_a_kernel_that_goes_wrong_only_after_many_calls_is_found_after_timing():
         (RuntimeError("no such thing\nand more"), Status.FAILED),
         (torch.OutOfMemoryError("CUDA out of memory"), Status.OUT_OF_MEMORY),
         (MemoryError("host"), Status.OUT_OF_MEMORY),
+        (CompileError("ptxas failed"), Status.COMPILE_ERROR),
+        (TRITON_ERROR("too much shared memory"), Status.COMPILE_ERROR),
     ],
 )
 @pytest.mark.parametrize("at_call", [1, 3])

@@ -370,8 +370,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
     except UsageError as error:
         print(f"{prog}: error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        where = one_line(str(error))
+        print(f"{prog}: interrupted{f' {where}' if where else ''}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except EndOfOutput:
         _drop_output()

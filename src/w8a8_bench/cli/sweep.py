@@ -295,7 +295,6 @@ def _measure(args: argparse.Namespace, plan: Plan, files: _Files, writer: store.
     if len(writer.done) < len(plan.comparisons):
         _refuse_lost_providers(writer, plan)
     if len(writer.done) == len(plan.comparisons):
-        changes = []  # nothing follows
         writer.cut()
     else:
         writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
@@ -436,8 +435,10 @@ class _Session:
                 print(f"[{index}]  {name}")
         if self._done:
             print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
+        is_done = len(self._done) == len(plan.comparisons)
+        then = "nothing is left to measure: name another --out" if is_done else "what follows has a header of its own"
         for change in map(one_line, changes):
-            print(f"resumed under other conditions: {change}; what follows has a header of its own", file=sys.stderr)
+            print(f"resumed under other conditions: {change}; {then}", file=sys.stderr)
 
     def go(self, teams: Sequence[Team]) -> int:
         left = [c for c in self._plan.comparisons if c.index not in self._done]

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from w8a8_bench.device import Device
-from w8a8_bench.kernel import Kernel, Prepared, Probe, Support
+from w8a8_bench.kernel import Kernel, Prepared, Probe, Refused, Support
 from w8a8_bench.problem import Problem
 from w8a8_bench.raised import Unfit, call, defined_at, in_one_line, is_mistake, with_place
 from w8a8_bench.text import one_line, shown
@@ -51,24 +51,44 @@ class _Borrowed(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def as_a_guest() -> Iterator[None]:
+def as_a_guest(origin: str) -> Iterator[None]:
     """While another's module runs in this process: what it prints, by whatever way, is no part of anybody's output, and
-    this process stays in its directory."""
+    this process stays in its directory and is not ended. An interrupt says whose code ran."""
     try:
         where = os.getcwd()
     except OSError:
         where = ""  # it was removed
-    sys.stdout.flush()
+    with contextlib.suppress(AttributeError, ValueError):  # one that a kernel took away or closed
+        sys.stdout.flush()
     output = os.dup(1)
     os.dup2(2, 1)
     try:
-        with contextlib.redirect_stdout(_Borrowed(sys.stderr)):
+        with contextlib.redirect_stdout(_Borrowed(sys.stderr)), _not_ended():
             yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"while the code of {origin} ran") from None
     finally:
         os.dup2(output, 1)
         os.close(output)
         if where:
             os.chdir(where)
+
+
+@contextlib.contextmanager
+def _not_ended() -> Iterator[None]:
+    """Have `os._exit` raise SystemExit in this process: who asks for kernels is told why there are none."""
+    ends, this = os._exit, os.getpid()
+
+    def raises(status: int) -> NoReturn:
+        if os.getpid() != this:
+            ends(status)  # of a process that was forked meanwhile
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = raises
+    try:
+        yield
+    finally:
+        os._exit = ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +151,8 @@ class Provider:
             kernel = self._asked(lambda it: _ask_kernel(it, name))
         except BaseException as error:
             pass_interrupts(error)
+            if isinstance(error, Refused):
+                return Unavailable(name, in_one_line(error))
             if self.origin and is_mistake(error):
                 return NoKernel(name, with_place(error))
             return Unavailable(name, f"{self.name} {probe.version} does not load: {self._said(error)}")
@@ -148,7 +170,7 @@ class Provider:
 
     def _asked(self, question: Callable[[Any], Any]) -> Any:
         """The module's answer. What it prints meanwhile is no part of anybody's output."""
-        with as_a_guest() if self.origin else contextlib.redirect_stdout(sys.stderr):
+        with as_a_guest(self.origin) if self.origin else contextlib.redirect_stdout(sys.stderr):
             return question(self._module())
 
     def _said(self, error: BaseException) -> str:

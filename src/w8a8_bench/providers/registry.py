@@ -249,7 +249,7 @@ def _named(providers: Sequence[str]) -> tuple[Provider, ...]:
             near = difflib.get_close_matches(name, by_name, n=3)
             hint = f"the nearest are {', '.join(near)}" if len(near) > 1 else f"did you mean {near[0]}?" if near else ""
             hint = hint or f"expected one of {', '.join(by_name)}{_how_to_add(name)}"
-            raise ValueError(f"provider {name!r} is unknown: {hint}")
+            raise ValueError(f"provider {name!r} is unknown: {hint}{_others_that_cannot_be_used()}")
     named = tuple(by_name[name] for name in dict.fromkeys(providers))
     for provider in named:
         _refuse_unfit(provider)
@@ -277,7 +277,7 @@ def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
         hint = f"the nearest are {', '.join(near)}" if near else "`list kernels` names them all"
         with contextlib.suppress(ValueError):  # no kernel's name at all
             if (provider := KernelName.parse(name).provider) not in _by_name():
-                hint += _how_to_add(provider)
+                hint += _how_to_add(provider) + _others_that_cannot_be_used()
         raise ValueError(f"kernel {name!r} is unknown: {hint}") from None
     parsed = KernelName.parse(name)
     if not any(parsed.serves(fmt) for fmt in formats):
@@ -289,6 +289,11 @@ def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
 
 def _how_to_add(provider: str) -> str:
     return f"; {third_party.FILES} names the files of others, say {provider}.py"
+
+
+def _others_that_cannot_be_used() -> str:
+    """One of which may be what is meant: a file that is not there, or one that is called otherwise."""
+    return "".join(f"; {_why_unused(provider)}" for provider in all_providers() if provider.fault)
 
 
 def _words(providers: Iterable[Provider]) -> str:

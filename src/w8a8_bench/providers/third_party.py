@@ -17,12 +17,15 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w8a8_bench.names import KernelName, is_provider_name
 from w8a8_bench.providers.provider import Provider, as_a_guest, ask_probe, pass_interrupts
-from w8a8_bench.raised import Unfit, is_mistake, with_place
+from w8a8_bench.raised import Unfit, in_one_line, is_mistake, with_place
 from w8a8_bench.text import shown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "w8a8_bench.providers"
 FILES = "W8A8_BENCH_PROVIDERS"
@@ -57,7 +60,7 @@ def find(built_in: Collection[str]) -> tuple[Provider, ...]:
 def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
     """The provider that `load` yields, or one that says what is wrong with it."""
     try:
-        with as_a_guest():
+        with as_a_guest(origin):
             module = load()
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
         both = [name for name in kernels if name in on_request]
@@ -69,17 +72,17 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
         for member in ("probe", "kernel"):
             if not callable(getattr(module, member, None)):
                 raise Unfit(f"{member}() is missing: {EXPECTED[member]}")
-        _try_probe(module)
+        _try_probe(module, origin)
     except BaseException as error:
         pass_interrupts(error)
         return Provider(name, "", origin=origin, fault=with_place(error), unfit=is_mistake(error), is_peer=True)
     return Provider(name, str(module), kernels, on_request, is_peer=True, origin=origin, loaded=module)
 
 
-def _try_probe(module: Any) -> None:
+def _try_probe(module: Any, origin: str) -> None:
     """Raise what is a mistake in `probe`. That its library is not here or not whole, `Provider.probe` tells."""
     try:
-        with as_a_guest():
+        with as_a_guest(origin):
             ask_probe(module)
     except BaseException as error:
         if is_mistake(error):
@@ -151,14 +154,25 @@ def _entry_points() -> Iterator[tuple[str, str, Callable[[], Any]]]:
             yield distribution, origin, functools.partial(_fail, error)
             continue
         for entry in entries:
-            yield entry.name, origin, functools.partial(_load_entry, entry.name, entry.load)
+            yield entry.name, origin, functools.partial(_load_entry, entry)
 
 
-def _load_entry(name: str, load: Callable[[], Any]) -> Any:
+def _load_entry(entry: EntryPoint) -> Any:
     """What an entry point names."""
-    if not is_provider_name(name):
-        raise Unfit(f"its entry point is called {name!r}: a provider's name is of small letters, digits and _")
-    found = load()
+    if not is_provider_name(entry.name):
+        raise Unfit(f"its entry point is called {entry.name!r}: a provider's name is of small letters, digits and _")
+    if not entry.pattern.fullmatch(entry.value):
+        raise Unfit(f"its entry point is {f'{entry.name} = {entry.value}'!r}: expected the name of a module")
+    try:
+        found = entry.load()
+    except ModuleNotFoundError as error:
+        if f"{entry.module}.".startswith(f"{error.name}."):
+            raise Unfit(f"its entry point names {entry.value!r}, and there is no module {error.name}") from None
+        raise
+    except AttributeError as error:
+        if is_mistake(error) and entry.attr:
+            raise Unfit(f"its entry point names {entry.value!r}: {in_one_line(error)}") from None
+        raise
     if not isinstance(found, ModuleType) and not hasattr(found, "KERNELS"):
         raise Unfit(
             f"its entry point names {shown(found)}: expected a module, or an object with KERNELS, probe() and kernel()"

@@ -41,7 +41,7 @@ class Standing:
         left_out = []
         for record in records:
             text = Cell(record.kernel, record.problem).text
-            if record.status in FAULTS or record.status is Status.COMPILE_ERROR:
+            if record.status in FAULTS:
                 self._failures[text] = self._failures.get(text, 0) + 1
                 self._last[text] = f"{record.status.value}: {record.reason}"
                 if self._failures[text] == FAILURES:

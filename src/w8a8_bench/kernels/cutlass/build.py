@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from w8a8_bench.formats import Format
+from w8a8_bench.kernel import CompileError
 from w8a8_bench.kernels.cutlass import tuned
 from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
 from w8a8_bench.problem import Azp
@@ -45,10 +46,6 @@ PATIENCE_S = 1.0
 """Compilation that takes longer says so."""
 
 Build = tuple[Variant, TileConfig]
-
-
-class CompileError(RuntimeError):
-    """A kernel could not be compiled."""
 
 
 def why_missing() -> str | None:
