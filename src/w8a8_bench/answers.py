@@ -24,7 +24,9 @@ MOST_CONFIG = 1 << 16
 
 
 def support_of(kernel: Kernel, problem: Problem, device: Device) -> Support:
-    """Whether `kernel` takes `problem` on `device`; a no always has a reason."""
+    """Whether `kernel` takes `problem` on `device`; a no always has a reason. What has no meaning it is not asked."""
+    if reason := problem.why_illegal():
+        return Support.no(reason)
     support = call(kernel.supports, problem, device)
     if not isinstance(support, Support):
         raise Unfit(

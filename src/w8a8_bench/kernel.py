@@ -164,7 +164,7 @@ class Kernel(Protocol):
     def name(self) -> str: ...
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        """Whether the kernel computes `problem` on `device`. Never raises and needs no GPU."""
+        """Whether the kernel computes `problem`, which has a meaning, on `device`. Never raises and needs no GPU."""
         ...
 
     def prepare(self, problem: Problem, device: Device) -> Prepared:

@@ -20,11 +20,16 @@ class Unfit(TypeError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """What went wrong as a reason: the error's type and the first line of its text that is not empty."""
+    """What went wrong as a reason: the error's type and the first line of its text that is not empty.
+
+    Compilers say there where it is, and what it is on the last line.
+    """
     try:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     except Exception as other:  # of an error whose text can't be made, its type is all there is
         lines = [f"its text can't be made: {type(other).__name__}"]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[-1]}"
     if isinstance(error, Unfit):
         return one_line(" ".join(lines))
     return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from made_devices import CPU, H200
 
+from w8a8_bench.answers import support_of
 from w8a8_bench.formats import Format
 from w8a8_bench.kernels.cutlass import build, config
 from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
@@ -135,7 +136,7 @@ def installed(monkeypatch):
 def test_every_scheme_that_has_a_meaning_is_computed_on_hopper(scheme, variant, installed):
     name = f"cutlass_i8_i8_bf16_scaled_mm{variant}"
     problem = KernelName.parse(name).problem(GemmShape(m=1, n=16, k=16), Format.INT8, scheme)
-    assert bool(cutlass.kernel(name).supports(problem, H200)) == (problem.why_illegal() is None)
+    assert bool(support_of(cutlass.kernel(name), problem, H200)) == (problem.why_illegal() is None)
 
 
 @pytest.mark.parametrize(("n", "k"), [(2112, 640), (16, 16), (48, 11008)])

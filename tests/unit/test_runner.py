@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
@@ -17,7 +17,7 @@ from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.kernel import CompileError, Launches, Refused, Status, Support
 from w8a8_bench.names import KernelName
-from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape
+from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape, Scaling
 from w8a8_bench.providers import registry
 from w8a8_bench.runner import run_comparison
 from w8a8_bench.settings import Settings, StopRule
@@ -127,6 +127,18 @@ def test_a_third_partys_answer_that_is_none_is_the_cells_own_fault(answer, statu
     (one, other), _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK, kernels=kernels.__getitem__)
     assert (one.status, other.status) == (status, Status.OK)
     assert says in one.reason
+
+
+def test_a_kernel_is_not_asked_about_what_has_no_meaning():
+    name = KernelName.parse("acme_i8_i8_bf16_scaled_mm_azp")
+    shape = GemmShape(m=16, n=16, k=16)
+    problem = name.problem(shape, Format.INT8, Scaling.parse("channel-w-token-a"))
+    one = replace(comparison(GOOD), cells=(Cell(name.text, problem),))
+    willing = Planted(name.text, lambda operands, calls: None)
+    willing.supports = lambda problem, device: Support.yes()
+    (record,), _ = run_comparison(one, CPU, QUICK, kernels=lambda name: willing)
+    assert record.status is Status.UNSUPPORTED
+    assert record.reason == problem.why_illegal()
 
 
 @pytest.mark.parametrize(

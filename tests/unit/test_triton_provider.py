@@ -8,6 +8,7 @@ import pytest
 import torch
 from made_devices import CPU, H200
 
+from w8a8_bench.answers import support_of
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
 from w8a8_bench.names import KernelName
@@ -22,7 +23,7 @@ needs_triton = pytest.mark.skipif(not provider.IS_INSTALLED, reason="triton is n
 
 def reason(name: str, device: Device, scheme=PER_TENSOR, activations=Activations.PREQUANTIZED) -> str:
     problem = KernelName.parse(name).problem(SHAPE, Format.FP8, scheme, activations)
-    return provider.kernel(name).supports(problem, device).reason
+    return support_of(provider.kernel(name), problem, device).reason
 
 
 def on(*capability: int) -> Device:
@@ -58,7 +59,7 @@ def test_every_scheme_and_kind_of_activations_that_has_a_meaning_is_taken(varian
     for scheme in SCHEMES[:4]:
         for activations in Activations:
             problem = name.problem(SHAPE, Format.INT8, scheme, activations)
-            support = provider.kernel(name.text).supports(problem, H200)
+            support = support_of(provider.kernel(name.text), problem, H200)
             assert support.reason == (problem.why_illegal() or "")
             taken += bool(support)
     assert taken >= 2

@@ -198,7 +198,7 @@ class CublasLtKernel:
     name: str
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = problem.why_illegal() or why_unsupported(KernelName.parse(self.name), problem, device)
+        reason = why_unsupported(KernelName.parse(self.name), problem, device)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> Bound:

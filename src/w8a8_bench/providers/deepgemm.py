@@ -142,7 +142,7 @@ class DeepGemmKernel:
     name: str
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = problem.why_illegal() or why_unsupported(problem, device)
+        reason = why_unsupported(problem, device)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> Bound:

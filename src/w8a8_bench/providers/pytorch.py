@@ -237,7 +237,7 @@ class PyTorchKernel:
         return KernelName.parse(self.name)
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = problem.why_illegal() or self._limit(problem, device)
+        reason = self._limit(problem, device)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> Bound:

@@ -23,7 +23,7 @@ class TritonKernel:
     name: str
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = problem.why_illegal() or self._limit(problem, device)
+        reason = self._limit(problem, device)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> Prepared:

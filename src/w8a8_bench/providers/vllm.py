@@ -130,7 +130,7 @@ class VllmKernel:
     name: str
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = problem.why_illegal() or why_unsupported(KernelName.parse(self.name), problem, device)
+        reason = why_unsupported(KernelName.parse(self.name), problem, device)
         if not reason and problem.format is Format.FP8:
             reason = self._not_compiled(problem, device)
         return Support.no(reason) if reason else Support.yes()
