@@ -67,8 +67,9 @@ class KernelName:
         match = _GRAMMAR.fullmatch(text)
         if not match:
             raise ValueError(
-                f"kernel name {text!r}: expected {{provider}}_{{a}}_{{b}}_{{out}}_{{op}}[_{{variant}}], with a and b "
-                f"one of {', '.join(_FORMATS)}, out bf16 or fp16, and op {SCALED_MM} or {MATMUL}"
+                f"kernel name {text!r}: expected {{provider}}_{{a}}_{{b}}_{{out}}_{{op}}[_{{variant}}], with provider "
+                f"of small letters, digits and _, a and b one of {', '.join(_FORMATS)}, out bf16 or fp16, and op "
+                f"{SCALED_MM} or {MATMUL}"
             )
         if match["a"] != match["b"]:
             raise ValueError(f"kernel name {text!r}: a is {match['a']} and b is {match['b']}: expected the same")

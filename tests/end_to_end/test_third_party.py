@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,15 @@ def test_a_provider_that_was_edited_meanwhile_is_told_of_when_a_sweep_is_resumed
     assert result.returncode == 0, result.stderr
     told = [line for line in result.stderr.splitlines() if line.startswith("resumed under other conditions")]
     assert len(told) == 1 and re.search(r"provider_sources\.acme was [0-9a-f]{16} and is [0-9a-f]{16}", told[0])
+
+
+@pytest.mark.parametrize("body", ["CRASH\n", "KERNELS = ('NAME',)\ndef kernel(name): ...\ndef probe():\n    CRASH\n"])
+def test_a_crash_before_anything_runs_shows_its_line(tmp_path, body):
+    crash = "__import__('ctypes').string_at(0)"
+    (tmp_path / "acme.py").write_text(body.replace("CRASH", crash).replace("NAME", KERNEL))
+    result = run(tmp_path, "list", "providers", W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == -signal.SIGSEGV
+    assert re.search(r'acme\.py", line \d in ', result.stderr)
 
 
 def test_an_edit_after_the_last_shape_is_told_of_too(tmp_path):

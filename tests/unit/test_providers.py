@@ -298,6 +298,12 @@ def test_an_interrupt_names_the_file_whose_code_ran(monkeypatch, tmp_path):
         provider.make(KERNEL)
 
 
+def test_code_that_is_waited_for_is_named_after_a_while(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(third_party, "NOTICE_S", 0.1)
+    planted(monkeypatch, tmp_path, ("def probe():", "import time; time.sleep(1)\n    def probe():"))
+    assert re.fullmatch(r"waiting for the code of .*acme\.py\n", capfd.readouterr().err)
+
+
 def test_what_a_module_forks_may_end_itself(monkeypatch, tmp_path):
     fork = "import os; child = os.fork() or os._exit(7); ends = os._exit"
     provider = planted(
@@ -325,6 +331,8 @@ def test_a_provider_that_was_asked_for_and_is_none_by_its_own_mistake_is_bad_inp
     for asked in ((None, INT8, ["pytorch", "faulty"]), (["faulty_i8_i8_bf16_scaled_mm"], INT8)):
         with pytest.raises(ValueError, match=r"faulty \(from faulty.py\) can't be used: KERNELS is missing"):
             registry.select(*asked)
+    with pytest.raises(ValueError, match=r"'faulti' is unknown: expected one of pytorch; .*; faulty .* can't be used"):
+        registry.select(None, INT8, ["faulti"])
     assert registry.select(None, INT8)[0].startswith("pytorch_")
     assert registry.remarks(None, INT8) == ("faulty (from faulty.py) can't be used: KERNELS is missing",)
 

@@ -240,7 +240,9 @@ def _why_no_kernel(kernel: Any, name: str) -> str:
     """What a kernel has that this lacks; empty where it lacks nothing."""
     if isinstance(kernel, type):
         return "expected an object, not its class"
-    if getattr(kernel, "name", None) != name:
-        return f"expected an object whose name is {name!r}, and it is {shown(getattr(kernel, 'name', None))}"
+    if not hasattr(kernel, "name"):
+        return f"expected an object whose name is {name!r}, and it has none"
+    if kernel.name != name:
+        return f"expected an object whose name is {name!r}, and it is {shown(kernel.name)}"
     missing = [member for member in ("supports", "prepare") if not callable(getattr(kernel, member, None))]
     return f"it has no {' and no '.join(f'{member}()' for member in missing)}" if missing else ""

@@ -246,9 +246,10 @@ def _named(providers: Sequence[str]) -> tuple[Provider, ...]:
     by_name = _by_name()
     for name in providers:
         if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, n=3)
+            usable = [known for known, provider in by_name.items() if not provider.unfit]
+            near = difflib.get_close_matches(name, usable, n=3)
             hint = f"the nearest are {', '.join(near)}" if len(near) > 1 else f"did you mean {near[0]}?" if near else ""
-            hint = hint or f"expected one of {', '.join(by_name)}{_how_to_add(name)}"
+            hint = hint or f"expected one of {', '.join(usable)}{_how_to_add(name)}"
             raise ValueError(f"provider {name!r} is unknown: {hint}{_others_that_cannot_be_used()}")
     named = tuple(by_name[name] for name in dict.fromkeys(providers))
     for provider in named:

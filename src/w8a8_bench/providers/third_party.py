@@ -11,10 +11,13 @@ Both are what `kernel` describes as a provider's module. They are imported here,
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import functools
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,13 +25,16 @@ from typing import TYPE_CHECKING, Any
 from w8a8_bench.names import KernelName, is_provider_name
 from w8a8_bench.providers.provider import Provider, as_a_guest, ask_probe, pass_interrupts
 from w8a8_bench.raised import Unfit, in_one_line, is_mistake, with_place
-from w8a8_bench.text import shown
+from w8a8_bench.text import one_line, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "w8a8_bench.providers"
 FILES = "W8A8_BENCH_PROVIDERS"
+
+NOTICE_S = 5.0
+"""How long a module's top or its `probe` may take before the user is told what is waited for."""
 
 EXPECTED = {
     "probe": "a function that returns Probe.found(version) or Probe.missing(reason)",
@@ -60,7 +66,7 @@ def find(built_in: Collection[str]) -> tuple[Provider, ...]:
 def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
     """The provider that `load` yields, or one that says what is wrong with it."""
     try:
-        with as_a_guest(origin):
+        with as_a_guest(origin), _watched(origin):
             module = load()
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
         both = [name for name in kernels if name in on_request]
@@ -79,10 +85,27 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
     return Provider(name, str(module), kernels, on_request, is_peer=True, origin=origin, loaded=module)
 
 
+@contextlib.contextmanager
+def _watched(origin: str) -> Iterator[None]:
+    """While code runs that every command waits for: a crash of it shows its line, and after a while it is named."""
+    notice = threading.Timer(NOTICE_S, os.write, (2, f"waiting for the code of {one_line(origin)}\n".encode()))
+    notice.daemon = True
+    notice.start()
+    told = not faulthandler.is_enabled()
+    if told:
+        faulthandler.enable(2, all_threads=False)
+    try:
+        yield
+    finally:
+        notice.cancel()
+        if told:
+            faulthandler.disable()
+
+
 def _try_probe(module: Any, origin: str) -> None:
     """Raise what is a mistake in `probe`. That its library is not here or not whole, `Provider.probe` tells."""
     try:
-        with as_a_guest(origin):
+        with as_a_guest(origin), _watched(origin):
             ask_probe(module)
     except BaseException as error:
         if is_mistake(error):
