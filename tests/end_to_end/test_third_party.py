@@ -87,6 +87,21 @@ def test_the_example_of_contributing_runs_as_one_file(tmp_path):
     assert re.fullmatch(r"acme +\S+ +1  installed \(from acme\.py\)", listed)
 
 
+def test_the_kernel_that_quantizes_in_contributing_is_right(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = re.search(r"a scale a token:\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    body = example().replace("Activations.PREQUANTIZED", "Activations.DYNAMIC")
+    start, end = body.index("        def launch():"), body.index("        return Launches(launch)")
+    (tmp_path / "acme.py").write_text(f"import torch\n{body[:start]}{found[1]}{body[end:]}")
+    options = ("--schemes", "tensor-w-token-a", "channel-w-token-a", "--activations", "dynamic")
+    result = run(tmp_path, *SWEEP, *options, "--providers", "acme", *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    dynamic = [line["status"] for line in lines if line.get("problem", {}).get("activations") == "dynamic"]
+    assert dynamic == ["ok", "ok"]
+
+
 @pytest.mark.parametrize("words", [(), ("--providers", "acme", "pytorch"), ("--kernels", BASELINE, KERNEL)])
 def test_a_package_that_cannot_be_imported_is_told_of_and_the_others_run(tmp_path, words):
     install(tmp_path / "site", "acme", "acme", "raise RuntimeError('built for CUDA 11')\n")
