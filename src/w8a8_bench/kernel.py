@@ -5,7 +5,7 @@ A provider is a module, of this package or anybody's (CONTRIBUTING.md shows one 
     KERNELS        names of its kernels by the grammar of `names`, in the order in which they run
     ON_REQUEST     names of those that run only when named; may be left out
     probe()        a `Probe`: its library's version, or why it is not to be had. Imports no library
-    kernel(name)   the `Kernel` of that name. Imports and loads what it needs; what that raises becomes the row's reason
+    kernel(name)   the `Kernel` of that name. Imports and loads its library; what that raises becomes the row's reason
 
 The commands read KERNELS and `probe` on every call, so the module imports its library inside `kernel`, or later. Of the
 built-in ones the names stand in `providers/registry.py` instead, and those modules import what they like.
@@ -133,7 +133,7 @@ class Probe:
 
 
 class Refused(Exception):
-    """Raised by `prepare` where only the library itself could tell: the cell is unsupported, for this reason."""
+    """Raised where only the library itself could tell, best in `prepare`: the cell is unsupported, for this reason."""
 
 
 class CompileError(RuntimeError):

@@ -229,22 +229,6 @@ def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead
         provider.make(KERNEL).prepare(None, CPU)
 
 
-@pytest.mark.parametrize(
-    ("instead", "says"),
-    [
-        ("return None", "kernel() gave None: expected an object whose name is"),
-        ("return Kernel", "expected an object, not its class"),
-        ("Kernel.name = 'acme_other'; return Kernel()", "and it is 'acme_other'"),
-        ("Kernel.supports = 5; return Kernel()", "it has no supports()"),
-    ],
-)
-def test_what_is_no_kernel_is_a_fault_and_no_refusal(monkeypatch, tmp_path, instead, says):
-    provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
-    with pytest.raises(TypeError, match=re.escape(says)):
-        refusal(provider.make(KERNEL))
-    assert says in provider.load().reason
-
-
 def test_what_has_no_repr_is_told_of_by_its_type(monkeypatch, tmp_path):
     mute = "class Mute:\n        def __repr__(self):\n            raise RuntimeError\n    def kernel(name):"
     provider = planted(monkeypatch, tmp_path, ("def kernel(name):", mute), ("return Kernel()", "return Mute()"))
@@ -395,6 +379,16 @@ def test_a_mistake_in_probe_is_the_providers_own(monkeypatch, tmp_path, instead,
 @pytest.mark.parametrize(
     ("instead", "says"),
     [
+        (
+            "return None",
+            "kernel() gave None: expected an object whose name is 'acme_i8_i8_bf16_scaled_mm', and it has none",
+        ),
+        ("return Kernel", "kernel() gave <class 'w8a8_bench_provider_acme.Kernel'>: expected an object, not its class"),
+        (
+            "return type('K', (), {'name': 'acme'})()",
+            "kernel() gave ...: expected an object whose name is '...', and it is 'acme'",
+        ),
+        ("Kernel.supports = 5; return Kernel()", "kernel() gave ...: it has no supports()"),
         ("return Kernl()", "NameError: name 'Kernl' is not defined"),
         ("return Kernel(name, 5)", "TypeError: Kernel() takes no arguments"),
         ("import math; return math.no_such_thing", "AttributeError: module 'math' has no attribute 'no_such_thing'"),
@@ -413,9 +407,9 @@ def test_a_mistake_in_kernel_is_a_fault_and_no_library_that_does_not_load(monkey
     provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
     with pytest.raises(TypeError) as raised:
         refusal(provider.make(KERNEL))
-    assert in_one_line(raised.value).startswith(says)
-    assert re.search(r" \(acme\.py, line \d+\)$", str(raised.value))
-    assert says in provider.load().reason
+    pattern = re.escape(says).replace(re.escape("..."), ".*")
+    assert re.match(rf"{pattern}.* \(acme\.py, line \d+\)$", in_one_line(raised.value))
+    assert re.search(pattern, provider.load().reason)
 
 
 @pytest.mark.parametrize(("old", "new"), [("def probe():", "def probe(it):"), ("def kernel(name):", "def kernel():")])

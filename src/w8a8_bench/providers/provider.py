@@ -104,7 +104,7 @@ class Provider:
     is_peer       another's library: its kernels are in a run by default only where it is installed
     origin        of a third party's: the distribution or file that it comes from
     fault         of a third party's: why its module can't be used; it then has no kernels
-    unfit         the fault is a mistake in the module, and not what it or its library raised
+    unfit         the fault is a mistake in the module's own lines, and not a library that does not load
     """
 
     name: str
@@ -140,7 +140,8 @@ class Provider:
             return f"unknown: {error.strerror}"
 
     def make(self, name: str) -> Kernel:
-        """The kernel called `name`, or one that refuses everything because the library is not here or does not load.
+        """The kernel called `name`; one that refuses everything where the library is not here or does not load; or one
+        that raises where the module's own lines made none.
 
         Our own kernels say themselves what they miss: where there is no GPU, that and not a library.
         """

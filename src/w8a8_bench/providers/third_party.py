@@ -66,7 +66,7 @@ def find(built_in: Collection[str]) -> tuple[Provider, ...]:
 def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
     """The provider that `load` yields, or one that says what is wrong with it."""
     try:
-        with as_a_guest(origin), _watched(origin):
+        with _as_a_watched_guest(origin):
             module = load()
         kernels, on_request = _names(name, module, "KERNELS"), _names(name, module, "ON_REQUEST")
         both = [name for name in kernels if name in on_request]
@@ -86,8 +86,8 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
 
 
 @contextlib.contextmanager
-def _watched(origin: str) -> Iterator[None]:
-    """While code runs that every command waits for: a crash of it shows its line, and after a while it is named."""
+def _as_a_watched_guest(origin: str) -> Iterator[None]:
+    """`as_a_guest`, of what every command waits for: a crash shows its line, and after a while it is named."""
     notice = threading.Timer(NOTICE_S, os.write, (2, f"waiting for the code of {one_line(origin)}\n".encode()))
     notice.daemon = True
     notice.start()
@@ -95,7 +95,8 @@ def _watched(origin: str) -> Iterator[None]:
     if told:
         faulthandler.enable(2, all_threads=False)
     try:
-        yield
+        with as_a_guest(origin):
+            yield
     finally:
         notice.cancel()
         if told:
@@ -105,7 +106,7 @@ def _watched(origin: str) -> Iterator[None]:
 def _try_probe(module: Any, origin: str) -> None:
     """Raise what is a mistake in `probe`. That its library is not here or not whole, `Provider.probe` tells."""
     try:
-        with as_a_guest(origin), _watched(origin):
+        with _as_a_watched_guest(origin):
             ask_probe(module)
     except BaseException as error:
         if is_mistake(error):
