@@ -10,11 +10,12 @@ import functools
 import re
 from dataclasses import dataclass
 
-from w8a8_bench.formats import W8A8_FORMATS, Format
+from w8a8_bench.formats import Format
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, Azp, GemmShape, Problem, Scaling
 
 MATMUL = "matmul-no-scales"
 SCALED_MM = "scaled_mm"
+CAST = "cast"
 
 _FORMATS = {"i8": Format.INT8, "fp8": Format.FP8, "bf16": Format.BF16, "fp16": Format.FP16}
 _VARIANTS = {
@@ -26,18 +27,8 @@ _VARIANTS = {
     "azp_pt_bias": (Azp.TOKEN, True),
     "blockwise": (Azp.NONE, False),
     "fast_accum": (Azp.NONE, False),
-    "cast": (Azp.NONE, False),
+    CAST: (Azp.NONE, False),
 }
-_OF_FORMAT = {
-    "azp": Format.INT8,
-    "azp_bias": Format.INT8,
-    "azp_pt": Format.INT8,
-    "azp_pt_bias": Format.INT8,
-    "blockwise": Format.FP8,
-    "fast_accum": Format.FP8,
-}
-"""Variants that one format has alone."""
-
 _PROVIDER = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*"
 _GRAMMAR = re.compile(
     rf"(?P<provider>{_PROVIDER})_(?P<a>i8|fp8|bf16|fp16)_(?P<b>i8|fp8|bf16|fp16)_(?P<out>bf16|fp16)"
@@ -73,14 +64,22 @@ class KernelName:
             )
         if match["a"] != match["b"]:
             raise ValueError(f"kernel name {text!r}: a is {match['a']} and b is {match['b']}: expected the same")
-        if (match["variant"] or "") not in _VARIANTS:
-            known = ", ".join(name for name in _VARIANTS if name and (name == "cast") == (match["op"] == MATMUL))
-            raise ValueError(f"kernel name {text!r}: variant {match['variant']!r} is none of {known}")
-        if why := _why_meaningless(_FORMATS[match["a"]], match["op"], match["variant"] or ""):
+        variant = match["variant"] or ""
+        known = [name for name in _VARIANTS if name and (name == CAST) == (match["op"] == MATMUL)]
+        if variant not in ("", *known):
+            raise ValueError(
+                f"kernel name {text!r}: variant {variant!r} of {match['op']} is none of {', '.join(known)}"
+            )
+        name = cls(text, match["provider"], _FORMATS[match["a"]], _FORMATS[match["out"]], match["op"], variant)
+        if why := name._why_meaningless():
             raise ValueError(f"kernel name {text!r}: {why}")
-        return cls(
-            text, match["provider"], _FORMATS[match["a"]], _FORMATS[match["out"]], match["op"], match["variant"] or ""
-        )
+        return name
+
+    def _why_meaningless(self) -> str | None:
+        """Why no problem has such a name, though each part of it is one; None where one has."""
+        if self.variant == "fast_accum" and self.format is not Format.FP8:
+            return "fast accumulation is of fp8 alone"
+        return self.problem(GemmShape(m=1, n=1, k=1), self.format, self.default_scheme).why_illegal()
 
     @property
     def is_blockwise(self) -> bool:
@@ -94,7 +93,7 @@ class KernelName:
     @property
     def casts_inside(self) -> bool:
         """The one twin that, like the original, casts 8-bit operands inside the timed region."""
-        return self.variant == "cast"
+        return self.variant == CAST
 
     @property
     def default_scheme(self) -> Scaling | None:
@@ -139,17 +138,6 @@ class KernelName:
     def text_for(self, problem: Problem) -> str:
         """How a cell of this kernel is shown."""
         return cell_text(self.text, problem)
-
-
-def _why_meaningless(fmt: Format, op: str, variant: str) -> str | None:
-    """Why no problem has such a name, though each part of it is one; None where one has."""
-    if variant and (op == MATMUL) != (variant == "cast"):
-        return f"{op} has no variant {variant!r}"
-    if op == SCALED_MM and fmt not in W8A8_FORMATS:
-        return f"{fmt.value} operands take no scales: expected i8 or fp8, or {MATMUL}"
-    if _OF_FORMAT.get(variant, fmt) is not fmt:
-        return f"variant {variant!r} is of {_OF_FORMAT[variant].value} operands alone"
-    return None
 
 
 @functools.lru_cache(maxsize=4096)

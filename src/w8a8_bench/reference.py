@@ -370,8 +370,8 @@ class _Findings:
                 self._first = self._element(first_row, *first, got, expected)
             self._wrong += count
             if len(self.wrong_rows) < ROWS_LOOKED_AT:
-                self.wrong_rows += [first_row + int(row) for row in wrong.any(dim=1).nonzero()]
-                del self.wrong_rows[ROWS_LOOKED_AT:]
+                rows = wrong.any(dim=1).nonzero().flatten()[: ROWS_LOOKED_AT - len(self.wrong_rows)]
+                self.wrong_rows += (rows + first_row).tolist()
         worst_index = int(ratio.argmax())
         worst = float(ratio.flatten()[worst_index])
         if worst > self.worst or not self._worst_at:

@@ -69,14 +69,14 @@ def test_a_name_outside_the_grammar_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("rest", "why"),
     [
-        ("fp8_fp8_bf16_scaled_mm_azp", "variant 'azp' is of int8 operands alone"),
-        ("fp8_fp8_bf16_scaled_mm_azp_pt_bias", "variant 'azp_pt_bias' is of int8 operands alone"),
-        ("i8_i8_bf16_scaled_mm_blockwise", "variant 'blockwise' is of fp8 operands alone"),
-        ("i8_i8_bf16_scaled_mm_fast_accum", "variant 'fast_accum' is of fp8 operands alone"),
-        ("i8_i8_bf16_scaled_mm_cast", "scaled_mm has no variant 'cast'"),
-        ("i8_i8_bf16_scaled_mm_nosuch", "variant 'nosuch' is none of bias, azp, azp_bias, .*, blockwise, fast_accum$"),
-        ("bf16_bf16_bf16_matmul-no-scales_nosuch", "variant 'nosuch' is none of cast$"),
-        ("bf16_bf16_bf16_matmul-no-scales_bias", "matmul-no-scales has no variant 'bias'"),
+        ("fp8_fp8_bf16_scaled_mm_azp", "fp8 takes no zero point"),
+        ("fp8_fp8_bf16_scaled_mm_azp_pt_bias", "fp8 takes no zero point"),
+        ("i8_i8_bf16_scaled_mm_blockwise", "block-w-group-a is defined for fp8 only, not int8"),
+        ("i8_i8_bf16_scaled_mm_fast_accum", "fast accumulation is of fp8 alone"),
+        ("i8_i8_bf16_scaled_mm_cast", "variant 'cast' of scaled_mm is none of bias"),
+        ("i8_i8_bf16_scaled_mm_nosuch", "variant 'nosuch' of scaled_mm is none of bias, .*, blockwise, fast_accum$"),
+        ("bf16_bf16_bf16_matmul-no-scales_nosuch", "variant 'nosuch' of matmul-no-scales is none of cast$"),
+        ("bf16_bf16_bf16_matmul-no-scales_bias", "variant 'bias' of matmul-no-scales is none of cast$"),
         ("bf16_bf16_bf16_scaled_mm", "bf16 operands take no scales"),
     ],
 )

@@ -100,7 +100,10 @@ FAULTS = {
     "an exit that is no error": ("class End(BaseException): ...\nraise End('odd')", "End: odd (acme.py, line 2)"),
     "a name outside the grammar": ("KERNELS = ('acme_mm',)", "kernel name 'acme_mm': expected {provider}"),
     "two formats": ("KERNELS = ('acme_i8_fp8_bf16_scaled_mm',)", "a is i8 and b is fp8: expected the same"),
-    "an unknown variant": ("KERNELS = ('acme_i8_i8_bf16_scaled_mm_fast',)", "variant 'fast' is none of bias, azp"),
+    "an unknown variant": (
+        "KERNELS = ('acme_i8_i8_bf16_scaled_mm_fast',)",
+        "variant 'fast' of scaled_mm is none of bias, azp",
+    ),
     "another provider's name": ("KERNELS = ('apex_i8_i8_bf16_scaled_mm',)", "of provider 'apex'"),
     "a built-in kernel's name": ("KERNELS = ('pytorch_i8_i8_bf16_scaled_mm',)", "of provider 'pytorch'"),
     "another's on request": (f"KERNELS = ('{KERNEL}',)\nON_REQUEST = ('apex_i8_i8_bf16_scaled_mm',)", "'apex'"),
