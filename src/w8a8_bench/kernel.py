@@ -24,12 +24,20 @@ from w8a8_bench.problem import Problem
 from w8a8_bench.text import shown
 
 Launch = Callable[[], object]
-"""A prepared kernel bound to one operand set. It only enqueues work on the current stream."""
+"""A prepared kernel bound to one operand set. It only enqueues work on the current stream.
+
+It writes D to `operands.out`. If the library allocates D itself, the launch returns that tensor instead: [m,n] with any
+strides, in the out format, on the operands' device. The runner copies it into `out` outside the timed region and judges
+it there; `config["output"]` in the record is then "returned". Operand sets must not share the memory of a returned
+tensor, since that output would stay in the cache while those of other kernels do not. Any other result (None, `out`, a
+tuple) means that the launch wrote `out`.
+"""
 
 
 @dataclass(frozen=True)
 class Launches:
-    """The launches of one bound kernel; none may allocate device memory once called the first time.
+    """The launches of one bound kernel. Once called the first time, none may allocate device memory except through
+    PyTorch's allocator, as for an output that it returns.
 
     `quant` and `gemm` are there for activations quantized inside the timed region: each part alone.
     """

@@ -33,6 +33,7 @@ from w8a8_bench.providers import registry
 from w8a8_bench.raised import call, in_one_line, with_place
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.reference import Oracle, Verdict, check, poison
+from w8a8_bench.returned import WrongOutput, take_output
 from w8a8_bench.scheme_error import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.settings import Settings
 from w8a8_bench.text import one_line
@@ -296,7 +297,7 @@ class _ComparisonRun:
             run.stop(Status.UNCAPTURABLE, f"{error}; --timer event times what no graph can hold")
         except (NotCold, Refused) as error:
             run.stop(Status.UNSUPPORTED, str(error) or NO_REASON)
-        except InputsWritten as error:
+        except (InputsWritten, WrongOutput) as error:
             run.stop(Status.INCORRECT, str(error))
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -307,11 +308,11 @@ class _ComparisonRun:
 
     @staticmethod
     def _said(run: _CellRun, error: BaseException) -> str:
-        """What was raised, and in a third party's code where."""
-        with contextlib.suppress(KeyError):
-            if registry.provider_of(run.cell.kernel).origin:
-                return with_place(error)
-        return in_one_line(error)
+        """What was raised, and where in code that is not this project's."""
+        with contextlib.suppress(KeyError):  # a kernel of the caller's own, which no provider has
+            if not registry.provider_of(run.cell.kernel).origin:
+                return in_one_line(error)
+        return with_place(error)
 
     def _synchronize(self) -> None:
         if self._device.is_cuda:
@@ -330,13 +331,14 @@ class _ComparisonRun:
             with self._launching(run, Step.BIND):
                 launches = launches_of(run.prepared, operands.given())
             with self._launching(run, Step.LAUNCH):
-                launches.total()
+                outputs = [launches.total()]
             after = fingerprints(operands)
             if changed := [name for name in before if before[name] != after[name]]:
                 raise InputsWritten("", changed)
         except BaseException:
             self._let_go_of(own)  # whatever it wrote is not the next kernel's
             raise
+        run.config |= take_output(outputs, 0, operands.out)
         _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
 
     def _let_go_of(self, own: OperandFactory) -> None:
@@ -355,7 +357,8 @@ class _ComparisonRun:
         poison(one.out)
         self._synchronize()
         with self._launching(run, Step.LAUNCH_AGAIN):
-            run.timed.rerun()
+            outputs = run.timed.rerun()
+        run.config |= take_output(outputs, self._chosen_set, one.out)
         _judge(run, check(one, self._oracle, fast_accum=_is_fast(run)), when="after timing, on another A: ")
 
     def _reverse_once(self, a: torch.Tensor) -> None:

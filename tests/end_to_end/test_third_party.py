@@ -67,6 +67,17 @@ def test_an_installed_package_is_checked_timed_and_recorded_with_its_version(tmp
     assert re.search(rf"^acme  \(from acme_w8a8 1\.2\)\n  {KERNEL} +--dtype int8$", listed, re.MULTILINE)
 
 
+def test_a_launch_of_a_third_party_may_return_its_output(tmp_path):
+    writing = "out.copy_(self.int_mm(a, b) * scale_a * scale_b)"
+    assert writing in example()
+    body = example().replace(writing, "return (self.int_mm(a, b) * scale_a * scale_b).to(out.dtype)")
+    install(tmp_path / "site", "acme", "acme", body)
+    result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, site=tmp_path / "site")
+    assert result.returncode == 0, result.stderr
+    cell = records(tmp_path)[1][KERNEL]
+    assert (cell["status"], cell["config"]) == ("ok", {"tile": "128x128", "output": "returned"})
+
+
 def test_a_wrong_answer_of_a_third_party_is_caught(tmp_path):
     install(tmp_path / "site", "acme", "acme", example().replace("* scale_a * scale_b", "* scale_a"))
     result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, site=tmp_path / "site")

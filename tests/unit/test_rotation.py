@@ -147,6 +147,12 @@ def test_a_replay_is_whole_rotations_of_at_least_four_launches(sets, seconds):
     assert abs(count * seconds - 3e-3) <= sets * seconds / 2 or count == fewest
 
 
+@pytest.mark.parametrize("seconds", [0.0, -1e-6])
+def test_a_launch_that_takes_no_time_has_a_replay_of_some_length(seconds):
+    assert 1000 < Plan(7, 1 << 20, scrub=False).launches(seconds, 3e-3) < 100_000
+    assert Plan(1024, 1, scrub=True).launches(seconds, 3e-3) == 1024
+
+
 def test_one_set_is_launched_as_often_as_fills_the_replay():
     assert Plan(1, 1 << 20, scrub=False).launches(1e-4, 3e-3) == 30
     assert Plan(1, 1 << 20, scrub=False).launches(1.0, 3e-3) == MIN_LAUNCHES

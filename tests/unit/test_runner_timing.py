@@ -75,9 +75,8 @@ class FakeMethod:
         sets = self.arena.sets(operands, self.sets)
         bound = [bind(one) for one in sets]
 
-        def rerun() -> None:
-            for launches in bound:
-                launches.total()
+        def rerun() -> list[object]:
+            return [launches.total() for launches in bound]
 
         who = name + (" again" if like else "")
         take = self.seconds.get(who) or self.seconds.get(name) or (lambda: Sample(1e-3, 1900.0))
@@ -87,7 +86,8 @@ class FakeMethod:
 
 @dataclass
 class Named:
-    """A good kernel whose prepared form knows its name; `spoil` gets operands and the number of the launch."""
+    """A good kernel whose prepared form knows its name; `spoil` gets operands and the number of the launch, which
+    returns what it gives."""
 
     name: str
     spoil: Callable[[object, int], None] = lambda operands, calls: None
@@ -107,7 +107,7 @@ class Named:
 
                 def launch():
                     good()
-                    spoil(operands, next(calls))
+                    return spoil(operands, next(calls))
 
                 return Launches(launch)
 
@@ -295,6 +295,28 @@ def test_a_launch_that_leaves_its_set_unwritten_is_incorrect(run):
 def test_right_answers_in_every_set_of_a_rotation_are_ok(run):
     records, _ = run(FakeMethod(sets=5), BASE, GOOD, OTHER)
     assert {record.status for record in records.values()} == {Status.OK}
+
+
+def test_a_returned_output_is_judged_in_every_set_of_a_rotation(run):
+    def moved(operands, calls):
+        d = operands.out.clone()
+        operands.out.fill_(float("nan"))
+        return d
+
+    for seed in range(5):
+        settings = replace(SETTINGS, seed=seed)
+        records, _ = run(FakeMethod(sets=5), BASE, GOOD, settings=settings, spoilt=[Named(GOOD, moved)])
+        assert (records[GOOD].status, records[GOOD].config) == (Status.OK, {"output": "returned"})
+
+
+def test_a_kernel_that_returns_one_buffer_for_all_sets_is_incorrect_whichever_is_judged(run):
+    """It holds the answer of the last set; and it stays in the cache, which others' outputs leave."""
+    buffer = torch.empty(SHAPE.m, SHAPE.n, dtype=torch.bfloat16)
+    shared = Named(GOOD, lambda operands, calls: buffer.copy_(operands.out))
+    for seed in range(5):
+        records, _ = run(FakeMethod(sets=2), BASE, GOOD, settings=replace(SETTINGS, seed=seed), spoilt=[shared])
+        assert records[GOOD].status is Status.INCORRECT
+        assert "the same memory for several operand sets" in records[GOOD].reason
 
 
 def test_an_unsettled_cell_is_flagged_by_its_headline(run):

@@ -50,6 +50,23 @@ Segment = tuple[torch.cuda.Event, torch.cuda.Event]
 """Where it begins, after its lead-in, and where it ends."""
 
 
+class Turns:
+    """Launches in turn. `outputs` holds what each of them returned last.
+
+    A graph writes to the addresses of the tensors that were returned while it was captured. So they are held as long as
+    the graph is, one for each launch: outputs then rotate as those do that a launch writes to its operand set.
+    """
+
+    def __init__(self, launches: Sequence[Launch]) -> None:
+        self._launches = launches
+        self.outputs: list[object] = [None] * len(launches)
+
+    def launch(self, number: int) -> None:
+        place = number % len(self._launches)
+        self.outputs[place] = None  # first, so that its memory is there for the next output of the same set
+        self.outputs[place] = self._launches[place]()
+
+
 class GraphTimer:
     """Captures and times graphs on one GPU."""
 
@@ -118,9 +135,7 @@ class GraphTimer:
         pilot.sample()
         return pilot.sample().seconds
 
-    def timed_body(
-        self, launches: Sequence[Launch], size: int, segments: Sequence[Segment], scrub: bool
-    ) -> Callable[[], None]:
+    def timed_body(self, turns: Turns, size: int, segments: Sequence[Segment], scrub: bool) -> Callable[[], None]:
         """What a replay enqueues. All launches, lead-ins too, go through the sets in one row."""
 
         def row() -> None:
@@ -128,7 +143,7 @@ class GraphTimer:
                 self.code.jolt()
                 first, last = (size * edge // len(segments) for edge in (number, number + 1))
                 for index in range(first, last):
-                    launches[index % len(launches)]()
+                    turns.launch(index)
                     if index == first:
                         self._mark(begin)
                 self._mark(end)
@@ -136,14 +151,14 @@ class GraphTimer:
 
         return self._between_probes(row, scrub)
 
-    def kept_apart(self, launches: Sequence[Launch], size: int, apart_s: float, scrub: bool) -> Callable[[], None]:
+    def kept_apart(self, turns: Turns, size: int, apart_s: float, scrub: bool) -> Callable[[], None]:
         """What a replay enqueues where each launch is to begin on a GPU that has nothing else to do."""
 
         def row() -> None:
             self.code.forget_apart(self._apart)
             for index in range(size):
                 self.code.spin_apart(round(1e9 * apart_s), self._apart)
-                launches[index % len(launches)]()
+                turns.launch(index)
 
         return self._between_probes(row, scrub)
 
@@ -189,15 +204,20 @@ class GraphSampler:
 
     def __init__(self, timer: GraphTimer, launches: Sequence[Launch], size: int, *, scrub: bool, segments: int) -> None:
         self._timer = timer
-        self._launches = launches  # held: a graph knows addresses only, and what `bind` made is the launches' own
+        self._turns = Turns(launches)  # held: a graph knows addresses only, and what `bind` made is the launches' own
         self._segments = [(_event(), _event()) for _ in range(segments)]
         self.size, self.launches = size, size - len(self._segments)
-        self.graph = timer.capture(timer.timed_body(launches, size, self._segments, scrub))
+        self.graph = timer.capture(timer.timed_body(self._turns, size, self._segments, scrub))
 
     def sample(self) -> Sample:
         self._timer.replay(self.graph)
         seconds = sum(1e-3 * begin.elapsed_time(end) for begin, end in self._segments)
         return Sample(seconds / self.launches, self._timer.clock_mhz())
+
+    def rerun(self) -> Sequence[object]:
+        """Replay the graph; gives what each launch returned, whose memory was written anew."""
+        self._timer.replay(self.graph)
+        return self._turns.outputs
 
 
 def segments_of(size: int) -> int:
@@ -238,8 +258,7 @@ class GraphMethod:
                 samplers[measure] = self.timer.sampler(launches, size)
         first = next(iter(samplers.values()))
         assert isinstance(first, GraphSampler)
-        graph = first.graph
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound[0].total)
         described = {"sets": len(sets), "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)} if len(sets) > 1 else {}
-        return Timed(samplers, sets[: first.size], lambda: self.timer.replay(graph), described)
+        return Timed(samplers, sets[: first.size], first.rerun, described)

@@ -90,8 +90,9 @@ class HostMethod:
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound.total)
 
-        def rerun() -> None:
-            bound.total()
+        def rerun() -> list[object]:
+            returned = bound.total()
             _synchronize(self._device)
+            return [returned]
 
         return Timed(samplers, [operands], rerun)

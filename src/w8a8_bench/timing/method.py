@@ -49,12 +49,13 @@ class Sampler(Protocol):
 class Timed:
     """A cell bound and ready: `samplers` by measure.
 
-    `sets` are the operand sets that the launches go through, and `rerun` runs what was timed once more, all of it.
+    `sets` are the operand sets that the launches go through. `rerun` runs what was timed once more, all of it, and
+    gives what the launch of each set returned.
     """
 
     samplers: Mapping[str, Sampler]
     sets: Sequence[Operands]
-    rerun: Callable[[], object]
+    rerun: Callable[[], Sequence[object]]
     rotation: Mapping[str, int] = field(default_factory=dict)
 
 

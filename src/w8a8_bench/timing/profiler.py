@@ -21,7 +21,7 @@ from w8a8_bench.measures import TIME_KERNEL
 from w8a8_bench.memory import MAX_SETS
 from w8a8_bench.operands import Operands
 from w8a8_bench.timing import rotation
-from w8a8_bench.timing.cuda_graph import GraphTimer
+from w8a8_bench.timing.cuda_graph import GraphTimer, Turns
 from w8a8_bench.timing.method import Bind, Sample, Timed, size_like
 
 OWN_KERNELS = ("read_clocks", "read_all", "spin_apart", "forget_apart")
@@ -41,10 +41,10 @@ class KernelSampler:
         self, timer: GraphTimer, launches: Sequence[Launch], plan: rotation.Plan, size: int | None = None
     ) -> None:
         self._timer = timer
-        self._launches = launches  # held: a graph knows addresses only
+        self._turns = Turns(launches)  # held: a graph knows addresses only
         self.size = size or plan.launches(APART_S + timer.period(launches, plan), REPLAY_S)
         self.launches = self.size
-        self.graph = timer.capture(timer.kept_apart(launches, self.size, APART_S, plan.scrub))
+        self.graph = timer.capture(timer.kept_apart(self._turns, self.size, APART_S, plan.scrub))
 
     def sample(self) -> Sample:
         from torch._C._autograd import DeviceType
@@ -62,6 +62,11 @@ class KernelSampler:
             raise RuntimeError("the profiler saw no kernel: CUPTI may be in use by another tool, or not permitted")
         total = 1e-9 * sum(event.duration_ns() for event in on_device)
         return Sample(total / self.launches, self._timer.busy_clock_mhz(total))
+
+    def rerun(self) -> Sequence[object]:
+        """Replay the graph; gives what each launch returned, whose memory was written anew."""
+        self._timer.replay(self.graph)
+        return self._turns.outputs
 
 
 class ProfilerMethod:
@@ -81,7 +86,6 @@ class ProfilerMethod:
             measure: KernelSampler(self._timer, launches, of, size_like(like, measure))
             for measure, (launches, of) in rows.items()
         }
-        graph = samplers[TIME_KERNEL].graph
+        whole = samplers[TIME_KERNEL]
         described = {"sets": plan.sets, "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)}
-        used = sets[: samplers[TIME_KERNEL].size]
-        return Timed(samplers, used, lambda: self._timer.replay(graph), described)
+        return Timed(samplers, sets[: whole.size], whole.rerun, described)
