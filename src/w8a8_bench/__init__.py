@@ -1,3 +1,34 @@
-"""A stand-alone benchmark for W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."""
+"""A stand-alone benchmark for W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs.
+
+`measure` checks and times a function of your own, `bench_int8` and `bench_fp8` are the functions of vLLM's script.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from w8a8_bench.compat import bench_fp8, bench_int8
+    from w8a8_bench.measure_function import measure
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "bench_fp8", "bench_int8", "measure"]
+
+_MODULES = {
+    "bench_fp8": "w8a8_bench.compat",
+    "bench_int8": "w8a8_bench.compat",
+    "measure": "w8a8_bench.measure_function",
+}
+"""Where the functions stand. A module is imported when its function is first asked for: the commands need none."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

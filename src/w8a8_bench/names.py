@@ -140,6 +140,25 @@ class KernelName:
         return cell_text(self.text, problem)
 
 
+def name_of(provider: str, problem: Problem, *, fast_accum: bool = False) -> str:
+    """The name of the kernel of `provider` that computes `problem`, a scaled product.
+
+    With `fast_accum`, the name of one that sums FP8 products in the tensor core's short accumulator. Raises ValueError
+    if no name says that of `problem`.
+    """
+    facts = problem.azp, problem.bias
+    variant = next(variant for variant, said in _VARIANTS.items() if said == facts)
+    if problem.scaling is not None and problem.scaling.is_blockwise:
+        variant = "blockwise"
+    if fast_accum:
+        if variant or problem.format is not Format.FP8:
+            raise ValueError("fast accumulation: expected an fp8 problem without bias, whose scales are not blockwise")
+        variant = "fast_accum"
+    token = next(token for token, fmt in _FORMATS.items() if fmt is problem.format)
+    name = f"{provider}_{token}_{token}_{problem.out.value}_{SCALED_MM}"
+    return f"{name}_{variant}" if variant else name
+
+
 @functools.lru_cache(maxsize=4096)
 def cell_text(kernel: str, problem: Problem) -> str:
     """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`.

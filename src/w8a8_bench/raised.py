@@ -14,6 +14,9 @@ OF_A_LIBRARY = (ImportError, OSError, RuntimeError)
 OF_THE_CODE = (NotImplementedError, RecursionError)
 """RuntimeErrors that are the code's own."""
 
+OF_TORCH = os.path.join("-packages", "torch", "")
+"""In the path of every file of torch."""
+
 
 class Unfit(TypeError):
     """What another's code gives is not what it is asked for. The text needs no name of an exception before it."""
@@ -36,8 +39,11 @@ def in_one_line(error: BaseException) -> str:
 
 
 def with_place(error: BaseException) -> str:
-    """As `in_one_line`, and where: the last line that ran in the file that this package called into."""
-    beyond = _lines_beyond(error)
+    """As `in_one_line`, and where: the last line that ran in the file that this package called into.
+
+    torch's own files are passed over: they stand between this package and a module's `forward`, say.
+    """
+    beyond = [(file, line) for file, line in _lines_beyond(error) if OF_TORCH not in file]
     if not beyond or isinstance(error, SyntaxError):  # which says it itself
         return in_one_line(error)
     called = beyond[0][0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from w8a8_bench.formats import Format
-from w8a8_bench.names import KernelName, cell_text
+from w8a8_bench.names import KernelName, cell_text, name_of
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, Azp, GemmShape, Scaling
 
 SHAPE = GemmShape(m=1, n=2, k=3)
@@ -41,6 +41,23 @@ def test_every_original_name_stands_for_a_legal_problem(text: str) -> None:
     assert problem.why_illegal() is None
     assert (problem.format, problem.out, problem.scaling, problem.azp, problem.bias) == ORIGINAL[text]
     assert name.text_for(problem) == text
+
+
+@pytest.mark.parametrize("text", [text for text in ORIGINAL if "scaled_mm" in text])
+def test_a_name_is_made_of_the_problem_that_it_stands_for(text: str) -> None:
+    name = KernelName.parse(text)
+    problem = name.problem(SHAPE, name.format, name.default_scheme)
+    assert name_of(name.provider, problem, fast_accum=name.variant == "fast_accum") == text
+
+
+@pytest.mark.parametrize(
+    "suffix", ["i8_i8_bf16_scaled_mm", "fp8_fp8_bf16_scaled_mm_bias", "fp8_fp8_bf16_scaled_mm_blockwise"]
+)
+def test_a_name_that_can_not_say_fast_accum_is_refused(suffix: str) -> None:
+    name = KernelName.parse(f"cutlass_{suffix}")
+    problem = name.problem(SHAPE, name.format, name.default_scheme)
+    with pytest.raises(ValueError, match="expected an fp8 problem without bias, whose scales are not blockwise"):
+        name_of("mine", problem, fast_accum=True)
 
 
 @pytest.mark.parametrize(
