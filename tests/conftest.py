@@ -31,6 +31,11 @@ def environment() -> dict[str, str]:
     return {**own, "PYTHONPATH": str(ROOT / "src")}
 
 
+def bare() -> dict[str, str]:
+    """The environment of the shell that a user pastes into: what a caller set for one run alone is not in it."""
+    return {name: value for name, value in os.environ.items() if name not in ("W8A8_BENCH_PROVIDERS", "PYTHONPATH")}
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Run `w8a8-bench WORDS...` in an empty directory; `door=True` runs the original's script instead."""

@@ -27,6 +27,11 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 shape`, `3 shapes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     """Rows of a table as lines, each column as wide as its widest text and those of `left` flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

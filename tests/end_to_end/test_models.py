@@ -23,7 +23,7 @@ def test_layers_of_a_configuration_are_measured_and_counted(cli, tmp_path):
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
     result = cli(
         *("--dtype", "int8", "--device", "cpu", "--kernels", *KERNELS, "model_bench", "--models", "tiny/config.json"),
-        *("--tp-sizes", "1", "4", "--batch-sizes", "3", "--rigor", "quick", "--out", "r.jsonl"),
+        *("--tp-sizes", "1", "4", "--batch-sizes", "3", "--rigor", "quick", "--out", "r.jsonl", "--compare-table"),
     )
     assert result.returncode == 0, result.stderr
     assert "== Results torch.int8 tiny-TP4 ====" in result.stdout

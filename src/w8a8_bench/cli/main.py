@@ -113,7 +113,7 @@ def _parser(prog: str) -> _Parser:
     )
     table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
     table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
-    add("quick_bench", "INT8 and FP8 over a few squares and one model layer: what `make bench` runs", sweep, [shared])
+    add("quick_bench", "a first look at this machine: what `make bench` runs", sweep, [_sweep_options("quick")])
 
     comparing = add("compare", "two results files, cell by cell: slower, faster, same", "w8a8_bench.cli.compare")
     comparing.add_argument("base", metavar="BASE.jsonl", help="records before the change (.jsonl or .jsonl.gz)")
@@ -178,8 +178,8 @@ def _add_report(report: _Parser) -> None:
     )
 
 
-def _sweep_options() -> _Parser:
-    """Options that every sweep takes."""
+def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
+    """Options that every sweep takes, with the default of `--rigor`."""
     shared = _Parser(add_help=False)
     tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
     shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
@@ -209,6 +209,14 @@ def _sweep_options() -> _Parser:
     )
     shared.add_argument("--out", metavar="FILE.jsonl", help="records; the pickle goes beside (default: named by time)")
     shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
+    shared.add_argument("--dry-run", action="store_true", help="print the plan and about how long it takes, then stop")
+    shared.add_argument("--no-report", action="store_true", help="write no HTML report beside the records")
+    shared.add_argument(
+        "--show-unsupported", action="store_true", help="a row for every kernel that can't run here (default: a line)"
+    )
+    shared.add_argument(
+        "--compare-table", action="store_true", help="print the original's tables too, which may be very wide"
+    )
     shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
     shared.add_argument("--seed", type=int, default=0, help="of the operands and of the order of timing (default: 0)")
     shared.add_argument(
@@ -225,8 +233,8 @@ def _sweep_options() -> _Parser:
     shared.add_argument(
         "--rigor",
         choices=tuple(RIGORS),
-        default=DEFAULT_RIGOR,
-        help=f"how well to know the medians (default: {DEFAULT_RIGOR})",
+        default=rigor,
+        help=f"how well to know the medians (default: {rigor})",
     )
     shared.add_argument("--processes", type=int, metavar="P", help="repeat in P fresh processes (default: the rigor's)")
     shared.add_argument(

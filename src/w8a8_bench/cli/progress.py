@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, and a line a shape where it is no terminal or rich is missing."""
+"""Progress on standard error: a bar in a terminal, and a line a shape elsewhere or where rich is missing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from w8a8_bench.comparison import Comparison
+from w8a8_bench.sweep.estimate import Pace, duration
 from w8a8_bench.text import one_line
 
 if TYPE_CHECKING:
     import rich.progress
 
+LEAST_TOLD_S = 10
+"""Less time left than this is not worth a word on a line of its own."""
+
+PHASES = {"check": "checking", "prepare": "preparing", "time": "timing"}
+"""What the worker calls its phases, and what a reader does."""
+
 
 class Progress:
-    """How far the sweep is. Use as a context manager."""
+    """How far the sweep is, what it does and how long it will still take. Use as a context manager."""
 
-    def __init__(self, *, total: int, done: int) -> None:
-        self._total, self._done = total, done
+    def __init__(self, *, total: int, done: int, pace: Pace) -> None:
+        self._total, self._done, self._pace = total, done, pace
         self._announced: set[int] = set()
         self._shares: dict[int, float] = {}
         self._bar = _make_bar() if sys.stderr.isatty() and importlib.util.find_spec("rich") else None
-        self._task = self._bar.add_task("starting", total=total, completed=done) if self._bar else None
+        self._task = self._bar.add_task("starting", total=total, completed=done, left="") if self._bar else None
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -36,21 +43,31 @@ class Progress:
 
     def update(self, comparison: Comparison, phase: str, what: str, done: float) -> None:
         """Tell what the worker is doing; `done` is how much of this comparison, 0 to 1."""
+        self._pace.at(comparison.index, done)
         if self._bar and self._task is not None:
             self._shares[comparison.index] = done
-            text = one_line(f"{comparison.where.title}  {phase} {what}")
-            self._bar.update(self._task, description=text, completed=self._done + sum(self._shares.values()))
+            self._bar.update(
+                self._task,
+                description=one_line(f"{comparison.where.title}  {PHASES.get(phase, phase)} {what}"),
+                completed=self._done + sum(self._shares.values()),
+                left=self._left(),
+            )
         elif comparison.index not in self._announced:
             self._announced.add(comparison.index)
-            line = f"[{comparison.index + 1}/{self._total}] {comparison.where.title}"
+            left = f", {self._left()}" if self._pace.left_s() >= LEAST_TOLD_S else ""
+            line = f"[{comparison.index + 1}/{self._total}{left}] {comparison.where.title}"
             print(one_line(line), file=sys.stderr, flush=True)
 
     def finished(self, comparison: Comparison) -> None:
         """`comparison` is done."""
         self._done += 1
         self._shares.pop(comparison.index, None)
+        self._pace.finished(comparison.index)
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=self._done)
+            self._bar.update(self._task, completed=self._done, left=self._left())
+
+    def _left(self) -> str:
+        return f"about {duration(self._pace.left_s())} left"
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -64,13 +81,13 @@ class Progress:
 
 def _make_bar() -> rich.progress.Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
     return Bar(
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.description}", markup=False),
         console=Console(stderr=True),
         transient=True,

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if out == STDOUT:
         sys.stdout.write(text)
         return EXIT_COMPLETE
-    _write(Path(out), text)
+    write_whole(Path(out), text)
     apart = f" in {len(sets)} sets, which are kept apart" if len(sets) > 1 else ""
     print(f"{out}: {cells} cells{apart}")
     return EXIT_COMPLETE
@@ -83,8 +83,8 @@ def _check_output(out: str, inputs: Sequence[Path]) -> None:
         raise UsageError(f"--out {out} can't be written: there is no directory {path.parent}; create it first")
 
 
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, also over an older report."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a report whole or not at all, also over an older one. Raises UsageError if it can't be written."""
     try:
         if path.exists() and not path.is_file():  # a pipe or a device has no older content to lose
             path.write_text(text, encoding="utf-8")

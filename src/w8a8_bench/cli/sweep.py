@@ -1,4 +1,4 @@
-"""The commands that measure: from arguments to a plan, then the sweep, its tables, its records and its pickle."""
+"""The commands that measure: from arguments to a plan, then the sweep, its tables, its records and what they say."""
 
 from __future__ import annotations
 
@@ -6,79 +6,48 @@ import argparse
 import contextlib
 import importlib.util
 import math
-import os
 import re
 import shlex
 import sys
-import time
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from w8a8_bench import store
 from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
-from w8a8_bench.cli.progress import Progress
-from w8a8_bench.comparison import Comparison, LabelledShape, is_grid
+from w8a8_bench.cli.files import Files, files_of
+from w8a8_bench.cli.plan import QUICK, Plan
+from w8a8_bench.cli.quick import Quick, plain, quick
+from w8a8_bench.cli.session import Session
+from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
-from w8a8_bench.environment import check_device_name, likely_gpus
-from w8a8_bench.formats import W8A8_FORMATS, Format, dtype_text
-from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.environment import check_device_name, expects_cuda, likely_gpus
+from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.measures import Timer, choose
-from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
-from w8a8_bench.providers import registry, third_party
-from w8a8_bench.record import ComparisonEnd, Record, RunHeader, flat
-from w8a8_bench.report.table import render, render_schemes
+from w8a8_bench.problem import SCHEMES, Activations, Problem, Scaling
+from w8a8_bench.providers import registry
+from w8a8_bench.record import RunHeader, flat
 from w8a8_bench.settings import RIGORS, Settings, default_budget_s
 from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
-from w8a8_bench.sweep.drive import run_sweep
-from w8a8_bench.sweep.plan import digest, make_plan
+from w8a8_bench.sweep.estimate import START_S, Pace, duration
+from w8a8_bench.sweep.plan import make_plan
 from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
 from w8a8_bench.sweep.survive import refuse_too_large
-from w8a8_bench.sweep.team import Finished, Team
+from w8a8_bench.sweep.team import Team
 from w8a8_bench.sweep.worker import NO_TORCH, why_no_torch
-from w8a8_bench.text import one_line
-
-MOST_PICKLED_AT_ONCE = 2000
-"""Cells whose pickle takes under half a second."""
+from w8a8_bench.text import counted, one_line
 
 ALL = "all"
 """Of `--schemes`: every combination that has a meaning."""
 
-QUICK_SQUARES = (256, 512, 1024)
-QUICK_LAYER = ("meta-llama/Llama-3.1-8B-Instruct", "o_proj", 16)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the arguments ask for, all of it valid."""
-
-    command: str
-    formats: tuple[Format, ...]
-    comparisons: tuple[Comparison, ...]
-    settings: Settings
-    rigor: str
-
-    def to_json(self) -> dict[str, object]:
-        """What a results file must have in common with this run, so that `--resume` may go on with it."""
-        return {
-            "command": self.command,
-            "dtypes": [fmt.value for fmt in self.formats],
-            "comparisons": len(self.comparisons),
-            "cells": digest(self.comparisons),
-            "seed": self.settings.seed,
-            "data": self.settings.data.value,
-            "measures": list(self.settings.measures),
-            "rigor": self.rigor,
-            "processes": self.settings.processes,
-            "duty": self.settings.duty,
-        }
+MOST_LISTED = 12
+"""Shapes that `--dry-run` lists."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
         plan = _plan(args)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if args.dry_run:
+        print(_described(args, plan))
+        return EXIT_COMPLETE
     if importlib.util.find_spec("torch") is None:
         raise UsageError(NO_TORCH)
     if args.out == "":
@@ -97,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         plan = _with_measures(args, plan, cuda=names != ["cpu"])
     try:
         with contextlib.ExitStack() as stack:
-            files = _files(args, plan)
+            files = files_of(args, plan)
             writer = stack.enter_context(store.Writer(files.records, resume=args.resume))
             _refuse_another_plan(writer, plan)
             return _measure(args, plan, files, writer, _Teams(args, stack))
@@ -143,10 +115,14 @@ def _plan(args: argparse.Namespace) -> Plan:
         raise ValueError(f"--step-limit {args.step_limit:g}: expected seconds, or 0 for no limit")
     _check_devices(args)
     everything = ALL in (args.schemes or ())
-    schemes = SCHEMES if everything else _schemes(args.schemes)
+    schemes: Sequence[Scaling] | None = SCHEMES if everything else _schemes(args.schemes)
+    if args.command == QUICK and schemes is None:
+        schemes = _quick(args).schemes
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
     kernels = registry.select(args.kernels, formats, _providers(args))
+    if args.command == QUICK and not args.kernels:
+        kernels = plain(kernels)
     comparisons = make_plan(
         _shapes(args), kernels, formats, schemes=schemes, activations=activations, legal_only=everything
     )
@@ -201,9 +177,9 @@ def _providers(args: argparse.Namespace) -> list[str] | None:
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
     tokens = [fmt.value for fmt in W8A8_FORMATS]
     if args.dtype is None:
-        if args.command != "quick_bench":
+        if args.command != QUICK:
             raise ValueError(f"--dtype is missing: one of {', '.join(tokens)}")
-        return W8A8_FORMATS
+        return _quick(args).formats
     for token in args.dtype:
         if token not in tokens:
             raise ValueError(f"--dtype {token!r}: expected one of {', '.join(tokens)}")
@@ -228,9 +204,34 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
         if not args.csv:
             raise ValueError("--csv '': expected the name of a file with columns m, n and k")
         return csv_file.read(Path(args.csv))
-    model, layer, m = QUICK_LAYER
-    squares = [LabelledShape(GemmShape(m=size, n=size, k=size)) for size in QUICK_SQUARES]
-    return squares + [where for where in models.model_shapes([model], [1], [m]) if where.labels["layer"] == layer]
+    return _quick(args).shapes
+
+
+def _quick(args: argparse.Namespace) -> Quick:
+    return quick(cuda=_expects_cuda(args))
+
+
+def _expects_cuda(args: argparse.Namespace) -> bool:
+    return bool(args.devices) or expects_cuda(args.device)
+
+
+def _described(args: argparse.Namespace, plan: Plan) -> str:
+    """What `--dry-run` prints: the shapes, the cells and about how long they take."""
+    cuda = _expects_cuda(args)
+    settings = _with_measures(args, plan, cuda=cuda).settings
+    cells = sum(len(comparison.cells) for comparison in plan.comparisons)
+    kernels = list(dict.fromkeys(cell.text for comparison in plan.comparisons for cell in comparison.cells))
+    devices = max(1, likely_gpus()) if args.devices == [ALL] else len(args.devices or ["one"])
+    on = f"{devices} GPUs" if devices > 1 else "a GPU" if cuda else "the CPU"
+    shapes = [comparison.where.title for comparison in plan.comparisons]
+    lines = [f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(cells, 'cell')}, rigor {plan.rigor}"]
+    lines += [f"  {one_line(title)}" for title in shapes[:MOST_LISTED]]
+    lines += [f"  and {len(shapes) - MOST_LISTED} more shapes"] if len(shapes) > MOST_LISTED else []
+    lines += ["kernels:", *(f"  {kernel}" for kernel in kernels)]
+    took_s = START_S + Pace(plan.comparisons, settings, cuda=cuda, devices=devices).whole_s
+    compiling = "; kernels that were never compiled here add 1 to 2 s each" if cuda else ""
+    lines.append(f"estimate: about {duration(took_s)}{compiling}")
+    return "\n".join([*lines, "nothing was measured, since --dry-run was given"])
 
 
 def _model_shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
@@ -244,38 +245,7 @@ def _model_shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
     return shapes
 
 
-@dataclass(frozen=True)
-class _Files:
-    records: Path
-    pickle: Path
-
-
-def _files(args: argparse.Namespace, plan: Plan) -> _Files:
-    """Where the results go. Raises StoreError where they can't, before anything is measured."""
-    if args.out is not None:
-        records = Path(args.out)
-        if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
-            raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl, say results.jsonl")
-        pickle = records.with_suffix(".pkl")
-        try:
-            records.lstat()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise store.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
-        if pickle.is_dir() or (pickle.exists() and not records.exists()):
-            raise store.StoreError(f"{pickle} exists: the pickle would go there; name another --out")
-        return _Files(records, pickle)
-    stamp = int(time.time())
-    while True:
-        base = Path(f"{plan.command}-{dtype_text(plan.formats)}-{stamp}")
-        files = _Files(base.with_name(base.name + ".jsonl"), base.with_name(base.name + ".pkl"))
-        if not files.records.exists() and not files.pickle.exists():
-            return files
-        stamp += 1
-
-
-def _measure(args: argparse.Namespace, plan: Plan, files: _Files, writer: store.Writer, starting: _Teams) -> int:
+def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: store.Writer, starting: _Teams) -> int:
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
@@ -287,6 +257,11 @@ def _measure(args: argparse.Namespace, plan: Plan, files: _Files, writer: store.
     device, environment = teams[0].first.hello()
     devices = [team.device for team in teams]
     interrupt.check()
+    if args.command == QUICK and device.is_cuda != _expects_cuda(args):
+        raise SweepRefused(
+            f"this machine has a GPU that torch can't use, so {device.name} would be measured: "
+            "--device cpu does that, and `doctor` says what is installed"
+        )
     plan = _with_measures(args, plan, cuda=device.is_cuda)
     for one in devices:
         refuse_too_large(plan.comparisons, one, plan.settings)
@@ -298,7 +273,9 @@ def _measure(args: argparse.Namespace, plan: Plan, files: _Files, writer: store.
         writer.cut()
     else:
         writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
-    session = _Session(args, plan, devices, files, writer)
+    for remark in registry.remarks(args.kernels, plan.formats, _providers(args)):
+        print(remark, file=sys.stderr)
+    session = Session(args, plan, devices, files, writer)
     try:
         session.introduce(environment, changes)
         return session.go(teams)
@@ -397,197 +374,3 @@ def _header(
         settings=plan.settings.to_json(),
         resumed=resumed,
     )
-
-
-class _Session:
-    """One sweep on its way: prints its tables and keeps its records."""
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        plan: Plan,
-        devices: Sequence[Device],
-        files: _Files,
-        writer: store.Writer,
-    ) -> None:
-        self._args, self._plan, self._devices, self._files, self._writer = args, plan, devices, files, writer
-        self._records: list[Record] = list(writer.records)
-        self._ends: list[ComparisonEnd] = []
-        self._done: set[int] = set(writer.done)
-        self._started = time.perf_counter()
-
-    def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
-        plan = self._plan
-        for remark in registry.remarks(self._args.kernels, plan.formats, _providers(self._args)):
-            print(remark, file=sys.stderr)
-        facts = [*(f"{device.name} ({device.torch_name})" for device in self._devices), f"torch {environment['torch']}"]
-        if "driver" in environment:
-            facts.append(f"driver {environment['driver']}")
-        facts += [
-            f"data {plan.settings.data.value}",
-            f"seed {plan.settings.seed}",
-            f"timer {plan.settings.timer.value}",
-        ]
-        print(", ".join(facts), flush=True)
-        if plan.command == "model_bench":
-            print("Benchmarking models:")
-            for index, name in enumerate(dict.fromkeys(str(c.where.labels["model"]) for c in plan.comparisons)):
-                print(f"[{index}]  {name}")
-        if self._done:
-            print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
-        is_done = len(self._done) == len(plan.comparisons)
-        then = "nothing is left to measure: name another --out" if is_done else "what follows has a header of its own"
-        for change in map(one_line, changes):
-            print(f"resumed under other conditions: {change}; {then}", file=sys.stderr)
-
-    def go(self, teams: Sequence[Team]) -> int:
-        left = [c for c in self._plan.comparisons if c.index not in self._done]
-        with Progress(total=len(self._plan.comparisons), done=len(self._done)) as progress:
-
-            def finished(result: Finished) -> None:
-                self._writer.append(result.records, result.end)
-                self._records.extend(result.records)
-                self._ends.append(result.end)
-                self._done.add(result.comparison.index)
-                with progress.paused():
-                    self._print_comparison(result)
-                progress.finished(result.comparison)
-                interrupt.check()
-
-            def said(line: str) -> None:
-                with progress.paused():
-                    print(line, file=sys.stderr, flush=True)
-
-            run_sweep(
-                teams,
-                left,
-                self._plan.settings,
-                progress=progress.update,
-                finished=finished,
-                said=said,
-                before=self._records,
-            )
-        self._records.sort(key=lambda record: record.comparison)
-        self._print_all()
-        self._write_pickle()
-        if self._ends:
-            print(costs(time.perf_counter() - self._started, len(self._devices), self._ends))
-        print(f"records: {self._files.records}\npickle:  {self._files.pickle}", flush=True)
-        return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
-
-    @property
-    def is_small(self) -> bool:
-        """Whether what was measured is pickled in no time: who interrupts does not wait."""
-        return len(self._records) <= MOST_PICKLED_AT_ONCE
-
-    def broken_off(self, why: str, *, pickled: bool = True) -> None:
-        """Keep what there is, and say how to go on."""
-        words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
-        start = ["python3", sys.argv[0]] if self._args.prog.endswith(".py") else [self._args.prog]
-        if files := os.environ.get(third_party.FILES):
-            start = ["env", f"{third_party.FILES}={files}", *start]
-        done, records = f"{len(self._done)} of {len(self._plan.comparisons)} shapes", self._files.records
-        if records.exists():
-            print(f"{why}: {done} are in {records}; go on with: {shlex.join([*start, *words])}", file=sys.stderr)
-        else:
-            print(f"{why}: {done} were measured, and their times are in the pickle alone", file=sys.stderr)
-            pickled = True
-        if not pickled:
-            print(f"the pickle of {len(self._records)} cells is left to the sweep that goes on", file=sys.stderr)
-            return
-        try:
-            self._write_pickle()
-        except store.StoreError as error:
-            print(error, file=sys.stderr)
-
-    def _print_comparison(self, result: Finished) -> None:
-        from w8a8_bench import compat
-
-        grid = is_grid(result.records)
-        if not grid:  # it takes a column a cell: at the end, one table a scheme
-            print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
-        print(render(result.records, [result.end], self._devices[0]), flush=True)
-        if grid:
-            print(f"\n{render_schemes(result.records)}\n", flush=True)
-
-    def _print_all(self) -> None:
-        from w8a8_bench import compat
-
-        dtypes = dtype_text(self._plan.formats)
-        for title, records in self._groups(dtypes).items():
-            print(f"== {title} ====")
-            print(compat.compare_table(compat.measurements(records, self._plan.formats)))
-        broken = [record for record in self._records if record.status in FAULTS]
-        for record in broken:
-            line = f"{record.status.value}: {record.text} at {record.problem.shape}: {record.reason}"
-            print(one_line(line), file=sys.stderr)
-        skipped = Counter(record.reason for record in self._records if record.status is Status.SKIPPED)
-        for reason, number in skipped.items():
-            many = "1 cell was" if number == 1 else f"{number} cells were"
-            print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
-
-    def _groups(self, dtypes: str) -> dict[str, list[Record]]:
-        """The final tables, titled as the original's: one a model and TP size, or one of everything.
-
-        Of a grid one a scheme and kind of activations, each with the baselines; of one shape there is nothing to add.
-        """
-        groups: dict[str, list[Record]] = {}
-        for record in self._records:
-            title = f"All Results {self._plan.command}-{dtypes}"
-            if self._plan.command == "model_bench":
-                title = f"Results {dtypes} {record.labels['model']}-TP{record.labels['tp']}"
-            groups.setdefault(title, []).append(record)
-        if not is_grid(self._records):
-            return groups
-        if len(self._plan.comparisons) == 1:
-            return {}
-        return {f"{title}, {part}": of for title, records in groups.items() for part, of in _by_scheme(records).items()}
-
-    def _write_pickle(self) -> None:
-        from w8a8_bench import compat
-
-        try:
-            compat.write_pickle(self._files.pickle, compat.measurements(self._records, self._plan.formats))
-        except OSError as error:
-            raise store.StoreError(
-                f"{self._files.pickle} can't be written: {error.strerror}; {self._files.records} is safe"
-            ) from None
-
-
-def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:
-    """Where the `took` seconds of a sweep went, of all its devices together, and the most device memory of one."""
-    whole = took * devices
-    phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in ("timing", "check", "setup")}
-    other = whole - sum(phases.values())
-    parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
-    share = 100 * (1 - phases["timing"] / whole)
-    memory = max((end.memory_bytes or 0 for end in ends), default=0)
-    held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
-    on = f" on {devices} devices" if devices > 1 else ""
-    return f"took {took:.1f} s{on}: {', '.join(parts)} ({share:.0f}% not timing){held}"
-
-
-def _by_scheme(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each scheme and kind of activations that has a time, with the baselines before them."""
-    baselines = [record for record in records if record.problem.scaling is None]
-    parts: dict[str, list[Record]] = {}
-    for scheme in SCHEMES:
-        for kind in Activations:
-            of = [r for r in records if (r.problem.scaling, r.problem.activations) == (scheme, kind)]
-            if any(record.status is Status.OK for record in of):
-                parts[f"{scheme}, {kind.value}"] = [*baselines, *of]
-    return parts
-
-
-def _without_out(words: Sequence[str]) -> list[str]:
-    """The command line without `--out`, its value and `--resume`."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word == "--out":
-            skip = True
-        elif not word.startswith("--out=") and word != "--resume":
-            kept.append(word)
-    return kept

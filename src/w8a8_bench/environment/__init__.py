@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -91,6 +92,23 @@ def likely_gpus() -> int:
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = telemetry.count()
     return count if shown is None else min(count, len(shown.split(",")))
+
+
+def expects_cuda(wanted: str) -> bool:
+    """Whether the device called `wanted` will be a GPU, told at once and without importing torch.
+
+    For `auto`: NVML knows a GPU, and the installed torch was built for CUDA. It may turn out not to work all the same.
+    """
+    check_device_name(wanted)
+    return wanted.startswith("cuda") or (wanted == AUTO and likely_gpus() > 0 and _torch_is_built_for_cuda())
+
+
+def _torch_is_built_for_cuda() -> bool:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    text = "\n".join(_lines(str(Path(spec.origin).with_name("version.py"))))
+    return re.search(r"^cuda\b[^=]*= *['\"]", text, re.MULTILINE) is not None
 
 
 def describe(device: Device) -> dict[str, object]:

@@ -1,8 +1,12 @@
-"""Records as plain text: a block a shape, a line a kernel, nothing cut off."""
+"""Records as plain text: a block a shape, a line a kernel, as wide as the terminal, nothing cut off."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from w8a8_bench import metrics, stats
 from w8a8_bench.comparison import LabelledShape, is_grid
@@ -12,16 +16,16 @@ from w8a8_bench.kernel import Status
 from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
 from w8a8_bench.peaks import roofline
 from w8a8_bench.problem import SCHEMES, Activations, Azp, Problem
-from w8a8_bench.record import ComparisonEnd, Record
-from w8a8_bench.report.sets import ResultSet
+from w8a8_bench.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.report.sets import ResultSet, is_measure
 from w8a8_bench.text import GAP, aligned, one_line
 
 EMULATED = "emulated"
 UNSETTLED = "unsettled"
 EMULATED_NOTE = "emulated: this CPU has no FP8 arithmetic; the time is that of the emulation, not of FP8"
 
-TITLE_LABELS = ("model", "layer", "tp")
-"""Labels that `LabelledShape.title` shows; the others follow it."""
+TITLE_LABELS = ("model", "layer", "tp", "count")
+"""Labels that `LabelledShape.title` shows, and how often the layer occurs; the others follow the title."""
 
 Row = tuple[str, ...]
 
@@ -32,27 +36,69 @@ QUANTIZING = "quantizing"
 """Title of what quantizing inside the timed region costs."""
 SQNR = {"normal": "SQNR", "outliers": "outliers"}
 """Titles of the accuracy of the scheme by data."""
-LEFT_ALIGNED = ("kernel", "±95%", "status", "reason", "activations", "scheme", "format", "zero point")
+LEFT_ALIGNED = ("kernel", "±95%", "status", "activations", "scheme", "format", "zero point")
+
+DROPPED_FIRST = ("error", "MHz", "TFLOP/s", "outliers", "SQNR", "limit", "zero point", "activations")
+"""Columns that go, in this order, if a line would be wider than the terminal. Measures that were asked for stay."""
+
+USUAL = {
+    "status": Status.OK.value,
+    "activations": Activations.PREQUANTIZED.value,
+    "zero point": Azp.NONE.value,
+}
+"""What a column says that is left out where every row says so."""
+
+WIDTH = 120
+"""Characters of a line where there is no terminal."""
+
+INDENT = "    "
+"""Of a reason, which stands below its row."""
+
+MOST_REFUSALS = 3
+"""Reasons below a table for which kernels did not run; `--show-unsupported` lists all."""
+
+FAR_FROM_SETTLED = 10
+"""Times the target: a ratio of a cell whose interval is wider is shown as "about"."""
+
+BUSY = 0.10
+"""If the baseline timed twice differs by more, the machine is too busy for any of the numbers beside it."""
 
 
-def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = (), device: Device | None = None) -> str:
+@dataclass(frozen=True)
+class View:
+    """How much of the records a table shows.
+
+    width             characters that a line may have; None: as many as it takes
+    target            half width of the 95% interval, over the median, at which the run called a cell settled
+    show_unsupported  a row for every kernel that could not run, instead of a line a reason
+    """
+
+    width: int | None = None
+    target: float | None = None
+    show_unsupported: bool = False
+
+
+def render(
+    records: Sequence[Record],
+    ends: Sequence[ComparisonEnd] = (),
+    device: Device | None = None,
+    view: View = View(),
+) -> str:
     """A table of `records`, grouped by shape and labels in the order of their first record.
 
     Columns: median of the headline measure, which stands beside the shape, and half width of its 95% interval; medians
-    of other measures and of quantization and GEMM alone, and what quantizing costs, where any record has them; SM clock
-    where it was read; TFLOP/s; where `device` is given and its limits are known, the larger of percent of compute peak
-    (`c`) and of the read-only floor (`m`); speed-up over the bf16 baseline of the same comparison, from the same
-    blocks; relative error of the check; accuracy of the scheme by data, where schemes or formats differ; status; reason
-    and flags.
-    `unsettled` stands beside the interval that missed its target. Below, from `ends`: the noise floor, and what was
-    wrong with the machine.
+    of other measures and of quantization and GEMM alone, and what quantizing costs, if any record has them; SM clock if
+    it was read; TFLOP/s; if the limits of `device` are known, the larger of percent of compute peak (`c`) and of the
+    read-only floor (`m`); speed-up over the bf16 baseline of the same comparison, from the same blocks; relative error
+    of the check; accuracy of the scheme by data, if schemes or formats differ; status and flags, if any is not `ok`.
+    Reasons stand below their row. Columns of `DROPPED_FIRST` go until a line fits `view.width`; if that is not enough,
+    the kernel's name stands on a line of its own. Below, from `ends`: the noise floor, and what disturbed the machine.
 
-    Where kernels stand under several schemes, rows are sorted by scheme and format, and what a kernel refuses for one
-    reason is one row at the end.
+    If kernels stand under several schemes, rows are sorted by scheme and format.
     """
     measure = headline(name for record in records for name in record.samples) or TIME_HOST
     titles = {part(measure, "quant"): "quant", part(measure, "gemm"): "gemm", **FURTHER}
-    shown = {name: titles[name] for name in titles if name != measure and any(name in r.samples for r in records)}
+    further = {name: titles[name] for name in titles if name != measure and any(name in r.samples for r in records)}
     clock = any(measure in record.clock_mhz for record in records)
     by_index = {end.index: end for end in ends}
     grouped = _groups(records)
@@ -60,38 +106,64 @@ def render(records: Sequence[Record], ends: Sequence[ComparisonEnd] = (), device
     data = tuple(name for name in SQNR if _compares_schemes(records, name))
     if device and all(roofline(record, measure, device).limit is None for record in records):
         device = None
-    header = ("kernel", "median", "±95%", *shown.values(), *([QUANTIZING] if cost else []), *(["MHz"] if clock else []))
-    header += ("TFLOP/s", *(["limit"] if device else []), "vs bf16", "error", *(SQNR[name] for name in data))
-    header += ("status", "reason")
+    header = (
+        "kernel",
+        "median",
+        "±95%",
+        *further.values(),
+        *([QUANTIZING] if cost else []),
+        *(["MHz"] if clock else []),
+    )
+    header += ("TFLOP/s", *(["limit"] if device else []), "vs bf16", "error", *(SQNR[name] for name in data), "status")
     groups: list[tuple[str, list[Row | str]]] = []
     for title, group in grouped:
         rows: list[Row | str] = []
-        for heading, alike in _sections(group):
+        for heading, alike in _sections(group, show_unsupported=view.show_unsupported):
             rows += [heading] if heading else []
-            rows += [_row(of, group, measure, tuple(shown), data, device, cost=cost, clock=clock) for of in alike]
+            for of in alike:
+                rows.append(_row(of, group, measure, tuple(further), data, device, view.target, cost=cost, clock=clock))
+                rows += wrapped(one_line(of[0].reason), view.width, INDENT) if of[0].reason else []
         groups.append((_headed(title, group, measure), rows))
-    notes = [_notes(by_index.get(group[0].comparison), group, measure) for _, group in grouped]
-    lines = []
-    for (title, table), below in zip(_lines(header, groups), notes, strict=True):
-        lines += [title, *table, *below, ""]
+    lines: list[str] = []
+    for (title, table), (_, group) in zip(_lines(header, groups, view.width), grouped, strict=True):
+        above, below = _notes(by_index.get(group[0].comparison), group, measure)
+        below = [*([] if view.show_unsupported else _refusals(group)), *below]
+        lines += [line for text in (title, *above) for line in wrapped(text, view.width)]
+        lines += [*table, *(line for text in below for line in wrapped(text, view.width)), ""]
     if any(EMULATED in record.flags and record.status is Status.OK for record in records):
-        lines += [EMULATED_NOTE, ""]
+        lines += [*wrapped(EMULATED_NOTE, view.width), ""]
     return "\n".join(lines[:-1])
 
 
 def render_sets(sets: Sequence[ResultSet]) -> str:
-    """The table of every set, below its label where there are several."""
-    tables = [render(list(one.records), [c.end for c in one.comparisons], one.device) for one in sets]
+    """The table of every set, below its label if there are several."""
+    tables = [
+        render(
+            list(one.records),
+            [c.end for c in one.comparisons],
+            one.device,
+            View(terminal_width(), target_of(one.headers[0]), show_unsupported=True),
+        )
+        for one in sets
+    ]
     if len(sets) > 1:
         tables = [f"== {one_line(one.label)} ====\n\n{text}" for one, text in zip(sets, tables, strict=True)]
     return "\n\n".join(tables) + "\n"
 
 
-def render_schemes(records: Sequence[Record]) -> str:
+def target_of(header: RunHeader) -> float | None:
+    """The half width at which the run called a cell settled; None if its header does not say."""
+    stop = header.settings.get("stop")
+    target = stop.get("target") if isinstance(stop, Mapping) else None
+    return float(target) if is_measure(target) else None
+
+
+def render_schemes(records: Sequence[Record], view: View = View(), ends: Sequence[ComparisonEnd] = ()) -> str:
     """Which scheme to take: of each combination of scheme, format and zero point the fastest kernel, a line each.
 
     By shape, and in it by where activations are quantized, so that what competes stands together. Kernels with a bias
-    compete only where all have one. Above them the bf16 baseline. Columns as in `render`, but that `kernel` is last.
+    compete only where all have one. Above them the bf16 baseline. Columns and notes from `ends` as in `render`, but
+    `kernel` is last.
     """
     measure = headline(name for record in records for name in record.samples) or TIME_HOST
     grouped = [(title, group, _fastest(group, measure)) for title, group in _groups(records)]
@@ -100,7 +172,7 @@ def render_schemes(records: Sequence[Record]) -> str:
     cost = any(_cost(record, group, measure) != NOTHING for _, group, best in grouped for record in best)
     header: Row = ("activations", "scheme", "format", "zero point", "median", "±95%", "vs bf16")
     header += (*([QUANTIZING] if cost else []), *(SQNR[name] for name in data), "kernel")
-    tables = [
+    tables: list[tuple[str, list[Row | str]]] = [
         (
             _headed(f"fastest by scheme  {title}", group, measure),
             [
@@ -108,7 +180,7 @@ def render_schemes(records: Sequence[Record]) -> str:
                     *_combination(record.problem),
                     _median(record.samples.get(measure) if record.status is Status.OK else None, record, measure),
                     _interval(record, measure),
-                    _speedup(record, group, measure),
+                    _speedup(record, group, measure, view.target),
                     *([_cost(record, group, measure)] if cost else []),
                     *(_sqnr([record], name) for name in data),
                     _named(record),
@@ -118,20 +190,77 @@ def render_schemes(records: Sequence[Record]) -> str:
         )
         for title, group, best in grouped
     ]
-    return "\n\n".join("\n".join([title, *table]) for title, table in _lines(header, tables))
+    by_index = {end.index: end for end in ends}
+    texts = []
+    for (title, table), (_, group, _) in zip(_lines(header, tables, view.width), grouped, strict=True):
+        above, below = _notes(by_index.get(group[0].comparison), group, measure)
+        lines = [line for text in (title, *above) for line in wrapped(text, view.width)]
+        texts.append("\n".join([*lines, *table, *(line for text in below for line in wrapped(text, view.width))]))
+    return "\n\n".join(texts)
 
 
-def _lines(header: Row, groups: Iterable[tuple[str, Sequence[Row | str]]]) -> Iterator[tuple[str, list[str]]]:
+def _lines(
+    header: Row, groups: Sequence[tuple[str, Sequence[Row | str]]], width: int | None
+) -> Iterator[tuple[str, list[str]]]:
     """Each group as its title and the lines of its table. One width a column over all, so that the eye can go down.
 
-    A row that is one text is a heading, which no column holds.
+    A row that is one text is a line as it stands, which no column holds.
     """
-    groups = list(groups)
-    left = [place for place, column in enumerate(header) if column in LEFT_ALIGNED]
-    head, *body = aligned([header, *(row for _, rows in groups for row in rows if not isinstance(row, str))], left)
-    further = iter(body)
-    for title, rows in groups:
-        yield title, [head, *(row if isinstance(row, str) else next(further) for row in rows)]
+    rows = [header, *(row for _, rows in groups for row in rows if not isinstance(row, str))]
+    telling = _telling_columns(rows)
+    kept, own = _fitting(rows, telling, width), None
+    if width is not None and _width(rows, kept) > width:
+        own = header.index("kernel")
+        kept = _fitting(rows, [place for place in telling if place != own], width - len(GAP))
+    left = [number for number, place in enumerate(kept) if header[place] in LEFT_ALIGNED]
+    body = aligned([[row[place] for place in kept] for row in rows], left)
+    if own is not None:
+        body = [f"{row[own]}\n{GAP}{line}" for row, line in zip(rows, body, strict=True)]
+    head, *further = (lines.split("\n") for lines in body)
+    following = iter(further)
+    for title, group in groups:
+        table = list(head) if any(not isinstance(row, str) for row in group) else []
+        for row in group:
+            table += [row] if isinstance(row, str) else next(following)
+        yield title, table
+
+
+def _telling_columns(rows: Sequence[Row]) -> list[int]:
+    """Places of the columns that say more than the usual."""
+    header, *others = rows
+    return [
+        place
+        for place, title in enumerate(header)
+        if title not in USUAL or any(row[place] not in (USUAL[title], NOTHING) for row in others)
+    ]
+
+
+def _fitting(rows: Sequence[Row], places: Sequence[int], width: int | None) -> list[int]:
+    """The columns at `places` less those of `DROPPED_FIRST` that a line of `width` has no room for."""
+    kept = list(places)
+    for title in DROPPED_FIRST:
+        if width is None or _width(rows, kept) <= width:
+            break
+        kept = [place for place in kept if rows[0][place] != title]
+    return kept
+
+
+def _width(rows: Sequence[Row], kept: Sequence[int]) -> int:
+    return sum(max(len(row[place]) for row in rows) for place in kept) + len(GAP) * (len(kept) - 1)
+
+
+def terminal_width() -> int:
+    """Characters of a line of standard output: the terminal's, or 120 where it is none."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+
+
+def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
+    """A text as lines that are no wider than `width`."""
+    if width is None:
+        return [indent + text]
+    return textwrap.wrap(
+        text, max(width, 40), initial_indent=indent, subsequent_indent=indent or INDENT, break_on_hyphens=False
+    )
 
 
 def _fastest(group: Sequence[Record], measure: str) -> list[Record]:
@@ -192,33 +321,79 @@ def _headed(title: str, group: Iterable[Record], measure: str) -> str:
     return f"{title}{GAP}{measure}" if any(measure in record.samples for record in group) else title
 
 
-def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> list[str]:
-    """Lines below a group: how well identical code compares as identical, and what disturbed the blocks."""
+def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> tuple[list[str], list[str]]:
+    """Lines above a group's table (whether its numbers are worth reading) and below (how well identical code compares
+    as identical, and what disturbed the blocks)."""
     if end is None:
-        return []
-    lines = []
+        return [], []
+    above, below = [], []
     floor = metrics.noise_floor(end, group, measure)
     if floor:
         within = f" ({floor.interval[0]:.4f} to {floor.interval[1]:.4f})" if floor.interval else ""
         kernel = one_line(str(end.duplicate["cell"]))
-        lines.append(f"noise floor: {kernel} against itself {floor.median:.4f}x{within}, {end.blocks} blocks")
+        below.append(f"noise floor: {kernel} against itself {floor.median:.4f}x{within}, {end.blocks} blocks")
+        if abs(floor.median - 1) > BUSY:
+            above.append(
+                f"this machine is too busy for these numbers: the same kernel timed twice differs by "
+                f"{100 * abs(floor.median - 1):.0f}%"
+            )
     machine = end.machine
     if machine.get("voided_blocks"):
-        lines.append(f"{machine['voided_blocks']} blocks were void (thermal or hardware slowdown) and taken again")
+        below.append(f"{machine['voided_blocks']} blocks were void (thermal or hardware slowdown) and taken again")
     if machine.get("other_processes"):
-        lines.append(
+        below.append(
             f"warning: {machine['other_processes']} other processes were on this GPU; their work is in the times"
         )
-    return [one_line(line) for line in lines]
+    return above, [one_line(line) for line in below]
 
 
-def _sections(group: Sequence[Record]) -> list[tuple[str, list[list[Record]]]]:
+def _refusals(group: Sequence[Record]) -> list[str]:
+    """Why kernels did not run at this shape although their library did, a line a reason.
+
+    A library none of whose kernels ran is not told of at each shape: `why_not_here` has it once.
+    """
+    ran = {record.provider for record in group if record.status is not Status.UNSUPPORTED}
+    by_reason: dict[str, list[Record]] = {}
+    for record in group:
+        if record.status is Status.UNSUPPORTED and record.provider in ran:
+            by_reason.setdefault(record.reason, []).append(record)
+    lines = [f"did not run: {_several(records)}: {one_line(reason)}" for reason, records in by_reason.items()]
+    if len(lines) > MOST_REFUSALS:
+        more = sum(len(records) for records in list(by_reason.values())[MOST_REFUSALS:])
+        lines[MOST_REFUSALS:] = [f"did not run: {more} more, for other reasons; --show-unsupported lists all"]
+    return lines
+
+
+def _several(records: Sequence[Record]) -> str:
+    first = one_line(records[0].text)
+    return first if len(records) == 1 else f"{first} and {len(records) - 1} more"
+
+
+def why_not_here(records: Iterable[Record]) -> str | None:
+    """Which libraries ran nothing at any shape, and how many kernels that are: `14 kernels of cutlass and triton`."""
+    ran: set[str] = set()
+    refused: dict[str, set[str]] = {}
+    for record in records:
+        if record.status is Status.UNSUPPORTED:
+            refused.setdefault(record.provider, set()).add(record.kernel)
+        else:
+            ran.add(record.provider)
+    here = {provider: kernels for provider, kernels in refused.items() if provider not in ran}
+    if not here:
+        return None
+    count = sum(map(len, here.values()))
+    *first, last = map(one_line, here)
+    return f"{count} kernel{'s' if count > 1 else ''} of {', '.join(first)}{' and ' if first else ''}{last}"
+
+
+def _sections(group: Sequence[Record], *, show_unsupported: bool) -> list[tuple[str, list[list[Record]]]]:
     """Records in rows, under headings: one of nothing, but in a grid one a scheme, and one of what was refused."""
+    shown = [record for record in group if show_unsupported or record.status is not Status.UNSUPPORTED]
     if not is_grid(group):
-        return [("", [[record] for record in group])]
+        return [("", [[record] for record in shown])]
     sections: dict[str, list[list[Record]]] = {"": []}
     refused: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(group, key=lambda record: _scheme_order(record.problem)):
+    for record in sorted(shown, key=lambda record: _scheme_order(record.problem)):
         if record.status is Status.UNSUPPORTED:
             refused.setdefault((record.kernel, record.reason), []).append(record)
         else:
@@ -248,6 +423,7 @@ def _row(
     further: Iterable[str],
     data: Iterable[str],
     device: Device | None,
+    target: float | None,
     *,
     cost: bool,
     clock: bool,
@@ -266,11 +442,10 @@ def _row(
         if samples
         else NOTHING,
         *([_limit(record, measure, device)] if device else []),
-        _speedup(record, group, measure),
+        _speedup(record, group, measure, target),
         f"{record.error['relative']:.1e}" if record.error else NOTHING,
         *(_sqnr(of, name) for name in data),
-        record.status.value,
-        _reason(record),
+        _status(record),
     )
 
 
@@ -280,10 +455,21 @@ def _kernel(of: Sequence[Record]) -> str:
     return one_line(of[0].text)
 
 
-def _speedup(record: Record, group: Iterable[Record], measure: str) -> str:
+def _speedup(record: Record, group: Iterable[Record], measure: str, target: float | None) -> str:
+    """Over bf16; "about" if either time is far from settled."""
     baseline = _baseline(group)
     ratio = metrics.speedup(record, baseline, measure) if baseline else None
-    return f"{ratio.median:.2f}x" if ratio else NOTHING
+    if baseline is None or ratio is None:
+        return NOTHING
+    if target is not None and any(_is_far_from_settled(one, measure, target) for one in (record, baseline)):
+        return f"about {ratio.median:{'.1f' if ratio.median >= 1 else '.1g'}}x"
+    return f"{ratio.median:.2f}x"
+
+
+def _is_far_from_settled(record: Record, measure: str, target: float) -> bool:
+    samples = record.samples.get(measure)
+    width = stats.half_width(samples, record.groups(measure)) if samples else None
+    return UNSETTLED in record.flags and (width is None or width > FAR_FROM_SETTLED * target)
 
 
 def _cost(record: Record, group: Iterable[Record], measure: str) -> str:
@@ -307,8 +493,7 @@ def _median(samples: Sequence[float] | None, record: Record, measure: str) -> st
 def _interval(record: Record, measure: str) -> str:
     samples = record.samples.get(measure) if record.status is Status.OK else None
     width = stats.half_width(samples, record.groups(measure)) if samples else None
-    text = NOTHING if width is None else f"±{100 * width:.2f}%"
-    return f"{text} {UNSETTLED}" if UNSETTLED in record.flags else text
+    return NOTHING if width is None else f"±{100 * width:.2f}%"
 
 
 def _clock(record: Record, measure: str) -> str:
@@ -321,7 +506,7 @@ def _limit(record: Record, measure: str, device: Device) -> str:
     return f"{limit[0]:.0f}% {limit[1][0]}" if limit else NOTHING
 
 
-def _reason(record: Record) -> str:
-    """Why a cell is not `ok`, or the flags of one that is; `_interval` shows `unsettled`."""
-    flags = [flag for flag in record.flags if flag != UNSETTLED] if record.status is Status.OK else []
-    return one_line(": ".join(filter(None, [", ".join(flags), record.reason])))
+def _status(record: Record) -> str:
+    """The status, and of an `ok` its flags."""
+    flags = record.flags if record.status is Status.OK else ()
+    return one_line(", ".join([record.status.value, *flags]))

@@ -1,0 +1,58 @@
+"""The files of a sweep: its records, and beside them the original's pickle and the report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from w8a8_bench import store
+from w8a8_bench.cli.paste import is_script
+from w8a8_bench.cli.plan import Plan
+from w8a8_bench.formats import dtype_text
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the results go. `report` is None if none is written."""
+
+    records: Path
+    pickle: Path
+    report: Path | None
+
+    @classmethod
+    def beside(cls, records: Path, *, with_report: bool) -> Files:
+        return cls(records, records.with_suffix(".pkl"), records.with_suffix(".html") if with_report else None)
+
+    @property
+    def made_of_records(self) -> tuple[Path, ...]:
+        return (self.pickle, *([self.report] if self.report else []))
+
+
+def files_of(args: argparse.Namespace, plan: Plan) -> Files:
+    """Where the results go. Raises StoreError if they can't, before anything is measured."""
+    with_report = not args.no_report and not is_script(args.prog)
+    if args.out is not None:
+        records = Path(args.out)
+        if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
+            raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl, say results.jsonl")
+        files = Files.beside(records, with_report=with_report)
+        try:
+            records.lstat()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise store.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
+        for path in files.made_of_records:
+            if path.is_dir() or (path.exists() and not records.exists()):
+                what = "pickle" if path == files.pickle else "report"
+                raise store.StoreError(f"{path} exists: the {what} would go there; remove it, or name another --out")
+        return files
+    stamp = int(time.time())
+    while True:
+        name = f"{plan.command}-{dtype_text(plan.formats)}-{stamp}.jsonl"
+        files = Files.beside(Path(name), with_report=with_report)
+        if not any(path.exists() for path in (files.records, *files.made_of_records)):
+            return files
+        stamp += 1

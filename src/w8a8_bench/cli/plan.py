@@ -1,0 +1,38 @@
+"""What a sweep measures, all of it valid: made from the arguments, and compared with a file that is gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from w8a8_bench.comparison import Comparison
+from w8a8_bench.formats import Format
+from w8a8_bench.settings import Settings
+from w8a8_bench.sweep.plan import digest
+
+QUICK = "quick_bench"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the arguments ask for, all of it valid."""
+
+    command: str
+    formats: tuple[Format, ...]
+    comparisons: tuple[Comparison, ...]
+    settings: Settings
+    rigor: str
+
+    def to_json(self) -> dict[str, object]:
+        """What a results file must have in common with this run, so that `--resume` may go on with it."""
+        return {
+            "command": self.command,
+            "dtypes": [fmt.value for fmt in self.formats],
+            "comparisons": len(self.comparisons),
+            "cells": digest(self.comparisons),
+            "seed": self.settings.seed,
+            "data": self.settings.data.value,
+            "measures": list(self.settings.measures),
+            "rigor": self.rigor,
+            "processes": self.settings.processes,
+            "duty": self.settings.duty,
+        }

@@ -1,0 +1,285 @@
+"""One sweep on its way: what it prints, what it keeps, and the answer and the next command that it ends with."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from w8a8_bench import store
+from w8a8_bench.cli import interrupt, paste
+from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS
+from w8a8_bench.cli.files import Files
+from w8a8_bench.cli.paste import is_script
+from w8a8_bench.cli.plan import QUICK, Plan
+from w8a8_bench.cli.progress import Progress
+from w8a8_bench.cli.quick import MODEL, NO_FP8
+from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE, write_whole
+from w8a8_bench.comparison import is_grid
+from w8a8_bench.device import Device
+from w8a8_bench.formats import Format, dtype_text
+from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.problem import SCHEMES, Activations
+from w8a8_bench.record import ComparisonEnd, Record
+from w8a8_bench.report import html
+from w8a8_bench.report.answer import answer, broken
+from w8a8_bench.report.sets import ResultSet, make_sets
+from w8a8_bench.report.table import View, render, render_schemes, terminal_width, why_not_here, wrapped
+from w8a8_bench.sweep.drive import run_sweep
+from w8a8_bench.sweep.estimate import Pace, duration
+from w8a8_bench.sweep.team import Finished, Team
+from w8a8_bench.text import counted, one_line
+
+MOST_PICKLED_AT_ONCE = 2000
+"""Cells whose pickle takes under half a second."""
+
+LONG_S = 60.0
+"""A sweep that is estimated to take longer says so before it starts."""
+
+
+class Session:
+    """One sweep on its way: prints its tables and keeps its records."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        plan: Plan,
+        devices: Sequence[Device],
+        files: Files,
+        writer: store.Writer,
+    ) -> None:
+        self._args, self._plan, self._devices, self._files, self._writer = args, plan, devices, files, writer
+        self._records: list[Record] = list(writer.records)
+        self._ends: list[ComparisonEnd] = []
+        self._done: set[int] = set(writer.done)
+        self._started = time.perf_counter()
+        self._view = View(terminal_width(), plan.settings.stop.target, args.show_unsupported)
+        self._compare_table = args.compare_table or is_script(args.prog)
+
+    def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
+        plan = self._plan
+        facts = [*(f"{device.name} ({device.torch_name})" for device in self._devices), f"torch {environment['torch']}"]
+        if "driver" in environment:
+            facts.append(f"driver {environment['driver']}")
+        facts += [
+            f"data {plan.settings.data.value}",
+            f"seed {plan.settings.seed}",
+            f"timer {plan.settings.timer.value}",
+        ]
+        print(", ".join(facts), flush=True)
+        if plan.command == "model_bench":
+            print("Benchmarking models:")
+            for index, name in enumerate(dict.fromkeys(str(c.where.labels["model"]) for c in plan.comparisons)):
+                print(f"[{index}]  {name}")
+        if self._done:
+            print(f"resumed: {len(self._done)} of {len(plan.comparisons)} shapes are in {self._files.records}")
+        is_done = len(self._done) == len(plan.comparisons)
+        then = "nothing is left to measure: name another --out" if is_done else "what follows has a header of its own"
+        for change in map(one_line, changes):
+            print(f"resumed under other conditions: {change}; {then}", file=sys.stderr)
+
+    def go(self, teams: Sequence[Team]) -> int:
+        left = [c for c in self._plan.comparisons if c.index not in self._done]
+        pace = Pace(left, self._plan.settings, cuda=self._devices[0].is_cuda, devices=len(teams))
+        if pace.whole_s > LONG_S:
+            print(f"{counted(len(left), 'shape')}: about {duration(pace.whole_s)}", file=sys.stderr, flush=True)
+        with Progress(total=len(self._plan.comparisons), done=len(self._done), pace=pace) as progress:
+
+            def finished(result: Finished) -> None:
+                self._writer.append(result.records, result.end)
+                self._records.extend(result.records)
+                self._ends.append(result.end)
+                self._done.add(result.comparison.index)
+                with progress.paused():
+                    self._print_comparison(result)
+                progress.finished(result.comparison)
+                interrupt.check()
+
+            def said(line: str) -> None:
+                with progress.paused():
+                    print(line, file=sys.stderr, flush=True)
+
+            run_sweep(
+                teams,
+                left,
+                self._plan.settings,
+                progress=progress.update,
+                finished=finished,
+                said=said,
+                before=self._records,
+            )
+        self._records.sort(key=lambda record: record.comparison)
+        self._print_all()
+        self._write_pickle()
+        sets = make_sets([store.read(self._files.records)], pool_gpus=True)
+        self._write_report(sets)
+        if self._ends:
+            print(costs(time.perf_counter() - self._started, len(self._devices), self._ends))
+        print(f"records: {self._files.records}\npickle:  {self._files.pickle}")
+        if self._files.report:
+            print(f"report:  {self._files.report}")
+        for line in self._answer(sets):
+            print("\n".join(wrapped(line, self._view.width)))
+        print("\n".join(paste.lines(f"next: {self._next()}", self._view.width)), flush=True)
+        return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
+
+    def _answer(self, sets: Sequence[ResultSet]) -> list[str]:
+        """What the sweep found, in two or three lines."""
+        lines = answer(max(sets, key=lambda one: len(one.comparisons)))
+        missing = [NO_FP8] if self._plan.command == QUICK and Format.FP8 not in self._plan.formats else []
+        if refused := why_not_here(self._records):
+            missing.append(f"{refused}, which this machine can't run (`{self._command('doctor')}` says why)")
+        if failed := broken(self._records):
+            missing.append(failed)
+        return [*lines, *([f"left out: {'; '.join(missing)}"] if missing else [])]
+
+    def _next(self) -> str:
+        """The one command that most users would type now."""
+        plan, records = self._plan, str(self._files.records)
+        labels = plan.comparisons[0].where.labels
+        cuda = self._devices[0].is_cuda
+        if plan.command == QUICK and not cuda:
+            return self._command("--dtype", "int8", "model_bench", "--models", MODEL, "--batch-sizes", "16")
+        if plan.command in (QUICK, "model_bench"):
+            model = self._args.models[0] if plan.command != QUICK and self._args.models else str(labels["model"])
+            tp = [] if labels["tp"] == 1 else ["--tp", str(labels["tp"])]
+            return self._command("recommend", records, "--model", model, *tp)
+        if self._files.report is None:
+            return self._command("report", records, "-o", str(self._files.records.with_suffix(".html")))
+        return self._command("report", records, "--format", "markdown")
+
+    def _command(self, *words: str) -> str:
+        return paste.command(self._args.prog, *words)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether what was measured is pickled in no time: who interrupts does not wait."""
+        return len(self._records) <= MOST_PICKLED_AT_ONCE
+
+    def broken_off(self, why: str, *, pickled: bool = True) -> None:
+        """Keep what there is, and say how to go on."""
+        words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
+        done, records = f"{len(self._done)} of {len(self._plan.comparisons)} shapes", self._files.records
+        if records.exists():
+            print(f"{why}: {done} are in {records}; go on with: {self._command(*words)}", file=sys.stderr)
+        else:
+            print(f"{why}: {done} were measured, and their times are in the pickle alone", file=sys.stderr)
+            pickled = True
+        if not self._records:
+            return
+        if not pickled:
+            print(f"the pickle of {len(self._records)} cells is left to the sweep that goes on", file=sys.stderr)
+            return
+        try:
+            self._write_pickle()
+        except store.StoreError as error:
+            print(error, file=sys.stderr)
+
+    def _print_comparison(self, result: Finished) -> None:
+        from w8a8_bench import compat
+
+        grid = is_grid(result.records)
+        if self._compare_table and not grid:  # it takes a column a cell: at the end, one table a scheme
+            print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
+        if grid and self._plan.command == QUICK:
+            print(render_schemes(result.records, self._view, [result.end]))
+        else:
+            print(render(result.records, [result.end], self._devices[0], self._view))
+            if grid:
+                print(f"\n{render_schemes(result.records, self._view)}")
+        print(flush=True)
+
+    def _print_all(self) -> None:
+        from w8a8_bench import compat
+
+        if self._compare_table:
+            for title, records in self._groups(dtype_text(self._plan.formats)).items():
+                print(f"== {title} ====")
+                print(compat.compare_table(compat.measurements(records, self._plan.formats)))
+        for record in (record for record in self._records if record.status in FAULTS):
+            line = f"{record.status.value}: {record.text} at {record.problem.shape}: {record.reason}"
+            print(one_line(line), file=sys.stderr)
+        skipped = Counter(record.reason for record in self._records if record.status is Status.SKIPPED)
+        for reason, number in skipped.items():
+            many = "1 cell was" if number == 1 else f"{number} cells were"
+            print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
+
+    def _groups(self, dtypes: str) -> dict[str, list[Record]]:
+        """The final tables, titled as the original's: one a model and TP size, or one of everything.
+
+        Of a grid one a scheme and kind of activations, each with the baselines; of one shape there is nothing to add.
+        """
+        groups: dict[str, list[Record]] = {}
+        for record in self._records:
+            title = f"All Results {self._plan.command}-{dtypes}"
+            if self._plan.command == "model_bench":
+                title = f"Results {dtypes} {record.labels['model']}-TP{record.labels['tp']}"
+            groups.setdefault(title, []).append(record)
+        if not is_grid(self._records):
+            return groups
+        if len(self._plan.comparisons) == 1:
+            return {}
+        return {f"{title}, {part}": of for title, records in groups.items() for part, of in _by_scheme(records).items()}
+
+    def _write_pickle(self) -> None:
+        from w8a8_bench import compat
+
+        try:
+            compat.write_pickle(self._files.pickle, compat.measurements(self._records, self._plan.formats))
+        except OSError as error:
+            raise store.StoreError(
+                f"{self._files.pickle} can't be written: {error.strerror}; {self._files.records} is safe"
+            ) from None
+
+    def _write_report(self, sets: Sequence[ResultSet]) -> None:
+        """The page, unless it would be too slow to open."""
+        report = self._files.report
+        if report is None:
+            return
+        if len(self._records) > MOST_CELLS_OF_A_PAGE:
+            print(f"no report is written: {len(self._records)} cells are too many for a page", file=sys.stderr)
+            self._files = replace(self._files, report=None)
+            return
+        write_whole(report, html.render(sets))
+
+
+def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:
+    """Where the `took` seconds of a sweep went, of all its devices together, and the most device memory of one."""
+    whole = took * devices
+    phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in ("timing", "check", "setup")}
+    other = whole - sum(phases.values())
+    parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
+    share = 100 * (1 - phases["timing"] / whole)
+    memory = max((end.memory_bytes or 0 for end in ends), default=0)
+    held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
+    on = f" on {devices} devices" if devices > 1 else ""
+    return f"took {took:.1f} s{on}: {', '.join(parts)} ({share:.0f}% not timing){held}"
+
+
+def _by_scheme(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each scheme and kind of activations that has a time, with the baselines before them."""
+    baselines = [record for record in records if record.problem.scaling is None]
+    parts: dict[str, list[Record]] = {}
+    for scheme in SCHEMES:
+        for kind in Activations:
+            of = [r for r in records if (r.problem.scaling, r.problem.activations) == (scheme, kind)]
+            if any(record.status is Status.OK for record in of):
+                parts[f"{scheme}, {kind.value}"] = [*baselines, *of]
+    return parts
+
+
+def _without_out(words: Sequence[str]) -> list[str]:
+    """The command line without `--out`, its value and `--resume`."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == "--out":
+            skip = True
+        elif not word.startswith("--out=") and word != "--resume":
+            kept.append(word)
+    return kept
