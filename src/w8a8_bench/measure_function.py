@@ -138,7 +138,7 @@ def measure(
     taken, end = run_comparison(comparison, where, fitting, kernels=find)
     named = where.uuid or where.kind
     records = tuple(replace(record, device=named, roofline=rooflines(record, where)) for record in taken)
-    return Measured(records, end, where, (*notes, *_hints(records[0])))
+    return Measured(records, end, where, fitting.stop.target, (*notes, *_hints(records[0])))
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,12 +148,14 @@ class Measured:
     records  one for each kernel: the function's, then the bf16 baseline's, then the others'
     end      of the comparison: seconds of each phase, blocks, the duplicate of the baseline
     device   where it was measured
+    target   half width of the 95% interval, over the median, at which a time counts as settled
     notes    what else there is to say, a line each
     """
 
     records: tuple[Record, ...]
     end: ComparisonEnd
     device: Device
+    target: float
     notes: tuple[str, ...] = ()
 
     @property
@@ -206,7 +208,8 @@ class Measured:
         return metrics.speedup(record, other, self._measure) if self._measure else None
 
     def __str__(self) -> str:
-        return "\n".join([table.render(self.records, [self.end], self.device), *self.notes])
+        view = table.View(table.terminal_width(), self.target, show_unsupported=True)
+        return "\n".join([table.render(self.records, [self.end], self.device, view), *self.notes])
 
     def __repr__(self) -> str:
         facts = [self.status.value, self.reason]
