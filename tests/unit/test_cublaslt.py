@@ -120,17 +120,19 @@ def test_the_fastest_algorithm_is_found_though_its_first_sample_was_not_and_one_
     true = [9.0, 4.0, 3.5, 3.0, 5.0, 8.0, 1.0, 1.0]
     ready_now, most = 0, 0
 
-    def ready(index):
-        nonlocal ready_now, most
+    def look(index):
         if index >= 6:
             raise (api.CublasLtError("cublasLtMatmul", 15, "not supported"), Uncapturable("no"))[index - 6]
+        return true[index] * 1.3
+
+    def ready(index):
+        nonlocal ready_now, most
         ready_now += 1
         most = max(most, ready_now)
-        first = iter([1.3])
 
         class Sampled:
             def __call__(self):
-                return true[index] * next(first, 1.0)
+                return true[index]
 
             def __del__(self):
                 nonlocal ready_now
@@ -138,7 +140,8 @@ def test_the_fastest_algorithm_is_found_though_its_first_sample_was_not_and_one_
 
         return Sampled()
 
-    found = cublaslt.time_finalists([lambda index=index: ready(index) for index in range(8)])
+    looks = [lambda index=index: look(index) for index in range(8)]
+    found = cublaslt.time_finalists(looks, [lambda index=index: ready(index) for index in range(8)])
     assert min(found, key=found.__getitem__) == 3
     assert set(found) == {0, 1, 2, 3, 4}
     assert found[0] == 9.0
@@ -149,7 +152,7 @@ def test_no_algorithm_that_runs_is_nothing():
     def fail():
         raise api.CublasLtError("cublasLtMatmul", 15, "not supported")
 
-    assert cublaslt.time_finalists([fail, fail]) == {}
+    assert cublaslt.time_finalists([fail, fail], [fail, fail]) == {}
 
 
 PLAIN, BLOCK_LT, I8_LT = CUBLASLT[0], "cublaslt_fp8_fp8_bf16_scaled_mm_blockwise", "cublaslt_i8_i8_bf16_scaled_mm"

@@ -31,7 +31,7 @@ from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Refused, Support
 from w8a8_bench.measures import TIME_COLD
 from w8a8_bench.names import KernelName
 from w8a8_bench.operands import Operands
-from w8a8_bench.problem import Activations, ActScale, Problem, WeightScale, ceil_div
+from w8a8_bench.problem import Activations, ActScale, GemmShape, Problem, WeightScale, ceil_div
 from w8a8_bench.providers import cublaslt_api as api
 from w8a8_bench.settings import DEFAULT_DUTY
 from w8a8_bench.timing.method import Sampler, Uncapturable, rest
@@ -48,7 +48,7 @@ OFFERED = 128
 """Algorithms to ask for; the heuristic offers fewer."""
 
 FINALISTS, FINAL_SAMPLES = 4, 5
-"""Algorithms that are timed again, and how often: one sample each tells most of them apart, and these 0.5%."""
+"""Algorithms that are timed again, and how often: a short look tells most of them apart, and these samples 0.5%."""
 
 FP8_SINCE = (8, 9)
 HOPPER = (9, 0)
@@ -191,6 +191,10 @@ def fp8_attributes(
     return attributes
 
 
+_INT8_FOUND: dict[tuple[str, GemmShape, Format], Bound] = {}
+"""The last INT8 product with the algorithm that was found for it, by device, shape and output."""
+
+
 @dataclass(frozen=True)
 class CublasLtKernel:
     """One name of this provider."""
@@ -202,7 +206,20 @@ class CublasLtKernel:
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> Bound:
-        """Ask for algorithms and time each. Raises Refused where there is none, and takes a second or two."""
+        """Ask for algorithms and time each, which takes up to a second. Raises Refused if there is none.
+
+        An INT8 product is the same under every scheme, since scaling is an operation of its own: its algorithm is
+        looked for once.
+        """
+        if problem.format is not Format.INT8:
+            return self._search(problem, device)
+        key = device.torch_name, problem.shape, problem.out
+        if key not in _INT8_FOUND:
+            _INT8_FOUND.clear()  # of the shape before: its workspace is let go of
+            _INT8_FOUND[key] = self._search(problem, device)
+        return _INT8_FOUND[key]
+
+    def _search(self, problem: Problem, device: Device) -> Bound:
         import torch
 
         from w8a8_bench.make_operands import OperandFactory
@@ -222,11 +239,16 @@ class CublasLtKernel:
 
         method = GraphMethod(device, (TIME_COLD,))
 
+        def screened(choice: api.Choice) -> float:
+            return method.period(Bound(library, choice, fast_accum, workspace, {}).bind, operands)
+
         def sampler(choice: api.Choice) -> Sampled:
             bound = Bound(library, choice, fast_accum, workspace, {})
             return _sampled(method.ready(bound.bind, operands).samplers[TIME_COLD])
 
-        seconds = time_finalists([partial(sampler, choice) for choice in choices])
+        seconds = time_finalists(
+            [partial(screened, choice) for choice in choices], [partial(sampler, choice) for choice in choices]
+        )
         if not seconds:
             raise Refused(f"none of the {len(choices)} algorithms that cuBLASLt {library.version} offers runs")
         best = min(seconds, key=seconds.__getitem__)
@@ -258,16 +280,18 @@ def _sampled(sampler: Sampler) -> Sampled:
     return sample
 
 
-def time_finalists(ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:
-    """Median seconds by index: one sample of all algorithms, then more of the fastest few, and of the first.
+def time_finalists(
+    screened: Sequence[Callable[[], float]], ready: Sequence[Callable[[], Sampled]]
+) -> dict[int, float]:
+    """Median seconds by index: a short look at all algorithms, then samples of the fastest few, and of the first.
 
     One that does not run is left out, which the library may not know before it is launched. Each is made ready when it
     is its turn, and let go of, since copies of its operands fill memory.
     """
     seconds = []
-    for make in ready:
+    for look in screened:
         try:
-            seconds.append(make()())
+            seconds.append(look())
         except (api.CublasLtError, Uncapturable):
             seconds.append(math.inf)
     order = sorted(range(len(ready)), key=seconds.__getitem__)

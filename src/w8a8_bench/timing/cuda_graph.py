@@ -237,6 +237,15 @@ class GraphMethod:
         self.timer = GraphTimer(device)
         self.arena = rotation.Arena()
 
+    def period(self, bind: Bind, operands: Operands) -> float:
+        """About how long a cold launch takes, in seconds: a short graph, for what is only screened."""
+        l2_bytes, most = self._device.l2_bytes, self._most_sets
+        plan = rotation.plan_of(operands, l2_bytes, most)
+        with self.timer.on_stream():
+            _, _, rows = rotation.cold_rows(TIME_COLD, bind, operands, plan, self.arena, l2_bytes, most)
+        row = rows[TIME_COLD]
+        return self.timer.period(row.launches, row.plan)
+
     def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
         l2_bytes, most = self._device.l2_bytes, self._most_sets
         plan = rotation.plan_of(operands, l2_bytes, most)
