@@ -29,7 +29,7 @@ from w8a8_bench.settings import (
     DEFAULT_STEP_LIMIT_S,
     RIGORS,
 )
-from w8a8_bench.text import one_line
+from w8a8_bench.text import one_line, shown
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 
@@ -47,7 +47,8 @@ some kernels only:
   {prog} --dtype int8 --kernels pytorch_i8_i8_bf16_scaled_mm pytorch_i8_i8_bf16_scaled_mm_azp \\
       square_bench --dim-start 256 --dim-end 1024 --dim-increment 256
 
-Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
+Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them. Options that take several
+values take them with spaces or commas between: --dtype int8 fp8, --dtype int8,fp8 or --dtype=int8,fp8.
 Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
 where --out says.
 Exit codes: 0 complete; 1 compare found something slower or newly broken; 2 bad input, nothing run; 3 a kernel is
@@ -70,10 +71,48 @@ class _Parser(argparse.ArgumentParser):
         self._unknown = [] if args is None else _unknown_flags(args, self)
         return super().parse_known_args(args, namespace)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """As argparse's; but an option that takes several values takes commas between them too."""
+        if action.option_strings and action.nargs == "+":
+            arg_strings = _split_list(action.option_strings[-1], arg_strings)
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required") and self._unknown:
             raise UsageError(_unrecognized(self._unknown, self))
-        raise UsageError(" ".join(message.split()))
+        raise UsageError(" ".join(message.split()).removeprefix("argument "))
+
+
+def _split_list(option: str, words: Sequence[str]) -> list[str]:
+    """The values in `words`: commas separate them as spaces do. The path of a file or a directory is never split.
+
+    Raises UsageError if a value is empty. A comma before a space is not a mistake: `int8, fp8`.
+    """
+    values: list[str] = []
+    for place, word in enumerate(words, 1):
+        if os.path.exists(word):
+            values.append(word)
+            continue
+        list_ = word.removesuffix(",") if place < len(words) else word
+        parts = [part.strip() for part in list_.split(",")]
+        if "" in parts:
+            raise UsageError(f"{option} {word!r}: a value is empty; separate values with one comma or a space")
+        values += parts
+    return values
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}") from None
 
 
 def _parser(prog: str) -> _Parser:
@@ -98,12 +137,16 @@ def _parser(prog: str) -> _Parser:
     ranged = add("range_bench", "sizes from start to end, the end excluded, some held constant", sweep, [shared])
     _add_dims(ranged)
     for size in "mnk":
-        ranged.add_argument(f"--{size}-constant", type=int, metavar=size.upper(), help=f"hold {size} at this size")
+        ranged.add_argument(
+            f"--{size}-constant", type=_whole_number, metavar=size.upper(), help=f"hold {size} at this size"
+        )
     model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
     model.add_argument(
         "--models", nargs="+", metavar="NAME", help="models of `list models` (default: all), or PATH/config.json of any"
     )
-    model.add_argument("--tp-sizes", nargs="+", type=int, default=list(TP_SIZES), metavar="T", help="default: 1")
+    model.add_argument(
+        "--tp-sizes", nargs="+", type=_whole_number, default=list(TP_SIZES), metavar="T", help="default: 1"
+    )
     model.add_argument(
         "--batch-sizes",
         nargs="+",
@@ -120,7 +163,7 @@ def _parser(prog: str) -> _Parser:
     comparing.add_argument("new", metavar="NEW.jsonl", help="records after it")
     comparing.add_argument(
         "--threshold",
-        type=float,
+        type=_number,
         default=DEFAULT_THRESHOLD_PERCENT,
         metavar="PERCENT",
         help="less is no change; a cell that is slower by more makes the exit code 1 "
@@ -141,7 +184,7 @@ def _parser(prog: str) -> _Parser:
     _add_device(doctor)
     doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
     doctor.add_argument("--out", metavar="FILE.jsonl", help="with --timing: keep the verdicts and the environment")
-    doctor.add_argument("--seed", type=int, default=0, help="of the order of timing (default: 0)")
+    doctor.add_argument("--seed", type=_whole_number, default=0, help="of the order of timing (default: 0)")
     _add_report(add("report", "results as a page to read: plots, tables, what did not run", "w8a8_bench.cli.report"))
     return parser
 
@@ -149,14 +192,14 @@ def _parser(prog: str) -> _Parser:
 def _add_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device")
     parser.add_argument("--model", required=True, metavar="NAME", help="as --models of model_bench takes one")
-    parser.add_argument("--tp", type=int, default=1, metavar="T", help="TP size (default: 1)")
+    parser.add_argument("--tp", type=_whole_number, default=1, metavar="T", help="TP size (default: 1)")
     parser.add_argument(
         "--activations",
         default=Activations.PREQUANTIZED.value,
         metavar="KIND",
         help="prequantized (default), dynamic or static: times of different kinds are not compared",
     )
-    parser.add_argument("--min-sqnr", type=float, metavar="DB", help="least SQNR of a scheme, over all data")
+    parser.add_argument("--min-sqnr", type=_number, metavar="DB", help="least SQNR of a scheme, over all data")
     parser.add_argument("--sqnr-data", metavar="DATA", help="with --min-sqnr: of this data alone, say normal")
     parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="default: markdown")
 
@@ -210,7 +253,9 @@ def _sweep_options() -> _Parser:
     shared.add_argument("--out", metavar="FILE.jsonl", help="records; the pickle goes beside (default: named by time)")
     shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
     shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
-    shared.add_argument("--seed", type=int, default=0, help="of the operands and of the order of timing (default: 0)")
+    shared.add_argument(
+        "--seed", type=_whole_number, default=0, help="of the operands and of the order of timing (default: 0)"
+    )
     shared.add_argument(
         "--timer",
         choices=[timer.value for timer in Timer],
@@ -228,24 +273,26 @@ def _sweep_options() -> _Parser:
         default=DEFAULT_RIGOR,
         help=f"how well to know the medians (default: {DEFAULT_RIGOR})",
     )
-    shared.add_argument("--processes", type=int, metavar="P", help="repeat in P fresh processes (default: the rigor's)")
+    shared.add_argument(
+        "--processes", type=_whole_number, metavar="P", help="repeat in P fresh processes (default: the rigor's)"
+    )
     shared.add_argument(
         "--duty",
-        type=float,
+        type=_number,
         default=DEFAULT_DUTY,
         metavar="SHARE",
         help=f"share of the time that a GPU works; 1 runs it into its power cap (default: {DEFAULT_DUTY:g})",
     )
     shared.add_argument(
         "--budget",
-        type=float,
+        type=_number,
         metavar="SECONDS",
         help="wall time for one shape in a process; what is left is skipped; 0: none (default: "
         f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} a cell where that is more)",
     )
     shared.add_argument(
         "--step-limit",
-        type=float,
+        type=_number,
         default=DEFAULT_STEP_LIMIT_S,
         metavar="SECONDS",
         help="a kernel that takes longer over compiling, a launch or a sample is ended; 0: no limit (default: "
@@ -260,7 +307,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _add_dims(parser: argparse.ArgumentParser) -> None:
     for name in ("start", "end", "increment"):
-        parser.add_argument(f"--dim-{name}", type=int, required=True, metavar=name.upper())
+        parser.add_argument(f"--dim-{name}", type=_whole_number, required=True, metavar=name.upper())
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -189,12 +189,8 @@ def _check_devices(args: argparse.Namespace) -> None:
 
 
 def _providers(args: argparse.Namespace) -> list[str] | None:
-    """The names of --providers, parted by commas or spaces; raises ValueError where there is none."""
-    if args.providers is None:
-        return None
-    names = [name for word in args.providers for name in word.split(",") if name]
-    if not names:
-        raise ValueError(f"--providers {' '.join(args.providers)!r}: expected names of `list providers`")
+    """The names of --providers."""
+    names: list[str] | None = args.providers
     return names
 
 
