@@ -190,7 +190,7 @@ def _parser(prog: str) -> _Parser:
 
 
 def _add_recommend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device, or their directory")
     parser.add_argument("--model", required=True, metavar="NAME", help="as --models of model_bench takes one")
     parser.add_argument("--tp", type=_whole_number, default=1, metavar="T", help="TP size (default: 1)")
     parser.add_argument(
@@ -201,13 +201,25 @@ def _add_recommend(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-sqnr", type=_number, metavar="DB", help="least SQNR of a scheme, over all data")
     parser.add_argument("--sqnr-data", metavar="DATA", help="with --min-sqnr: of this data alone, say normal")
-    parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="default: markdown")
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", help="write the answer to FILE, over an older one (default: stdout)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "json"),
+        help="default: what the name of --out ends in (.md, .json), else markdown",
+    )
 
 
 def _add_report(report: _Parser) -> None:
-    report.add_argument("results", nargs="+", metavar="RESULTS.jsonl", help="results files, gzipped or not")
     report.add_argument(
-        "-o", "--out", metavar="FILE", help="written anew where it exists (default: report.html; text goes to stdout)"
+        "results", nargs="+", metavar="RESULTS", help="results files, gzipped or not, or directories of them"
+    )
+    report.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="write the report to FILE, over an older one (default: report.html; text goes to stdout)",
     )
     report.add_argument(
         "--format",
