@@ -1,4 +1,4 @@
-"""docs/installing.md: its commands are ones that make, pip and this program take, and its table is what doctor prints."""
+"""docs/installing.md: make, pip and this program take its commands, and its table is the one that doctor prints."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_a_name_of_the_table_stays_a_name_where_a_path_is_called_so_too(tmp_path
 def test_a_path_that_gives_no_layers_is_one_line_with_the_path(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert message(model_shapes, ["./"], [1], [1]) == "config.json can't be read: No such file or directory"
-    assert "expected characters that can be printed" in message(model_shapes, ["a\nb.json"], [1], [1])
+    assert "expected printable characters" in message(model_shapes, ["a\nb.json"], [1], [1])
     huge = {**BUILT_IN["meta-llama/Llama-2-7b-hf"], "intermediate_size": 2**24}
     (tmp_path / "huge.json").write_text(json.dumps(huge))
     assert message(model_shapes, ["huge.json"], [1], [1]) == (
@@ -287,8 +287,8 @@ def test_csv_columns_stand_in_any_order_and_others_become_labels(tmp_path) -> No
         ("16,16,16\n", "line 1: the header has no column m and no column n and no column k"),
         ("m,n,k,M\n1,2,3,4\n", "line 1: the header has the column 'm' twice"),
         ("m,n,k,\n1,2,3,4\n", "line 1: column 4 of the header has no name"),
-        ("m,n,k\n1,2,3\n1,2\n", "line 3: 2 fields where the header has 3"),
-        ("m,n,k\n1,2,3,4\n", "line 2: 4 fields where the header has 3"),
+        ("m,n,k\n1,2,3\n1,2\n", "line 3: 2 fields, but the header has 3"),
+        ("m,n,k\n1,2,3,4\n", "line 2: 4 fields, but the header has 3"),
         ("m,n,k\n1,x,3\n", "line 2: n='x': expected a whole number"),
         ("m,n,k\n1,1e3,3\n", "line 2: n='1e3': expected a whole number"),
         ("m,n,k\n1,0x10,3\n", "line 2: n='0x10': expected a whole number"),

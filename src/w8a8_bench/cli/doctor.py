@@ -40,7 +40,7 @@ SHAPE = GemmShape(m=128, n=4096, k=4096)
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and not args.timing:
-        raise UsageError("--out goes with --timing")
+        raise UsageError("--out needs --timing: only the test of the timing writes a file")
     try:
         with Worker(args.device, Limits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()

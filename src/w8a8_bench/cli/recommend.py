@@ -55,7 +55,7 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
         output.check(out, [*inputs.paths, *_configuration(args.model)])
     sources = [Source.of(str(one.path), one) for one in inputs.read()]
     if not any(source.comparisons for source in sources):
-        raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend by")
+        raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend from")
     sources = _of_the_model(sources, layers, inputs)
     if inputs.directories:
         _refuse_several_devices(sources, inputs)
@@ -105,5 +105,5 @@ def _limits(args: argparse.Namespace) -> Limits:
     if args.min_sqnr is not None and not math.isfinite(args.min_sqnr):
         raise ValueError(f"--min-sqnr {args.min_sqnr:g}: expected a number of dB")
     if args.sqnr_data is not None and args.min_sqnr is None:
-        raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr: the limit that it is held against")
+        raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
     return Limits(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data)

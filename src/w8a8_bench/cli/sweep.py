@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out == "":
         raise UsageError("--out '': expected the name of a file that ends in .jsonl")
     if args.resume and args.out is None:
-        raise UsageError("--resume needs --out FILE: the records to go on with")
+        raise UsageError("--resume needs --out FILE: the records to continue")
     names = args.devices or [args.device]
     if "auto" not in names:
         plan = _with_measures(args, plan, cuda=names != ["cpu"])
@@ -154,7 +154,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     if args.processes is not None and args.processes < 1:
         raise ValueError(f"--processes {args.processes}: expected at least 1")
     if not 0.01 <= args.duty <= 1:
-        raise ValueError(f"--duty {args.duty:g}: expected a share of the time, 0.01 to 1")
+        raise ValueError(f"--duty {args.duty:g}: expected a share of the time, between 0.01 and 1")
     most_cells = max((len(comparison.cells) for comparison in comparisons), default=0)
     settings = Settings(
         seed=args.seed,
@@ -179,7 +179,7 @@ def _check_devices(args: argparse.Namespace) -> None:
         check_device_name(args.device)
         return
     if args.device != "auto":
-        raise ValueError(f"--device {args.device} and --devices {' '.join(args.devices)}: give one of them")
+        raise ValueError(f"--device {args.device} and --devices {' '.join(args.devices)}: give only one of the two")
     for name in args.devices:
         if name != "all" and not re.fullmatch(r"cuda:[0-9]{1,4}", name, re.ASCII):
             raise ValueError(f"--devices {name!r}: expected all, or cuda:<index> for each")
@@ -198,7 +198,7 @@ def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
     tokens = [fmt.value for fmt in W8A8_FORMATS]
     if args.dtype is None:
         if args.command != "quick_bench":
-            raise ValueError(f"--dtype is missing: one of {', '.join(tokens)}")
+            raise ValueError(f"--dtype is missing: expected one of {', '.join(tokens)}")
         return W8A8_FORMATS
     for token in args.dtype:
         if token not in tokens:
@@ -260,7 +260,9 @@ def _files(args: argparse.Namespace, plan: Plan) -> _Files:
         except OSError as error:
             raise store.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
         if pickle.is_dir() or (pickle.exists() and not records.exists()):
-            raise store.StoreError(f"{pickle} exists: the pickle would go there; name another --out")
+            raise store.StoreError(
+                f"{pickle} exists, and the pickle of this sweep would overwrite it: choose another --out"
+            )
         return _Files(records, pickle)
     stamp = int(time.time())
     while True:

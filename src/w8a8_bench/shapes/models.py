@@ -78,7 +78,7 @@ def layers_of(model: str) -> tuple[Layer, ...]:
     if model in MODELS:
         return MODELS[model]
     if not model.isprintable():
-        raise ValueError(f"model {model!r}: expected characters that can be printed")
+        raise ValueError(f"model {model!r}: expected printable characters")
     if (os.sep in model or model.endswith(CONFIG_SUFFIX)) and _exists(Path(model)):
         return hf_config.read(Path(model))
     raise ValueError(_unknown(model))
