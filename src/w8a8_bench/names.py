@@ -68,7 +68,8 @@ class KernelName:
         known = [name for name in _VARIANTS if name and (name == CAST) == (match["op"] == MATMUL)]
         if variant not in ("", *known):
             raise ValueError(
-                f"kernel name {text!r}: variant {variant!r} of {match['op']} is none of {', '.join(known)}"
+                f"kernel name {text!r}: variant {variant!r} of {match['op']} is unknown: "
+                f"expected one of {', '.join(known)}"
             )
         name = cls(text, match["provider"], _FORMATS[match["a"]], _FORMATS[match["out"]], match["op"], variant)
         if why := name._why_meaningless():

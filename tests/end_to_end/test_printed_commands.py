@@ -122,5 +122,5 @@ def test_a_page_that_would_be_overwritten_is_refused(tmp_path):
     words = [sys.executable, "-m", "w8a8_bench", *SWEEP, *KERNELS, *SQUARE]
     done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "r.html exists: the report would go there" in done.stderr
+    assert "r.html exists, and the report of this sweep would overwrite it" in done.stderr
     assert (tmp_path / "r.html").read_text() == "mine"

@@ -42,7 +42,7 @@ RUNS = {
     "list_schemes": ("list", "schemes"),
     "square_bench_int8": ("--dtype", "int8", *CPU, *SQUARE),
     "square_bench_fp8": ("--dtype", "fp8", *CPU, *SQUARE),
-    "square_bench_both": (*CPU, "--dtype", "int8", "fp8", *SQUARE, *ONE_INT8, "pytorch_fp8_fp8_bf16_scaled_mm"),
+    "square_bench_both": (*CPU, "--dtype=int8,fp8", *SQUARE, *ONE_INT8, "pytorch_fp8_fp8_bf16_scaled_mm"),
     "range_bench": (
         *("--dtype", "fp8", *CPU, "range_bench", "--dim-start", "16", "--dim-end", "48"),
         *("--dim_increment", "16", "--n-constant", "64", "--k_constant", "32", *ONE_FP8),
@@ -85,6 +85,9 @@ ERRORS = {
     "kernel_of_another_dtype": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_fp8_fp8_bf16_scaled_mm"),
     "unknown_provider": ("--dtype", "int8", *SQUARE, "--providers", "cutlass,pytorhc"),
     "no_provider": ("--dtype", "int8", *SQUARE, "--providers", ","),
+    "empty_value_in_a_list": ("--dtype", "int8,,fp8", *SQUARE),
+    "unknown_kernel_in_a_list": ("--dtype", "int8", *SQUARE, "--kernels", "pytorch_i8_i8_bf16_scaled_mm,x"),
+    "tp_size_no_number": ("--dtype", "int8", "model_bench", "--tp-sizes", "1,two"),
     "provider_of_another_dtype": ("--dtype", "int8", *SQUARE, "--providers", "deepgemm"),
     "kernel_of_another_provider": ("--dtype", "int8", *SQUARE, *ONE_INT8, "--providers", "cutlass"),
     "unknown_model": ("--dtype", "int8", "model_bench", "--models", "meta-llama/Llama-2-7b"),

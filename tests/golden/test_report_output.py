@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from made_results import end, record
 from made_sweep import LAYERS, header, lines, made_sweep
 from test_cli_output import assert_golden
@@ -88,6 +89,24 @@ def test_a_file_that_is_named_twice_is_read_once(cli, made):
     assert cli("report", made, f"./{made}", "-o", "r.html").stdout == "r.html: 84 cells\n"
 
 
+def test_a_directory_stands_for_the_results_in_it(cli, tmp_path, made):
+    other = "".join(f"{line}\n" for line in lines(made_sweep(LAYERS[2:3], tokens=(1,))))
+    (tmp_path / "other.jsonl.gz").write_bytes(gzip.compress(other.encode()))
+    (tmp_path / "notes.txt").write_text("not looked at")
+    result = cli("report", ".", "-o", "r.html")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "r.html: 98 cells\n", "")
+    assert cli("report", made, ".", "./other.jsonl.gz", "-o", "r.html").stdout == "r.html: 98 cells\n"
+
+
+def test_the_committed_directory_is_read_and_the_tables_in_it_are_named_in_one_warning(cli):
+    result = cli("report", str(ROOT / "results/h200"), "--format", "csv")
+    (warning,) = result.stderr.splitlines()
+    assert result.returncode == 0
+    assert warning.startswith("warning: left out, not results of a sweep: cliffs.jsonl, doctor_timing.jsonl, ")
+    assert warning.endswith(f"triton_blockwise.jsonl, two_gpus.jsonl in {ROOT / 'results/h200'}")
+    assert ".gz" not in warning, "every compressed file there is a sweep's"
+
+
 def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cli, tmp_path, made):
     whole = (tmp_path / made).read_text()
     (tmp_path / made).write_text(whole[: len(whole) - 500])
@@ -119,7 +138,8 @@ def test_a_markdown_report_of_many_sizes_shows_some_and_says_so(cli, tmp_path):
 REFUSALS = {
     "no_file": ("report",),
     "missing": ("report", "nowhere.jsonl"),
-    "directory": ("report", "."),
+    "directory_without_results": ("report", "empty"),
+    "directory_of_other_files": ("report", "other"),
     "pickle": ("report", "old.pkl"),
     "corrupt": ("report", "corrupt.jsonl"),
     "empty": ("report", "empty.jsonl"),
@@ -139,11 +159,15 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, nam
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "begun.jsonl").write_text((tmp_path / made).read_text().partition("\n")[0] + "\n")
     (tmp_path / "link.html").symlink_to(tmp_path / made)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "empty/below").mkdir(parents=True)
+    (tmp_path / "empty/below/made.jsonl").write_text((tmp_path / made).read_text())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/table.jsonl").write_text('{"kernel": "x", "time_s": 1e-6}\n')
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     result = cli(*REFUSALS[name])
     assert (result.returncode, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert_golden(f"error_report_{name}", result.stderr)
 
 

@@ -279,8 +279,8 @@ def test_strangers_on_the_gpu_are_warned_of(run) -> None:
         (("base.jsonl", "."), ". can't be read: Is a directory"),
         (("base.jsonl", "text.txt"), "text.txt is no results file of w8a8-bench: its first line is no run header"),
         (("base.jsonl", "other.jsonl"), "no cell is in both files"),
-        (("base.jsonl", "base.jsonl", "--threshold", "-1"), "--threshold -1: expected percent, 0 or more"),
-        (("base.jsonl", "base.jsonl", "--threshold", "nan"), "--threshold nan: expected percent"),
+        (("base.jsonl", "base.jsonl", "--threshold", "-1"), "--threshold -1: expected a percentage of 0 or more"),
+        (("base.jsonl", "base.jsonl", "--threshold", "nan"), "--threshold nan: expected a percentage"),
         (("base.jsonl",), "the following arguments are required: NEW.jsonl"),
     ],
 )

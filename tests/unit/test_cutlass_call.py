@@ -147,7 +147,7 @@ def test_a_ragged_last_block_is_computed(n, k, installed):
 def test_refusals_say_what_is_missing(installed):
     ampere = replace(H200, name="A100", capability=(8, 0))
     assert supports(FP8, ampere).reason == "CUTLASS kernels need compute capability 9.0 (Hopper), and A100 has 8.0"
-    assert supports(FP8, CPU).reason == "CUTLASS kernels need an NVIDIA GPU, and 'cpu' is none"
+    assert supports(FP8, CPU).reason == "CUTLASS kernels need an NVIDIA GPU; this is a CPU"
     assert "n=4100" in supports(FP8, n=4100).reason
     assert "k=72" in supports(BLOCKS, k=72).reason
     assert "dynamic activations" in supports(FP8, activations=Activations.DYNAMIC).reason

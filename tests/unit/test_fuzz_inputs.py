@@ -85,6 +85,7 @@ VALUES = [
     *("int8", "fp8", "bf16", "all", "cpu", "cuda", "cuda:0", "cuda:x", "auto", "r.jsonl", "r.txt", "/dev/null"),
     *("tensor-w-token-a", "channel", "dynamic", "normal", "graph", "host", "cold", "quick", "publish", "kernels"),
     *("1", "16", "512", "0", "-1", "1.5", "nan", "inf", "-inf", "1e308", "9" * 40, "", " ", "\n", "\x1b[31m", "é"),
+    *("int8,fp8", "1,16,", ",", "a,,b", "cold,hot", "cuda:0,cuda:1"),
     *(registry.PROVIDERS[0].kernels[:3]),
     *(list(models.MODELS)[:2]),
 ]

@@ -123,7 +123,7 @@ def test_blocks_with_experts_begin_where_the_configuration_says() -> None:
     [
         ({"hidden_size": ...}, "hidden_size is missing"),
         ({"num_hidden_layers": ...}, "num_hidden_layers is missing"),
-        ({"model_type": ...}, f"model_type is missing, so that no rule is known; {hf_config.CSV_INSTEAD}"),
+        ({"model_type": ...}, f"model_type is missing, so the layers are not known; {hf_config.CSV_INSTEAD}"),
         ({"model_type": 3}, "model_type 3: expected text"),
         ({"hidden_size": "4096"}, 'hidden_size "4096": expected a whole number'),
         ({"hidden_size": 4096.0}, "hidden_size 4096.0: expected a whole number"),
@@ -135,8 +135,11 @@ def test_blocks_with_experts_begin_where_the_configuration_says() -> None:
         ({"num_hidden_layers": 2**24 + 1}, "num_hidden_layers 16777217: expected at most 16777216"),
         ({"hidden_size": 10**90}, "hidden_size 1" + "0" * 56 + "...: expected at most 16777216"),
         ({"hidden_size": "x" * 5000}, 'hidden_size "' + "x" * 56 + "...: expected a whole number"),
-        ({"num_key_value_heads": 5}, "num_attention_heads 32 is no multiple of num_key_value_heads 5"),
-        ({"hidden_size": 4100}, "hidden_size 4100 is no multiple of num_attention_heads 32, and there is no head_dim"),
+        ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
+        (
+            {"hidden_size": 4100},
+            "hidden_size 4100 is not a multiple of num_attention_heads 32, and there is no head_dim",
+        ),
         ({"model_type": "gemma3"}, "text_config is missing"),
         ({"model_type": "llava", "text_config": []}, "text_config [...]: expected an object"),
         ({"model_type": "llava", "text_config": {}}, "text_config.model_type is missing"),
@@ -156,26 +159,26 @@ def test_a_field_that_deepseek_lacks_is_missed(name) -> None:
 
 def test_an_unknown_type_names_the_missing_rule_and_the_way_without_one() -> None:
     line = refusal(json.dumps({**LLAMA_8B, "model_type": "mixtral"}).encode())
-    assert line.startswith('model_type "mixtral" has no rule that makes layers of its fields; there is one for llama, ')
+    assert line.startswith('model_type "mixtral" is not supported: expected one of llama, ')
     assert line.endswith("write its shapes into a CSV file with columns layer,m,n,k and run csv_bench --csv FILE")
     nested = refusal(json.dumps({"model_type": "a", "text_config": {"model_type": "b\n"}}).encode())
-    assert nested.startswith('text_config.model_type "b\\n" has no rule')
+    assert nested.startswith('text_config.model_type "b\\n" is not supported')
 
 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", "no JSON: Expecting value at line 1, column 1"),
-        (b'{"a": 1,\n', "no JSON: "),
-        (b"[]", "no configuration: expected a JSON object"),
+        (b"", "not JSON: Expecting value at line 1, column 1"),
+        (b'{"a": 1,\n', "not JSON: "),
+        (b"[]", "not a configuration: expected a JSON object"),
         (b"\xff\xfe{}", "not UTF-8"),
-        (b'{"hidden_size": NaN}', "NaN is no JSON"),
-        (b'{"hidden_size": -Infinity}', "-Infinity is no JSON"),
+        (b'{"hidden_size": NaN}', "NaN is not JSON"),
+        (b'{"hidden_size": -Infinity}', "-Infinity is not JSON"),
         (b'{"x": ' + b"9" * 5000 + b"}", "a number of 5000 digits: far too large"),
-        (b"[" * 100_000, "no configuration: nested too deeply"),
-        (b'{"model_type": "llama", "model_type": "qwen2"}', 'the field "model_type" stands there twice'),
-        (b'{"x": {"a": 1, "a": 1}}', 'the field "a" stands there twice'),
-        (b'{"model_type": "\\ud800"}', 'model_type "\\ud800" has no rule'),
+        (b"[" * 100_000, "not a configuration: nested too deeply"),
+        (b'{"model_type": "llama", "model_type": "qwen2"}', 'the field "model_type" is there twice'),
+        (b'{"x": {"a": 1, "a": 1}}', 'the field "a" is there twice'),
+        (b'{"model_type": "\\ud800"}', 'model_type "\\ud800" is not supported'),
     ],
 )
 def test_what_is_no_configuration_is_one_line(data, expected) -> None:
@@ -192,10 +195,10 @@ def test_a_path_is_a_file_or_its_directory_and_stands_before_the_reason(tmp_path
     assert hf_config.read(path) == hf_config.read(tmp_path) == parsed(LLAMA_8B)
     path.write_text("{}")
     for given_path, expected in (
-        (path, f"{path}: model_type is missing, so that no rule is known; {hf_config.CSV_INSTEAD}"),
-        (tmp_path, f"{path}: model_type is missing, so that no rule is known; {hf_config.CSV_INSTEAD}"),
+        (path, f"{path}: model_type is missing, so the layers are not known; {hf_config.CSV_INSTEAD}"),
+        (tmp_path, f"{path}: model_type is missing, so the layers are not known; {hf_config.CSV_INSTEAD}"),
         (tmp_path / "gone.json", f"{tmp_path / 'gone.json'} can't be read: No such file or directory"),
-        (Path("/dev/zero"), "/dev/zero is larger than 1 MiB: not a model's configuration"),
+        (Path("/dev/zero"), "/dev/zero is larger than 1 MiB: too large for a model's configuration"),
         (tmp_path / ("x" * 300), f"{tmp_path / ('x' * 300)} can't be read: File name too long"),
     ):
         with pytest.raises(ValueError) as caught:

@@ -24,7 +24,7 @@ from w8a8_bench.stats import median
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "w8a8_bench"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/installing.md")
 SOURCE_DIRECTORIES = ("src", "tests", "scripts", "benchmarks")
 MAX_LINES = 600
 

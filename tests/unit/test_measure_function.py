@@ -59,7 +59,7 @@ def test_the_example_of_the_docstring_runs_as_it_stands(capsys):
     exec(compile(example, "example.py", "exec"), {})
     printed = capsys.readouterr().out
     for name in ("int_mm_i8_i8_bf16_scaled_mm", metrics.BASELINE, PYTORCH):
-        assert re.search(rf"^{name}.* \d\.\d\dx .*", printed, re.MULTILINE), printed
+        assert re.search(rf"^{name}.* \d(\.\d+)?x ", printed, re.MULTILINE), printed
 
 
 def test_importing_the_package_and_its_functions_brings_no_torch():

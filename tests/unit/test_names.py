@@ -90,10 +90,19 @@ def test_a_name_outside_the_grammar_is_refused(text: str) -> None:
         ("fp8_fp8_bf16_scaled_mm_azp_pt_bias", "fp8 takes no zero point"),
         ("i8_i8_bf16_scaled_mm_blockwise", "block-w-group-a is defined for fp8 only, not int8"),
         ("i8_i8_bf16_scaled_mm_fast_accum", "fast accumulation is of fp8 alone"),
-        ("i8_i8_bf16_scaled_mm_cast", "variant 'cast' of scaled_mm is none of bias"),
-        ("i8_i8_bf16_scaled_mm_nosuch", "variant 'nosuch' of scaled_mm is none of bias, .*, blockwise, fast_accum$"),
-        ("bf16_bf16_bf16_matmul-no-scales_nosuch", "variant 'nosuch' of matmul-no-scales is none of cast$"),
-        ("bf16_bf16_bf16_matmul-no-scales_bias", "variant 'bias' of matmul-no-scales is none of cast$"),
+        ("i8_i8_bf16_scaled_mm_cast", "variant 'cast' of scaled_mm is unknown: expected one of bias"),
+        (
+            "i8_i8_bf16_scaled_mm_nosuch",
+            "variant 'nosuch' of scaled_mm is unknown: expected one of bias, .*, blockwise, fast_accum$",
+        ),
+        (
+            "bf16_bf16_bf16_matmul-no-scales_nosuch",
+            "variant 'nosuch' of matmul-no-scales is unknown: expected one of cast$",
+        ),
+        (
+            "bf16_bf16_bf16_matmul-no-scales_bias",
+            "variant 'bias' of matmul-no-scales is unknown: expected one of cast$",
+        ),
         ("bf16_bf16_bf16_scaled_mm", "bf16 operands take no scales"),
     ],
 )

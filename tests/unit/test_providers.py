@@ -102,7 +102,7 @@ FAULTS = {
     "two formats": ("KERNELS = ('acme_i8_fp8_bf16_scaled_mm',)", "a is i8 and b is fp8: expected the same"),
     "an unknown variant": (
         "KERNELS = ('acme_i8_i8_bf16_scaled_mm_fast',)",
-        "variant 'fast' of scaled_mm is none of bias, azp",
+        "variant 'fast' of scaled_mm is unknown: expected one of bias, azp",
     ),
     "another provider's name": ("KERNELS = ('apex_i8_i8_bf16_scaled_mm',)", "of provider 'apex'"),
     "a built-in kernel's name": ("KERNELS = ('pytorch_i8_i8_bf16_scaled_mm',)", "of provider 'pytorch'"),
@@ -549,17 +549,19 @@ class TestSelection:
 
     def test_a_kernel_outside_the_providers_asked_for_is_refused(self):
         assert registry.select(HERE.kernels[:1], INT8, ["here", "pytorch"]) == HERE.kernels[:1]
-        with pytest.raises(ValueError, match="'here_i8_i8_bf16_scaled_mm' is not of pytorch"):
+        with pytest.raises(ValueError, match="'here_i8_i8_bf16_scaled_mm' does not belong to pytorch"):
             registry.select(HERE.kernels[:1], INT8, ["pytorch"])
 
     def test_an_unknown_provider_is_refused_with_the_nearest(self):
         unusable = r"; faulty \(from faulty 1\.0\) can't be used: ImportError: gone$"
         with pytest.raises(ValueError, match=rf"'pytorhc' is unknown: did you mean pytorch\?{unusable}"):
             registry.select(None, INT8, ["pytorhc"])
-        expected = "expected one of pytorch, here, absent, broken, faulty; W8A8_BENCH_PROVIDERS names .*, say zzz.py"
+        expected = "expected one of pytorch, here, absent, broken, faulty; for .* set W8A8_BENCH_PROVIDERS=PATH/zzz.py"
         with pytest.raises(ValueError, match=expected):
             registry.select(None, INT8, ["zzz"])
-        with pytest.raises(ValueError, match=f"W8A8_BENCH_PROVIDERS names the files of others, say acme.py{unusable}"):
+        with pytest.raises(
+            ValueError, match=f"for a provider in a file of its own, set W8A8_BENCH_PROVIDERS=PATH/acme.py{unusable}"
+        ):
             registry.select([KERNEL], INT8)
 
     def test_the_environment_has_each_version_or_the_reason(self):

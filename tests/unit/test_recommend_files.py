@@ -115,17 +115,97 @@ def test_what_is_no_results_file_is_one_line_with_its_name(files) -> None:
         (files / name).write_bytes(data)
         assert refusal(name).startswith(expected), name
     assert refusal("gone.jsonl") == "gone.jsonl can't be read: No such file or directory"
-    assert refusal(".") == ". can't be read: Is a directory"
 
 
 def test_bad_options_are_one_line(files) -> None:
     assert refusal("r.jsonl", model="nobody/nothing").startswith("model 'nobody/nothing' is unknown: ")
-    assert refusal("r.jsonl", model="gone.json") == "gone.json can't be read: No such file or directory"
+    assert refusal("r.jsonl", model="gone.json").startswith("there is no file or directory 'gone.json': ")
     assert refusal("r.jsonl", "--tp", "0") == "TP size 0: expected at least 1"
     assert refusal("r.jsonl", "--tp", "3").startswith("TP 3 does not divide the 1 attention heads of qkv_proj")
     assert refusal("r.jsonl", "--activations", "lazy").startswith("activations 'lazy': expected one of prequantized")
     assert refusal("r.jsonl", "--min-sqnr", "nan") == "--min-sqnr nan: expected a number of dB"
     assert refusal("r.jsonl", "--sqnr-data", "normal").startswith("--sqnr-data normal needs --min-sqnr")
+
+
+@pytest.mark.parametrize(("name", "begins"), [("a.md", "# ./config.json, TP 1, on "), ("a.json", "{"), ("a", "# ")])
+def test_the_answer_is_written_in_the_format_that_the_name_says(files, capsys, name, begins) -> None:
+    run("r.jsonl", "-o", name)
+    said = capsys.readouterr()
+    assert (files / name).read_text().startswith(begins)
+    assert said.out.startswith(f"{name}: One scheme for all layers and every m: fp8 channel-w-token-a, 2.50x")
+    assert (len(said.out.splitlines()), said.err) == (1, "")
+
+
+def test_a_format_that_is_asked_for_counts_more_than_the_name(files) -> None:
+    run("r.jsonl", "-o", "a.md", "--format", "json")
+    assert json.loads((files / "a.md").read_text())["model"] == "./config.json"
+    run("r.jsonl", "--out", "a.json", "--format", "markdown")
+    assert (files / "a.json").read_text().startswith("# ./config.json")
+
+
+def test_the_written_answer_is_what_is_printed_without_a_name(files, capsys) -> None:
+    run("r.jsonl", "-o", "a.md")
+    capsys.readouterr()
+    for words in ((), ("-o", "-")):
+        run("r.jsonl", *words)
+        assert capsys.readouterr().out == (files / "a.md").read_text()
+
+
+def test_no_answer_is_written_over_results_or_the_configuration(files) -> None:
+    (files / "results.txt").symlink_to(files / "r.jsonl")
+    (files / "mine").mkdir()
+    (files / "mine/config.json").write_text(json.dumps(CONFIG))
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    is_read = "is one of the files that are read: choose another name"
+    for name, changes, says in (
+        ("other.jsonl", {}, "--out other.jsonl: names that end in .jsonl are for measured results; choose another"),
+        ("r.jsonl.gz", {}, "--out r.jsonl.gz: names that end in .jsonl.gz are for measured results"),
+        ("results.txt", {}, f"--out results.txt {is_read}"),
+        ("config.json", {}, f"--out config.json {is_read}"),
+        ("mine/config.json", {"model": "./mine"}, f"--out mine/config.json {is_read}"),
+        ("", {}, "--out '': expected the name of a file to write"),
+        (".", {}, "--out '.': expected the name of a file to write, not a directory"),
+        ("nowhere/a.md", {}, "--out nowhere/a.md can't be written: there is no directory nowhere; create it first"),
+        ("/proc/a.md", {}, "--out /proc/a.md can't be written: "),
+    ):
+        assert refusal("r.jsonl", "-o", name, **changes).startswith(says), name
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_stands_for_the_results_in_it(files, capsys) -> None:
+    (files / "table.jsonl").write_text('{"kernel": "x"}\n')
+    run(".", "--format", "json")
+    said = capsys.readouterr()
+    assert json.loads(said.out)["files"] == ["r.jsonl"]
+    assert said.err == "warning: left out, not results of a sweep: table.jsonl in .\n"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_directory_of_several_devices_is_refused_with_their_names(files) -> None:
+    for name in ("b", "c", "d", "e"):
+        write(files / f"{name}.jsonl")
+        edit(files / f"{name}.jsonl", '"device": {', '"device": {"name": "NVIDIA H100", ')
+    edit(files / "r.jsonl", '"device": {', '"device": {"name": "NVIDIA H200", ')
+    assert refusal(".") == (
+        ". has results of 2 devices: NVIDIA H100 (b.jsonl, c.jsonl, d.jsonl, 1 more); NVIDIA H200 (r.jsonl); "
+        "name the files of one of them"
+    )
+
+
+def test_files_of_a_directory_without_a_layer_of_the_model_do_not_count(files, capsys) -> None:
+    write(files / "other.jsonl")
+    edit(files / "other.jsonl", '"duty": 0.5', '"duty": 1.0')
+    assert refusal(".").startswith("other.jsonl has duty 1.0 and r.jsonl has duty 0.5")
+    for k in {k for k, _ in SHAPES.values()}:
+        edit(files / "other.jsonl", f'"k": {k}', f'"k": {16 * k}')
+    run(".")
+    assert "from r.jsonl." in capsys.readouterr().out
+    assert refusal("other.jsonl", "r.jsonl").startswith("other.jsonl has duty 1.0"), "named, so it counts"
 
 
 def test_runs_put_into_one_file_are_told_apart(files, capsys) -> None:

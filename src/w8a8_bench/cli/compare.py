@@ -19,7 +19,7 @@ FORMATS = {"text": render_text, "markdown": render_markdown}
 
 def run(args: argparse.Namespace) -> int:
     if not 0 <= args.threshold < math.inf:
-        raise UsageError(f"--threshold {args.threshold:g}: expected percent, 0 or more")
+        raise UsageError(f"--threshold {args.threshold:g}: expected a percentage of 0 or more")
     try:
         base, new = read(Path(args.base)), read(Path(args.new))
         pairing = pair(base, new)

@@ -1,4 +1,4 @@
-"""`doctor`: this machine's device and versions, its providers, and for every kernel whether it runs here or why not.
+"""`doctor`: this machine's device and versions, which kernels run here and why others don't, and how to add providers.
 
 `doctor --timing` tests the instrument instead: is a known time measured as it is, and identical code as identical?
 """
@@ -9,24 +9,30 @@ import argparse
 import contextlib
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
-from w8a8_bench.cli.listing import provider_table
+from w8a8_bench.cli.missing import Machine, advice
 from w8a8_bench.device import Device
-from w8a8_bench.formats import Format
+from w8a8_bench.environment import telemetry
 from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
+from w8a8_bench.providers.provider import Provider
 from w8a8_bench.record import RunHeader
 from w8a8_bench.settings import DEFAULT_DUTY
 from w8a8_bench.sweep.process import Limits, SweepRefused, Worker, WorkerLost
+from w8a8_bench.text import GAP, aligned, one_line
 
 STEP_S = 60.0
 """How long an answer may take: importing a library from a cold disk, and more than any `supports` needs."""
+
+WIDTH = 120
+"""Columns that the tables fit into."""
 
 SHAPE = GemmShape(m=128, n=4096, k=4096)
 """What the kernels are asked about: a shape that no limit of sizes excludes."""
@@ -34,7 +40,7 @@ SHAPE = GemmShape(m=128, n=4096, k=4096)
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and not args.timing:
-        raise UsageError("--out goes with --timing")
+        raise UsageError("--out needs --timing: only the test of the timing writes a file")
     try:
         with Worker(args.device, Limits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()
@@ -43,21 +49,101 @@ def run(args: argparse.Namespace) -> int:
             _print_device(device, environment)
             if args.timing:
                 return _test_timing(args, worker, device, environment)
-            _print_providers(worker)
+            _print_providers(worker, device, environment)
     except (SweepRefused, WorkerLost) as error:
         raise UsageError(str(error)) from None
     return EXIT_COMPLETE
 
 
-def _print_providers(worker: Worker) -> None:
-    """Providers and kernels, asked in the worker: what they do to it is their answer."""
+@dataclass(frozen=True)
+class Asked:
+    """A provider and what the worker found out about it: whether its library loads, and what each kernel answers."""
+
+    provider: Provider
+    probe: Probe
+    answers: Mapping[str, str]
+
+    @property
+    def running(self) -> int:
+        """How many of the kernels run here."""
+        return sum(answer.startswith("yes") for answer in self.answers.values())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why kernels don't run, each reason once; that of the provider if it has no kernels."""
+        said = [answer.removeprefix("no: ") for answer in self.answers.values() if not answer.startswith("yes")]
+        return list(dict.fromkeys(said if self.answers else [self.probe.reason]))
+
+    @property
+    def is_one_line(self) -> bool:
+        """Whether its line in the table says all: nothing runs, for one reason."""
+        return not self.running and len(self.reasons) == 1
+
+
+def _print_providers(worker: Worker, device: Device, environment: Mapping[str, object]) -> None:
+    asked = _ask_all(worker)
+    print(f"\n{provider_lines(asked)}\n\n{kernel_lines(asked)}", flush=True)
+    missing = [one.provider.name for one in asked if not one.probe.installed and not one.provider.origin]
+    if lines := advice(_machine(worker, device, environment), missing):
+        print("", *lines, sep="\n")
+
+
+def _machine(worker: Worker, device: Device, environment: Mapping[str, object]) -> Machine:
+    cuda = environment["torch_cuda"]
+    driver_gpus = telemetry.count()
+    return Machine(
+        device=device,
+        torch=str(environment["torch"]),
+        torch_cuda=None if cuda is None else str(cuda),
+        gpus=worker.gpus,
+        driver_gpus=driver_gpus,
+        driver_cuda=telemetry.versions()["driver_cuda"] if driver_gpus else None,
+    )
+
+
+def _ask_all(worker: Worker) -> list[Asked]:
+    """All providers and kernels, asked in the worker: what they do to it is their answer."""
     providers = registry.all_providers()
     probes = _asked(worker, [{"provider": provider.name} for provider in providers])
-    print(f"\n{provider_table(zip(providers, (one for one in probes if isinstance(one, Probe)), strict=True))}")
-    print(f"\nkernels, asked about {SHAPE} in their default scheme:", flush=True)
-    names = registry.names(tuple(Format), on_request=True)
-    for name, answer in zip(names, _asked(worker, [{"kernel": n, "shape": asdict(SHAPE)} for n in names]), strict=True):
-        print(f"  {name:<48} {answer}")
+    names = [(*provider.kernels, *provider.on_request) for provider in providers]
+    answers = iter(_asked(worker, [{"kernel": n, "shape": asdict(SHAPE)} for group in names for n in group]))
+    return [
+        Asked(provider, probe, {name: one_line(str(next(answers))) for name in group})
+        for provider, probe, group in zip(providers, probes, names, strict=True)
+        if isinstance(probe, Probe)
+    ]
+
+
+def provider_lines(asked: Sequence[Asked]) -> str:
+    """A table: of each provider its version, how many of its kernels run here, and if none does, why."""
+    rows = [("provider", "version", "run here", "why not")]
+    for one in asked:
+        why = "" if one.running else one.reasons[0] if one.is_one_line else "for several reasons, see below"
+        origin = f" (from {one.provider.origin})" if one.provider.origin else ""
+        count = f"{one.running} of {len(one.answers)}"
+        rows.append((one.provider.name, one.probe.version or "-", count, f"{why}{origin}".strip()))
+    return "\n".join(_wrapped(rows))
+
+
+def kernel_lines(asked: Sequence[Asked]) -> str:
+    """The kernels of each provider, but for those about whom the table says all."""
+    shown = [one for one in asked if not one.is_one_line]
+    if not shown:
+        return f"no kernel runs at {SHAPE}"
+    rows = _wrapped([(f"  {name}", answer) for one in shown for name, answer in one.answers.items()])
+    parts = [f"kernels at {SHAPE}, each in its default scheme:"]
+    for one in shown:
+        parts.append("\n".join([one.provider.name, *(next(rows) for _ in one.answers)]))
+    return "\n\n".join(parts)
+
+
+def _wrapped(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of a table, each as text of one or more lines: the last column is broken where it would pass `WIDTH`."""
+    heads = [head + GAP for head in aligned([row[:-1] for row in rows], left=range(len(rows[0])))]
+    indent = max(map(len, heads))
+    for head, row in zip(heads, rows, strict=True):
+        lines = textwrap.wrap(row[-1], max(WIDTH - indent, 20), break_long_words=False, break_on_hyphens=False)
+        yield f"\n{' ' * indent}".join([head.ljust(indent) + "".join(lines[:1]), *lines[1:]]).rstrip()
 
 
 def _print_device(device: Device, environment: dict[str, object]) -> None:

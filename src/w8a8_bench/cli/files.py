@@ -47,7 +47,9 @@ def files_of(args: argparse.Namespace, plan: Plan) -> Files:
         for path in files.made_of_records:
             if path.is_dir() or (path.exists() and not records.exists()):
                 what = "pickle" if path == files.pickle else "report"
-                raise store.StoreError(f"{path} exists: the {what} would go there; remove it, or name another --out")
+                raise store.StoreError(
+                    f"{path} exists, and the {what} of this sweep would overwrite it: choose another --out"
+                )
         return files
     stamp = int(time.time())
     while True:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.formats import W8A8_FORMATS
-from w8a8_bench.kernel import Probe
 from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCKWISE, SCHEMES
 from w8a8_bench.providers import registry
@@ -41,13 +39,10 @@ def _about(provider: Provider) -> str:
 
 
 def _providers() -> str:
-    return provider_table((provider, provider.probe()) for provider in registry.all_providers())
-
-
-def provider_table(probed: Iterable[tuple[Provider, Probe]]) -> str:
-    """A line a provider: version of its library, number of kernels, and whether it can be used or why not."""
+    """A line a provider: version of its library, number of kernels, and whether it is installed or why not."""
     rows = [("provider", "version", "kernels", "here")]
-    for provider, probe in probed:
+    for provider in registry.all_providers():
+        probe = provider.probe()
         count = len(provider.kernels) + len(provider.on_request)
         origin = f" (from {provider.origin})" if provider.origin else ""
         state = "installed" if probe else f"no: {probe.reason}"

@@ -29,7 +29,7 @@ from w8a8_bench.settings import (
     DEFAULT_STEP_LIMIT_S,
     RIGORS,
 )
-from w8a8_bench.text import one_line
+from w8a8_bench.text import one_line, shown
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 
@@ -48,8 +48,9 @@ some kernels only:
       square_bench --dim-start 256 --dim-end 1024 --dim-increment 256
 
 Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
-Output: a table a shape and one of all; records as JSON Lines and the original's pickle, in the working directory or
-where --out says.
+Spaces or commas separate several values: --dtype int8 fp8, --dtype int8,fp8, --dtype=int8,fp8.
+Output: a table for each shape and one for all; records (JSON Lines) and the original's pickle, in the working directory
+or at --out.
 Exit codes: 0 complete; 1 compare found something slower or newly broken; 2 bad input, nothing run; 3 a kernel is
 broken, or the sweep could not be finished (full disk, lost device); 130 interrupted.
 """
@@ -70,10 +71,48 @@ class _Parser(argparse.ArgumentParser):
         self._unknown = [] if args is None else _unknown_flags(args, self)
         return super().parse_known_args(args, namespace)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """As argparse's; but an option that takes several values takes commas between them too."""
+        if action.option_strings and action.nargs == "+":
+            arg_strings = _split_list(action.option_strings[-1], arg_strings)
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required") and self._unknown:
             raise UsageError(_unrecognized(self._unknown, self))
-        raise UsageError(" ".join(message.split()))
+        raise UsageError(" ".join(message.split()).removeprefix("argument "))
+
+
+def _split_list(option: str, words: Sequence[str]) -> list[str]:
+    """The values in `words`: commas separate them as spaces do. The path of a file or a directory is never split.
+
+    Raises UsageError if a value is empty. A comma before a space is not a mistake: `int8, fp8`.
+    """
+    values: list[str] = []
+    for place, word in enumerate(words, 1):
+        if os.path.exists(word):
+            values.append(word)
+            continue
+        list_ = word.removesuffix(",") if place < len(words) else word
+        parts = [part.strip() for part in list_.split(",")]
+        if "" in parts:
+            raise UsageError(f"{option} {word!r}: a value is empty; separate values with one comma or a space")
+        values += parts
+    return values
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}") from None
 
 
 def _parser(prog: str) -> _Parser:
@@ -93,78 +132,130 @@ def _parser(prog: str) -> _Parser:
 
     shared = _sweep_options()
     sweep = "w8a8_bench.cli.sweep"
-    square = add("square_bench", "m = n = k, from start to end, the end included", sweep, [shared])
-    _add_dims(square)
-    ranged = add("range_bench", "sizes from start to end, the end excluded, some held constant", sweep, [shared])
-    _add_dims(ranged)
+    square = add("square_bench", "square GEMMs: m = n = k, from start to end, the end included", sweep, [shared])
+    _add_dims(square, end="last size")
+    ranged = add(
+        "range_bench",
+        "m, n and k from start to end, the end excluded; any of them can be held constant",
+        sweep,
+        [shared],
+    )
+    _add_dims(ranged, end="all sizes are below this")
     for size in "mnk":
-        ranged.add_argument(f"--{size}-constant", type=int, metavar=size.upper(), help=f"hold {size} at this size")
+        ranged.add_argument(
+            f"--{size}-constant", type=_whole_number, metavar=size.upper(), help=f"hold {size} at this size"
+        )
     model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
     model.add_argument(
-        "--models", nargs="+", metavar="NAME", help="models of `list models` (default: all), or PATH/config.json of any"
+        "--models",
+        nargs="+",
+        metavar="NAME",
+        help="names from `list models` (default: all), or PATH/config.json of any model",
     )
-    model.add_argument("--tp-sizes", nargs="+", type=int, default=list(TP_SIZES), metavar="T", help="default: 1")
+    model.add_argument(
+        "--tp-sizes",
+        nargs="+",
+        type=_whole_number,
+        default=list(TP_SIZES),
+        metavar="T",
+        help="tensor-parallel sizes (default: 1)",
+    )
     model.add_argument(
         "--batch-sizes",
         nargs="+",
         default=list(BATCH_SIZES),
         metavar="M",
-        help=f"numbers, or cliffs: both sides of tile and bucket edges (default: {' '.join(map(str, BATCH_SIZES))})",
+        help="numbers of tokens; cliffs: both sides of every size at which times tend to jump (default: "
+        f"{' '.join(map(str, BATCH_SIZES))})",
     )
     table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
-    table.add_argument("--csv", required=True, metavar="FILE", help="columns m, n, k; others become labels")
+    table.add_argument(
+        "--csv", required=True, metavar="FILE", help="a file with columns m, n and k; other columns become labels"
+    )
     add("quick_bench", "a first look at this machine: what `make bench` runs", sweep, [_sweep_options("quick")])
 
-    comparing = add("compare", "two results files, cell by cell: slower, faster, same", "w8a8_bench.cli.compare")
-    comparing.add_argument("base", metavar="BASE.jsonl", help="records before the change (.jsonl or .jsonl.gz)")
-    comparing.add_argument("new", metavar="NEW.jsonl", help="records after it")
+    comparing = add(
+        "compare",
+        "compare two results files, cell by cell: what is slower, faster or the same",
+        "w8a8_bench.cli.compare",
+    )
+    comparing.add_argument("base", metavar="BASE.jsonl", help="results before the change (.jsonl or .jsonl.gz)")
+    comparing.add_argument("new", metavar="NEW.jsonl", help="results after it")
     comparing.add_argument(
         "--threshold",
-        type=float,
+        type=_number,
         default=DEFAULT_THRESHOLD_PERCENT,
         metavar="PERCENT",
-        help="less is no change; a cell that is slower by more makes the exit code 1 "
+        help="smaller changes count as the same; a cell that is slower by more makes the exit code 1 "
         f"(default: {DEFAULT_THRESHOLD_PERCENT:g})",
     )
     comparing.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
-    comparing.add_argument("--all", action="store_true", help="list cells that are the same too")
+    comparing.add_argument("--all", action="store_true", help="list the cells that are the same too")
     comparing.add_argument(
-        "--require-all", action="store_true", help="exit code 1 also where a cell of BASE is not in NEW"
+        "--require-all", action="store_true", help="exit code 1 also if a cell of BASE is missing from NEW"
     )
     comparing.add_argument(
-        "--force", action="store_true", help="compare across GPUs, data, timers, seeds or measures all the same"
+        "--force", action="store_true", help="compare even if GPU, data, timer, seed or measures differ"
     )
-    listing = add("list", "what can be asked for: kernels, providers, models, schemes", "w8a8_bench.cli.listing")
-    listing.add_argument("what", metavar="kernels|providers|models|schemes")
-    _add_recommend(add("recommend", "the kernel and the scheme to run a model with", "w8a8_bench.cli.recommend"))
-    doctor = add("doctor", "what this machine can run, kernel by kernel, and why not", "w8a8_bench.cli.doctor")
+    listing = add(
+        "list", "list the kernels, providers, models or schemes that options can name", "w8a8_bench.cli.listing"
+    )
+    listing.add_argument("what", metavar="kernels|providers|models|schemes", help="what to list")
+    _add_recommend(add("recommend", "which kernel and which scheme to run a model with", "w8a8_bench.cli.recommend"))
+    doctor = add(
+        "doctor", "what this machine can run, why not the rest, and how to add what is missing", "w8a8_bench.cli.doctor"
+    )
     _add_device(doctor)
-    doctor.add_argument("--timing", action="store_true", help="test the timing itself on this GPU: about 2 minutes")
-    doctor.add_argument("--out", metavar="FILE.jsonl", help="with --timing: keep the verdicts and the environment")
-    doctor.add_argument("--seed", type=int, default=0, help="of the order of timing (default: 0)")
-    _add_report(add("report", "results as a page to read: plots, tables, what did not run", "w8a8_bench.cli.report"))
+    doctor.add_argument(
+        "--timing", action="store_true", help="test the timing itself on this GPU; takes about 2 minutes"
+    )
+    doctor.add_argument(
+        "--out", metavar="FILE.jsonl", help="with --timing: write the verdicts and the environment to this file"
+    )
+    doctor.add_argument("--seed", type=_whole_number, default=0, help="seed for the order of timing (default: 0)")
+    _add_report(
+        add("report", "make a page to read from results: plots, tables, and what did not run", "w8a8_bench.cli.report")
+    )
     return parser
 
 
 def _add_recommend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device")
-    parser.add_argument("--model", required=True, metavar="NAME", help="as --models of model_bench takes one")
-    parser.add_argument("--tp", type=int, default=1, metavar="T", help="TP size (default: 1)")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device, or their directory")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="a name from `list models`, or PATH/config.json of any model"
+    )
+    parser.add_argument("--tp", type=_whole_number, default=1, metavar="T", help="tensor-parallel size (default: 1)")
     parser.add_argument(
         "--activations",
         default=Activations.PREQUANTIZED.value,
         metavar="KIND",
-        help="prequantized (default), dynamic or static: times of different kinds are not compared",
+        help="prequantized (default), dynamic or static: only times of this kind are compared",
     )
-    parser.add_argument("--min-sqnr", type=float, metavar="DB", help="least SQNR of a scheme, over all data")
-    parser.add_argument("--sqnr-data", metavar="DATA", help="with --min-sqnr: of this data alone, say normal")
-    parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="default: markdown")
+    parser.add_argument(
+        "--min-sqnr", type=_number, metavar="DB", help="leave out schemes whose SQNR is lower than this on any data"
+    )
+    parser.add_argument(
+        "--sqnr-data", metavar="DATA", help="with --min-sqnr: look at the SQNR on this data only, for example normal"
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", help="write the answer to FILE, over an older one (default: stdout)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "json"),
+        help="default: what the name of --out ends in (.md, .json), else markdown",
+    )
 
 
 def _add_report(report: _Parser) -> None:
-    report.add_argument("results", nargs="+", metavar="RESULTS.jsonl", help="results files, gzipped or not")
     report.add_argument(
-        "-o", "--out", metavar="FILE", help="written anew where it exists (default: report.html; text goes to stdout)"
+        "results", nargs="+", metavar="RESULTS", help="results files, gzipped or not, or directories of them"
+    )
+    report.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="write the report to FILE, over an older one (default: report.html; text goes to stdout)",
     )
     report.add_argument(
         "--format",
@@ -174,7 +265,7 @@ def _add_report(report: _Parser) -> None:
     report.add_argument(
         "--pool-gpus",
         action="store_true",
-        help="GPUs of one name count as one (default: results of different GPUs are kept apart)",
+        help="treat GPUs of the same name as one (default: results of different GPUs are kept apart)",
     )
 
 
@@ -183,32 +274,45 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     shared = _Parser(add_help=False)
     tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
     shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
-    shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names of `list kernels` (default: all)")
+    shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names from `list kernels` (default: all)")
     shared.add_argument(
-        "--providers", nargs="+", metavar="NAME", help="providers of `list providers`, all their kernels (default: all)"
+        "--providers",
+        nargs="+",
+        metavar="NAME",
+        help="names from `list providers`: all kernels of these (default: all)",
     )
     shared.add_argument(
         "--schemes",
         nargs="+",
         metavar="SCHEME",
-        help="schemes of `list schemes`, or all: every legal combination (default: the kernel's)",
+        help="names from `list schemes`, or all: every legal combination (default: the kernel's)",
     )
     shared.add_argument(
         "--activations",
         nargs="+",
         default=[Activations.PREQUANTIZED.value],
         metavar="KIND",
-        help="prequantized (default); dynamic, static: quantized inside the timed region, and prequantized beside it",
+        help="prequantized (default); dynamic or static: quantization is timed too, beside the prequantized GEMM",
     )
     _add_device(shared)
     shared.add_argument(
         "--devices",
         nargs="+",
         metavar="NAME",
-        help="several GPUs, which share the shapes out: all, or cuda:0 cuda:1 ...",
+        help="share the shapes out among several GPUs: all, or cuda:0 cuda:1 ...",
     )
-    shared.add_argument("--out", metavar="FILE.jsonl", help="records; the pickle goes beside (default: named by time)")
-    shared.add_argument("--resume", action="store_true", help="go on with the records in --out")
+    shared.add_argument(
+        "--out",
+        metavar="FILE.jsonl",
+        help="write the records here, and the pickle beside them (default: named by time)",
+    )
+    shared.add_argument("--resume", action="store_true", help="continue the sweep whose records are in --out")
+    shared.add_argument(
+        "--data", default=Data.NORMAL.value, help=f"values of the timed operands: {', '.join(d.value for d in Data)}"
+    )
+    shared.add_argument(
+        "--seed", type=_whole_number, default=0, help="seed for the operands and the order of timing (default: 0)"
+    )
     shared.add_argument("--dry-run", action="store_true", help="print the plan and about how long it takes, then stop")
     shared.add_argument("--no-report", action="store_true", help="write no HTML report beside the records")
     shared.add_argument(
@@ -217,8 +321,6 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     shared.add_argument(
         "--compare-table", action="store_true", help="print the original's tables too, which may be very wide"
     )
-    shared.add_argument("--data", default=Data.NORMAL.value, help=f"timed operands: {', '.join(d.value for d in Data)}")
-    shared.add_argument("--seed", type=int, default=0, help="of the operands and of the order of timing (default: 0)")
     shared.add_argument(
         "--timer",
         choices=[timer.value for timer in Timer],
@@ -234,41 +336,48 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
         "--rigor",
         choices=tuple(RIGORS),
         default=rigor,
-        help=f"how well to know the medians (default: {rigor})",
+        help=f"how precisely to measure (default: {rigor})",
     )
-    shared.add_argument("--processes", type=int, metavar="P", help="repeat in P fresh processes (default: the rigor's)")
+    shared.add_argument(
+        "--processes",
+        type=_whole_number,
+        metavar="P",
+        help="measure in P fresh processes (default: as many as --rigor says)",
+    )
     shared.add_argument(
         "--duty",
-        type=float,
+        type=_number,
         default=DEFAULT_DUTY,
         metavar="SHARE",
         help=f"share of the time that a GPU works; 1 runs it into its power cap (default: {DEFAULT_DUTY:g})",
     )
     shared.add_argument(
         "--budget",
-        type=float,
+        type=_number,
         metavar="SECONDS",
-        help="wall time for one shape in a process; what is left is skipped; 0: none (default: "
-        f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} a cell where that is more)",
+        help="time limit for one shape in one process; kernels left by then are skipped; 0: no limit (default: "
+        f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} for each cell if that is more)",
     )
     shared.add_argument(
         "--step-limit",
-        type=float,
+        type=_number,
         default=DEFAULT_STEP_LIMIT_S,
         metavar="SECONDS",
-        help="a kernel that takes longer over compiling, a launch or a sample is ended; 0: no limit (default: "
+        help="stop a kernel that takes longer to compile, to launch or to sample; 0: no limit (default: "
         f"{DEFAULT_STEP_LIMIT_S:g})",
     )
     return shared
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:<index>")
+    parser.add_argument(
+        "--device", default="auto", help="auto (default: a GPU if there is one), cpu, cuda or cuda:<index>"
+    )
 
 
-def _add_dims(parser: argparse.ArgumentParser) -> None:
-    for name in ("start", "end", "increment"):
-        parser.add_argument(f"--dim-{name}", type=int, required=True, metavar=name.upper())
+def _add_dims(parser: argparse.ArgumentParser, *, end: str) -> None:
+    for name, text in (("start", "first size"), ("end", end), ("increment", "from one size to the next")):
+        parser.add_argument(f"--dim-{name}", type=_whole_number, required=True, metavar=name.upper(), help=text)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

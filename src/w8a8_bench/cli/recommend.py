@@ -5,37 +5,92 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from w8a8_bench.cli import output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
-from w8a8_bench.cli.results import read
+from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
 from w8a8_bench.report.candidates import Limits, ModelLayer, Source
 from w8a8_bench.report.recommend import Recommendation, recommend
-from w8a8_bench.report.recommend_text import markdown, to_json
-from w8a8_bench.shapes import models
+from w8a8_bench.report.recommend_text import markdown, to_json, verdict
+from w8a8_bench.shapes import hf_config, models
+
+SUFFIXES = {".md": "markdown", ".json": "json"}
+"""The format that the name of an output stands for, unless `--format` says another."""
+
+MOST_NAMED = 3
+"""Files of a device that an error names."""
 
 
 def run(args: argparse.Namespace) -> int:
+    out = output.STDOUT if args.out is None else args.out
     try:
-        recommendation = _recommend(args)
+        recommendation = _recommend(args, out)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if args.format == "json":
-        print(json.dumps(to_json(recommendation), indent=2, allow_nan=False))
-    else:
-        print(markdown(recommendation))
+    format_ = args.format or SUFFIXES.get(Path(out).suffix.lower(), "markdown")
+    text = _json(recommendation) if format_ == "json" else markdown(recommendation)
+    if out == output.STDOUT:
+        sys.stdout.write(f"{text}\n")
+        return EXIT_COMPLETE
+    output.write(Path(out), f"{text}\n")
+    print(f"{out}: {verdict(recommendation)}")
     return EXIT_COMPLETE
 
 
-def _recommend(args: argparse.Namespace) -> Recommendation:
-    """Raises ValueError with one line for whatever the arguments or the files are not."""
+def _json(recommendation: Recommendation) -> str:
+    return json.dumps(to_json(recommendation), indent=2, allow_nan=False)
+
+
+def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
+    """Raises ValueError with one line for the first thing that is wrong with the arguments or the files."""
     layers = _layers(args.model, args.tp)
     limits = _limits(args)
-    sources = [Source.of(path, read(Path(path))) for path in dict.fromkeys(args.results)]
+    inputs = Inputs(args.results)
+    if out != output.STDOUT:
+        output.check(out, [*inputs.paths, *_configuration(args.model)])
+    sources = [Source.of(str(one.path), one) for one in inputs.read()]
     if not any(source.comparisons for source in sources):
-        raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend by")
+        raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend from")
+    sources = _of_the_model(sources, layers, inputs)
+    if inputs.directories:
+        _refuse_several_devices(sources, inputs)
     return recommend(args.model, args.tp, layers, sources, limits)
+
+
+def _configuration(model: str) -> list[Path]:
+    """The file that the layers were read from; none for a name of `list models`."""
+    if model in models.MODELS:
+        return []
+    return [Path(model, hf_config.FILE_NAME) if os.path.isdir(model) else Path(model)]
+
+
+def _of_the_model(sources: Sequence[Source], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Source]:
+    """Without the files of a directory that have no shape of the model: what they were measured with doesn't matter."""
+    shapes = {(layer.k, layer.n) for layer in layers}
+    kept = [source for source in sources if not inputs.is_found(Path(source.name)) or source.has_any(shapes)]
+    return kept or list(sources)
+
+
+def _refuse_several_devices(sources: Sequence[Source], inputs: Inputs) -> None:
+    files: dict[str, list[str]] = {}
+    for source in sources:
+        for device in source.devices:
+            files.setdefault(device, []).append(source.name)
+    if len(files) > 1:
+        where = ", ".join(map(str, inputs.directories))
+        found = "; ".join(f"{device} ({_some(names)})" for device, names in files.items())
+        raise ValueError(f"{where} has results of {len(files)} devices: {found}; name the files of one of them")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return ", ".join([*names[:MOST_NAMED], *more])
 
 
 def _layers(model: str, tp: int) -> list[ModelLayer]:
@@ -50,5 +105,5 @@ def _limits(args: argparse.Namespace) -> Limits:
     if args.min_sqnr is not None and not math.isfinite(args.min_sqnr):
         raise ValueError(f"--min-sqnr {args.min_sqnr:g}: expected a number of dB")
     if args.sqnr_data is not None and args.min_sqnr is None:
-        raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr: the limit that it is held against")
+        raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
     return Limits(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data)

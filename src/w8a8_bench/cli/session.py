@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from w8a8_bench import store
-from w8a8_bench.cli import interrupt, paste
-from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS
+from w8a8_bench.cli import interrupt, output, paste
+from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.files import Files
 from w8a8_bench.cli.paste import is_script
 from w8a8_bench.cli.plan import QUICK, Plan
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.cli.quick import MODEL, NO_FP8
-from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE, write_whole
+from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE
 from w8a8_bench.comparison import is_grid
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format, dtype_text
@@ -243,7 +243,10 @@ class Session:
             print(f"no report is written: {len(self._records)} cells are too many for a page", file=sys.stderr)
             self._files = replace(self._files, report=None)
             return
-        write_whole(report, html.render(sets))
+        try:
+            output.write(report, html.render(sets))
+        except UsageError as error:
+            raise store.StoreError(f"{error}; {self._files.records} is safe") from None
 
 
 def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out == "":
         raise UsageError("--out '': expected the name of a file that ends in .jsonl")
     if args.resume and args.out is None:
-        raise UsageError("--resume needs --out FILE: the records to go on with")
+        raise UsageError("--resume needs --out FILE: the records to continue")
     names = args.devices or [args.device]
     if "auto" not in names:
         plan = _with_measures(args, plan, cuda=names != ["cpu"])
@@ -120,7 +120,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         schemes = _quick(args).schemes
     activations = [Activations.parse(name) for name in args.activations]
     data = Data.parse(args.data)
-    kernels = registry.select(args.kernels, formats, _providers(args))
+    kernels = registry.select(args.kernels, formats, args.providers)
     if args.command == QUICK and not args.kernels:
         kernels = plain(kernels)
     comparisons = make_plan(
@@ -130,7 +130,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     if args.processes is not None and args.processes < 1:
         raise ValueError(f"--processes {args.processes}: expected at least 1")
     if not 0.01 <= args.duty <= 1:
-        raise ValueError(f"--duty {args.duty:g}: expected a share of the time, 0.01 to 1")
+        raise ValueError(f"--duty {args.duty:g}: expected a share of the time, between 0.01 and 1")
     most_cells = max((len(comparison.cells) for comparison in comparisons), default=0)
     settings = Settings(
         seed=args.seed,
@@ -155,7 +155,7 @@ def _check_devices(args: argparse.Namespace) -> None:
         check_device_name(args.device)
         return
     if args.device != "auto":
-        raise ValueError(f"--device {args.device} and --devices {' '.join(args.devices)}: give one of them")
+        raise ValueError(f"--device {args.device} and --devices {' '.join(args.devices)}: give only one of the two")
     for name in args.devices:
         if name != "all" and not re.fullmatch(r"cuda:[0-9]{1,4}", name, re.ASCII):
             raise ValueError(f"--devices {name!r}: expected all, or cuda:<index> for each")
@@ -164,21 +164,11 @@ def _check_devices(args: argparse.Namespace) -> None:
         raise ValueError(f"--devices {' '.join(args.devices)}: a device is named twice")
 
 
-def _providers(args: argparse.Namespace) -> list[str] | None:
-    """The names of --providers, parted by commas or spaces; raises ValueError where there is none."""
-    if args.providers is None:
-        return None
-    names = [name for word in args.providers for name in word.split(",") if name]
-    if not names:
-        raise ValueError(f"--providers {' '.join(args.providers)!r}: expected names of `list providers`")
-    return names
-
-
 def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
     tokens = [fmt.value for fmt in W8A8_FORMATS]
     if args.dtype is None:
         if args.command != QUICK:
-            raise ValueError(f"--dtype is missing: one of {', '.join(tokens)}")
+            raise ValueError(f"--dtype is missing: expected one of {', '.join(tokens)}")
         return _quick(args).formats
     for token in args.dtype:
         if token not in tokens:
@@ -273,7 +263,7 @@ def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: store.W
         writer.cut()
     else:
         writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
-    for remark in registry.remarks(args.kernels, plan.formats, _providers(args)):
+    for remark in registry.remarks(args.kernels, plan.formats, args.providers):
         print(remark, file=sys.stderr)
     session = Session(args, plan, devices, files, writer)
     try:

@@ -280,9 +280,7 @@ def _sampled(sampler: Sampler) -> Sampled:
     return sample
 
 
-def time_finalists(
-    screened: Sequence[Callable[[], float]], ready: Sequence[Callable[[], Sampled]]
-) -> dict[int, float]:
+def time_finalists(screened: Sequence[Callable[[], float]], ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:
     """Median seconds by index: a short look at all algorithms, then samples of the fastest few, and of the first.
 
     One that does not run is left out, which the library may not know before it is launched. Each is made ready when it

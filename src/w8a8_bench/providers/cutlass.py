@@ -63,7 +63,7 @@ class CutlassKernel:
         if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
             return reason
         if not device.is_cuda or device.capability is None:
-            return f"CUTLASS kernels need an NVIDIA GPU, and {device.torch_name!r} is none"
+            return "CUTLASS kernels need an NVIDIA GPU; this is a CPU"
         if device.capability != HOPPER:
             has = dotted(device.capability)
             return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}"

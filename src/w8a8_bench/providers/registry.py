@@ -215,7 +215,9 @@ def select(
     for name in requested:
         _refuse_unknown(name, formats)
         if chosen is not None and provider_of(name) not in chosen:
-            raise ValueError(f"kernel {name!r} is not of {_words(chosen)}: drop it, or add its provider to --providers")
+            raise ValueError(
+                f"kernel {name!r} does not belong to {_words(chosen)}: leave it out, or add its provider to --providers"
+            )
     return tuple(dict.fromkeys(requested))
 
 
@@ -284,12 +286,12 @@ def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
     if not any(parsed.serves(fmt) for fmt in formats):
         other = parsed.format.value
         raise ValueError(
-            f"kernel {name!r} takes {other} operands, and this run is over {_tokens(formats)}: use --dtype {other}"
+            f"kernel {name!r} takes {other} operands, and this run is for {_tokens(formats)}: use --dtype {other}"
         )
 
 
 def _how_to_add(provider: str) -> str:
-    return f"; {third_party.FILES} names the files of others, say {provider}.py"
+    return f"; for a provider in a file of its own, set {third_party.FILES}=PATH/{provider}.py"
 
 
 def _others_that_cannot_be_used() -> str:

@@ -35,7 +35,7 @@ class TritonKernel:
         if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
             return reason
         if not device.is_cuda or device.capability is None:
-            return f"Triton's kernels need an NVIDIA GPU, and {device.torch_name!r} is none"
+            return "Triton's kernels need an NVIDIA GPU; this is a CPU"
         if not IS_INSTALLED:
             return "triton is not installed"
         from w8a8_bench.kernels.triton.config import why_unsupported

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench import metrics, stats
@@ -53,6 +53,21 @@ class Source:
         lasts = list(itertools.accumulate(end.cells for end in results.ends))
         slices = itertools.pairwise([0, *lasts])
         return cls(name, results.headers, [results.records[first:last] for first, last in slices])
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that the headers speak of, each once."""
+        return tuple(dict.fromkeys(str(device_of(header)) for header in self.headers))
+
+    def has_any(self, shapes: Collection[tuple[int, int]]) -> bool:
+        """Whether a comparison is of one of `shapes`, each (k, n)."""
+        found = (records[0].problem.shape for records in self.comparisons if records)
+        return any((shape.k, shape.n) in shapes for shape in found)
+
+
+def device_of(header: RunHeader) -> object:
+    """The name of a run's device, or its kind if it has none."""
+    return header.device.get("name", header.device.get("kind"))
 
 
 @dataclass(frozen=True)
@@ -296,8 +311,7 @@ def _one_kind(sources: Sequence[Source]) -> tuple[str, str]:
     seen: dict[str, tuple[object, str]] = {}
     for source in sources:
         for header in source.headers:
-            device = header.device.get("name", header.device.get("kind"))
-            facts = {"device": device, **{name: header.settings.get(name) for name in ALIKE}}
+            facts = {"device": device_of(header), **{name: header.settings.get(name) for name in ALIKE}}
             for name, value in facts.items():
                 first, where = seen.setdefault(name, (value, source.name))
                 if first != value:

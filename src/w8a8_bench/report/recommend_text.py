@@ -106,6 +106,11 @@ def to_json(what: Recommendation) -> dict[str, object]:
     }
 
 
+def verdict(what: Recommendation) -> str:
+    """What to deploy, in one line of plain text."""
+    return _verdict(what)[0].replace("**", "")
+
+
 def _verdict(what: Recommendation) -> list[str]:
     """What to deploy; where that can't be said for want of times, so."""
     deploy, partial, limits = what.deploy, what.partial, what.limits

@@ -19,8 +19,8 @@ def check_steps(start: int, end: int, increment: int) -> None:
     count = (end - start) // increment + 1
     if count > MAX_SHAPES:
         raise ValueError(
-            f"--dim-start {start} to --dim-end {end} in steps of {increment} makes {count} shapes: "
-            f"at most {MAX_SHAPES}; choose a larger --dim-increment"
+            f"--dim-start {start} to --dim-end {end} in steps of {increment} makes {count} shapes, "
+            f"and at most {MAX_SHAPES} are allowed: choose a larger --dim-increment"
         )
 
 
@@ -35,5 +35,5 @@ def read_at_most(path: Path, max_bytes: int, what: str) -> bytes:
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
     if len(data) > max_bytes:
-        raise ValueError(f"{path} is larger than {max_bytes // 2**20} MiB: not {what}")
+        raise ValueError(f"{path} is larger than {max_bytes // 2**20} MiB: too large for {what}")
     return data

@@ -44,9 +44,9 @@ def read(path: Path) -> tuple[LabelledShape, ...]:
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
     if not columns:
-        raise ValueError(f"{path} is empty: expected a header with the columns m, n and k, then a row a shape")
+        raise ValueError(f"{path} is empty: expected a header with the columns m, n and k, then one row for each shape")
     if not shapes:
-        raise ValueError(f"{path} has a header but no rows: expected a row a shape")
+        raise ValueError(f"{path} has a header but no rows: expected one row for each shape")
     return tuple(shapes)
 
 
@@ -79,7 +79,7 @@ def _columns(fields: list[str]) -> list[str]:
 
 def _shape(columns: list[str], fields: list[str]) -> LabelledShape:
     if len(fields) != len(columns):
-        raise ValueError(f"{len(fields)} fields where the header has {len(columns)}")
+        raise ValueError(f"{len(fields)} fields, but the header has {len(columns)}")
     row = dict(zip(columns, fields, strict=True))
     m, n, k = (_size(name, row[name]) for name in SIZES)
     labels = {name: text for name, text in row.items() if name not in SIZES and text}

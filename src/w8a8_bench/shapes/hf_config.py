@@ -49,7 +49,7 @@ def parse(data: bytes) -> tuple[Layer, ...]:
     """The layers of the configuration in `data`, JSON in UTF-8. Raises ValueError as `read` does, without a path."""
     fields = _Fields(_loads(data))
     if "model_type" not in fields.values:
-        raise ValueError(f"model_type is missing, so that no rule is known; {CSV_INSTEAD}")
+        raise ValueError(f"model_type is missing, so the layers are not known; {CSV_INSTEAD}")
     model_type = fields.text("model_type")
     if model_type not in RULES and ("text_config" in fields.values or model_type in MULTIMODAL):
         # A model of text and images: the language model has a configuration of its own inside.
@@ -57,8 +57,8 @@ def parse(data: bytes) -> tuple[Layer, ...]:
         model_type = fields.text("model_type")
     if model_type not in RULES:
         raise ValueError(
-            f"{fields.prefix}model_type {_shown(model_type)} has no rule that makes layers of its fields; there is one "
-            f"for {', '.join(RULES)}; {CSV_INSTEAD}"
+            f"{fields.prefix}model_type {_shown(model_type)} is not supported: expected one of "
+            f"{', '.join(RULES)}; {CSV_INSTEAD}"
         )
     return RULES[model_type](fields)
 
@@ -130,7 +130,7 @@ class _Llama:
             kv_heads = fields.number("num_key_value_heads", absent=self.kv_heads or heads)
         if heads % kv_heads:
             raise ValueError(
-                f"{fields.prefix}num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+                f"{fields.prefix}num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
             )
         return LlamaConfig(
             hidden_size=hidden,
@@ -148,7 +148,7 @@ class _Llama:
             return self.head_dim
         if hidden % heads:
             raise ValueError(
-                f"{fields.prefix}hidden_size {hidden} is no multiple of num_attention_heads {heads}, "
+                f"{fields.prefix}hidden_size {hidden} is not a multiple of num_attention_heads {heads}, "
                 "and there is no head_dim"
             )
         return hidden // heads
@@ -204,11 +204,11 @@ def _loads(data: bytes) -> dict[str, object]:
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_int=_int, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise ValueError("no configuration: nested too deeply") from None
+        raise ValueError("not a configuration: nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError("no configuration: expected a JSON object")
+        raise ValueError("not a configuration: expected a JSON object")
     return value
 
 
@@ -216,13 +216,13 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields: dict[str, object] = {}
     for name, value in pairs:
         if name in fields:
-            raise ValueError(f"the field {_shown(name)} stands there twice")
+            raise ValueError(f"the field {_shown(name)} is there twice")
         fields[name] = value
     return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _int(digits: str) -> int:

@@ -62,17 +62,24 @@ MODELS: dict[str, tuple[Layer, ...]] = {
 }
 
 
+CONFIG_SUFFIX = ".json"
+
+NEAREST = 3
+"""Names that an error suggests at most."""
+
+
 def layers_of(model: str) -> tuple[Layer, ...]:
     """Layers of `model`: a name of `MODELS`, or the path of a config.json or of the directory that holds one.
 
-    What ends in .json is a path, and so is what has a path separator in it and exists; a name of the table is a name
-    even then (write `./` before the path). Raises ValueError for an unknown name, and as `hf_config.read` does.
+    A path ends in .json or has a path separator in it. If it is a name of the table too, the name is meant: write `./`
+    before the path. Raises ValueError, with the nearest names, if there is neither such a name nor such a path, and as
+    `hf_config.read` does.
     """
     if model in MODELS:
         return MODELS[model]
     if not model.isprintable():
-        raise ValueError(f"model {model!r}: expected characters that can be printed")
-    if model.endswith(".json") or (os.sep in model and os.path.exists(model)):
+        raise ValueError(f"model {model!r}: expected printable characters")
+    if (os.sep in model or model.endswith(CONFIG_SUFFIX)) and _exists(Path(model)):
         return hf_config.read(Path(model))
     raise ValueError(_unknown(model))
 
@@ -149,15 +156,47 @@ def _labelled(model: str, name: str, layer: Layer, tp: int, m: int) -> LabelledS
         raise ValueError(f"{model}, {layer.name}: {error}") from None
 
 
+def _exists(path: Path) -> bool:
+    """Whether something is there. If the system doesn't say, yes: its reason comes up when the path is read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _unknown(model: str) -> str:
-    by_folded = {known.lower(): known for known in MODELS}
-    near = [by_folded[folded] for folded in difflib.get_close_matches(model.lower(), by_folded, n=3)]
-    if not near:
-        # An id without its organization is too far from the whole for difflib, and the most common slip.
-        near = [known for folded, known in by_folded.items() if model and model.lower() in folded][:3]
+    """What to say of a word that is no name of the table, nor a path of something that exists."""
+    is_path = model.endswith(CONFIG_SUFFIX) or model.startswith((".", os.sep)) or model.count(os.sep) > 1
+    what = f"there is no file or directory {model!r}" if is_path else f"model {model!r} is unknown"
+    near = _nearest(model.removesuffix(hf_config.FILE_NAME).rstrip("/"))
     if near:
-        return f"model {model!r} is unknown: did you mean {' or '.join(near)}, or the path of a config.json?"
-    return f"model {model!r} is unknown: expected one of {', '.join(MODELS)}, or the path of a config.json"
+        return f"{what}: did you mean {' or '.join(near)}?"
+    return f"{what}: expected a name of `list models`, or the path of a config.json"
+
+
+def _nearest(model: str) -> list[str]:
+    """Names of the table that contain `model` without its organization, then names that resemble it.
+
+    Case, dots and dashes don't count. People leave out the organization: such a word is compared with names without it.
+    """
+    name = _letters(_short(model))
+    containing = [known for known in MODELS if len(name) > 2 and name in _letters(known)]
+    part = str if "/" in model else _short
+    compared = {_letters(part(known)): known for known in MODELS}
+    alike = [compared[letters] for letters in difflib.get_close_matches(_letters(part(model)), compared, n=NEAREST)]
+    return list(dict.fromkeys([*containing, *alike]))[:NEAREST]
+
+
+def _short(name: str) -> str:
+    """A name without its organization."""
+    return name.rpartition("/")[2]
+
+
+def _letters(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
 
 
 def _check_at_least_1(what: str, sizes: Iterable[int]) -> None:

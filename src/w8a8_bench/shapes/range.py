@@ -17,7 +17,9 @@ def range_(
     """
     check_steps(start, end, increment)
     if start == end:
-        raise ValueError(f"--dim-start {start} to --dim-end {end} holds no shape: the end is left out; raise --dim-end")
+        raise ValueError(
+            f"--dim-start {start} to --dim-end {end} gives no shape, because the end is excluded: raise --dim-end"
+        )
     for name, size in (("m", m), ("n", n), ("k", k)):
         if size is not None and size < 1:
             raise ValueError(f"--{name}-constant {size}: expected at least 1")
