@@ -124,6 +124,14 @@ def test_a_deepgemm_of_another_python_is_told_from_none(site):
     assert found.installed and "without its extension for this Python" in found.reason
 
 
+def test_an_extension_for_every_python_is_found(site):
+    put_deepgemm(site / "deep_gemm", SOURCE.replace("2.5.0", "2.8.1"), compiled=False)
+    write(site / "deep_gemm" / "_C.py")
+    write(site / "deep_gemm" / deepgemm.STABLE_EXTENSION)
+    assert deepgemm.probe() == Probe.found("2.8.1")
+    assert deepgemm._load().fp8_gemm_nt == "gemm"
+
+
 def test_a_copy_that_does_not_import_leaves_nothing_behind(site):
     write(site / "vllm" / "__init__.py")
     put_deepgemm(site / "vllm" / "third_party" / "deep_gemm", "from . import jit\nassert None is not None\n")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = "deep_gemm"
+STABLE_EXTENSION = "_C_extension.abi3.so"
 HOPPER = (9, 0)
 N_MULTIPLE = 64
 TMA_BYTES = 16
@@ -54,8 +55,9 @@ class Installation:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether there is an extension for this Python."""
-        return any((self.directory / f"_C{suffix}").is_file() for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+        """Whether there is an extension for this Python: of its version, or of any (from 2.8 on, behind `_C.py`)."""
+        names = [f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+        return any((self.directory / name).is_file() for name in (*names, STABLE_EXTENSION))
 
 
 def find() -> Installation | None:
