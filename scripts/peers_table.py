@@ -1,4 +1,4 @@
-"""The README's table of libraries, from records: `python3 scripts/peers_table.py RECORDS.jsonl [--shapes]`.
+"""The README's tables of libraries, from records: `python3 scripts/peers_table.py RECORDS.jsonl [--shapes]`.
 
 A table for each way of scaling, with a column a library. A library's time is that of its fastest kernel there, whatever
 it sums in; a cell is how many times the fastest library's time it takes, as the geometric mean over the shapes of one m
@@ -25,11 +25,15 @@ from w8a8_bench.record import Record
 from w8a8_bench.stats import median
 
 Group = tuple[str, Format, Scaling]
+DEPLOYED = Scaling.parse("channel-w-token-a")
 GROUPS: tuple[Group, ...] = (
-    ("FP8, scales per tensor", Format.FP8, PER_TENSOR),
+    ("FP8, scales per channel and token", Format.FP8, DEPLOYED),
     ("FP8, scales by 128x128 blocks and groups of 128", Format.FP8, BLOCKWISE),
+    ("INT8, scales per channel and token", Format.INT8, DEPLOYED),
+    ("FP8, scales per tensor", Format.FP8, PER_TENSOR),
     ("INT8, scales per tensor", Format.INT8, PER_TENSOR),
 )
+"""In the order in which they are shown: what models are served with comes first."""
 PLAIN = ("", "fast_accum", "blockwise")
 """Variants of a name that change nothing of the problem but its scheme."""
 

@@ -1,6 +1,6 @@
 """Makes the picture of a report that README.md shows: the top of the page, in light, as Chromium draws it.
 
-    python3 scripts/report_picture.py results/h200/llama2_7b_28_shapes_run3.jsonl.gz docs/report_h200.png
+    python3 scripts/report_picture.py results/h200/llama31_8b_libraries.jsonl.gz docs/report_h200.png
 
 Needs a Chromium (Debian: apt install chromium). Neither torch nor the GPU of the records is asked for.
 """
@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 960, 1812
-"""Down to the first curves."""
+WIDTH, HEIGHT = 960, 1690
+"""Down to the end of the first table."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from w8a8_bench.compat import bench_fp8, bench_int8
     from w8a8_bench.measure_function import measure
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["__version__", "bench_fp8", "bench_int8", "measure"]
 

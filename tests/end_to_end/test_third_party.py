@@ -151,6 +151,8 @@ def test_what_to_go_on_with_names_the_file_of_the_provider(tmp_path):
     (tmp_path / "acme.py").write_text(example().replace("out.copy_", f"{interrupt}\n            out.copy_"))
     result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
     assert result.returncode == 130
+    assert "interrupted: 0 of 1 shapes" in result.stderr
+    assert not (tmp_path / "r.pkl").exists(), "nothing was measured, so there is nothing to pickle"
     (command,) = re.findall("go on with: (.*)", result.stderr)
     assert "W8A8_BENCH_PROVIDERS=acme.py" in command
     (tmp_path / "acme.py").write_text(example())

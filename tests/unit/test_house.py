@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,15 @@ import pytest
 
 import w8a8_bench
 from w8a8_bench import store
-from w8a8_bench.device import Device
-from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.cli.main import main
+from w8a8_bench.kernel import FAULTS
 from w8a8_bench.problem import Activations, GemmShape
 from w8a8_bench.providers.registry import PROVIDERS
-from w8a8_bench.report import table
 from w8a8_bench.stats import median
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "w8a8_bench"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/installing.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/installing.md", "results/README.md")
 SOURCE_DIRECTORIES = ("src", "tests", "scripts", "benchmarks")
 MAX_LINES = 600
 
@@ -134,18 +134,37 @@ def test_constraints_pin_every_dependency_inside_its_range() -> None:
         assert all(version in wanted.specifier for version in pins[wanted.name]), text
 
 
-def test_the_table_of_the_readme_is_made_from_committed_records():
-    results = store.read(ROOT / "results/h200/model_fp8_llama2_7b.jsonl.gz")
-    ok = [record for record in results.records if record.status is Status.OK and record.comparison in (1, 3)]
-    device = Device.from_json(results.headers[0].device)
-    assert table.render(ok, results.ends, device) in (ROOT / "README.md").read_text(encoding="utf-8")
+LIBRARIES = "results/h200/llama31_8b_libraries.jsonl.gz"
 
 
-def test_the_recommendation_of_the_readme_is_that_of_committed_records():
-    golden = (ROOT / "tests/golden/recommend.txt").read_text(encoding="utf-8")
-    table_of_model = golden.partition("## The whole model\n\n")[2].partition("\n\n## ")[0]
-    assert "fp8 tensor-w-tensor-a" in table_of_model
-    assert table_of_model in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tables_of_the_readme_are_made_from_committed_records():
+    command = [sys.executable, "scripts/peers_table.py", LIBRARIES]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = made.strip().split("\n\n")[:3]
+    assert ["scales per channel and token" in part or "blocks" in part for part in shown] == [True] * 3
+    assert "\n\n".join(shown) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_recommendation_of_the_readme_is_that_of_committed_records(monkeypatch, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^w8a8-bench (recommend .*--min-sqnr .*)$", readme, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert main(shlex.split(command)) == 0
+    out = capsys.readouterr().out
+    verdict = next(line for line in out.splitlines() if line.startswith("**One scheme"))
+    schemes = out.partition("## One scheme for all layers\n")[2].partition("\n\n## ")[0]
+    rows = "\n".join(line for line in schemes.splitlines() if line.startswith("|"))
+    assert rows in readme
+    scheme, speed = verdict.strip("*").removeprefix("One scheme for all layers and every m: ").split(",")[:2]
+    assert f"It answers {scheme},{speed.split()[0].rjust(6)}" in readme
+    assert main([*shlex.split(command)[:-2]]) == 0
+    int8 = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| int8")]
+    one, per_channel = ([cell.strip() for cell in line.split("|")[-4:-1]] for line in int8)
+    said = (
+        f"INT8 would be at {one[0].split()[0]}, but on activations with outliers it keeps {one[2]} of the signal with"
+    )
+    said += f" one scale and {per_channel[2]} with scales per channel and token"
+    assert said in " ".join(readme.split())
 
 
 @pytest.mark.parametrize("numbers", [(1, 2), (3, 4)])
@@ -171,9 +190,9 @@ def test_committed_records_are_read_whole():
         assert not [record for record in results.records if record.status in FAULTS]
 
 
-def test_what_the_readme_says_of_the_instrument_is_in_the_committed_records():
-    """All verdicts of the self-test, 12 GEMMs beside Nsight Compute, and the tables of the libraries."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_what_is_said_of_the_instrument_is_in_the_committed_records():
+    """All verdicts of the self-test, and 12 GEMMs beside Nsight Compute."""
+    said_of_results = results_text()
     lines = [json.loads(line) for line in (ROOT / "results/h200/doctor_timing.jsonl").read_text().splitlines()]
     verdicts = [line for line in lines if line["kind"] == "verdict"]
     assert len(verdicts) >= 16
@@ -182,16 +201,13 @@ def test_what_the_readme_says_of_the_instrument_is_in_the_committed_records():
     gemms = [line for line in lines if line["kind"] == "agreement"]
     assert len(gemms) == 12
     agreeing = [gemm for gemm in gemms if abs(gemm["cycles_off"]) <= max(0.02, 0.3e-6 / gemm["time_kernel"]["seconds"])]
-    assert f"({len(agreeing)} of 12 GEMMs within 2% or 0.3 us" in readme
+    assert f"({len(agreeing)} of 12 GEMMs within 2% or 0.3 us" in said_of_results
     assert all(gemm["dram_read_over_operands"] >= 0.95 for gemm in gemms if gemm["exceeds_a_tenth_of_l2"])
-    command = [sys.executable, "scripts/peers_table.py", "results/h200/libraries_35_shapes.jsonl.gz"]
-    tables = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert tables.strip() in readme
 
 
-def test_what_the_readme_says_of_schemes_cliffs_and_few_tokens_is_in_the_committed_records():
+def test_what_is_said_of_schemes_cliffs_and_few_tokens_is_in_the_committed_records():
     """Geometric means and greatest ratios over vLLM's kernels, no cliff, and the best of kernels that only read."""
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said_of_results = results_text()
     fp8, int8 = "fp8_fp8_bf16_scaled_mm", "i8_i8_bf16_scaled_mm"
     times = cold_times("schemes_35_shapes")
     said = {name: over(times, f"cutlass_{name}", f"vllm_{name}") for name in (fp8, int8, f"{int8}_azp_pt")}
@@ -200,48 +216,48 @@ def test_what_the_readme_says_of_schemes_cliffs_and_few_tokens_is_in_the_committ
     assert max(most for _, most in said.values()) <= 1.05
     means = [f"{mean:.2f}" for mean, _ in said.values()]
     text = "this project's CUTLASS kernels take {} (FP8) and {} (INT8) of the time of vLLM's, with zero points {}"
-    assert text.format(*means[:3]) in readme
+    assert text.format(*means[:3]) in said_of_results
     assert means[2] == means[3]
     triton = [over(times, f"triton_{name}", f"vllm_{name}")[0] for name in (fp8, int8)]
-    assert f"Triton's take {triton[0]:.2f} and {triton[1]:.2f}." in readme
+    assert f"Triton's take {triton[0]:.2f} and {triton[1]:.2f}." in said_of_results
     zero_point = [
         over(times, f"cutlass_{int8}_azp_pt", f"cutlass_{int8}"),
         over(azp, f"cutlass_{int8}_azp", f"cutlass_{int8}"),
     ]
     bias = [over(times, f"cutlass_{name}_bias", f"cutlass_{name}") for name in (fp8, int8)]
     costs = [f"{max(mean for mean, _ in found) - 1:.{digits}%}" for found, digits in ((zero_point, 0), (bias, 1))]
-    assert "Zero points cost {}, a bias {}".format(*costs) in readme
+    assert "Zero points cost {}, a bias {}".format(*costs) in said_of_results
     few = [line for line in json_lines("few_tokens.jsonl") if line["kind"] == "against_reads"]
     ratios = [line["ratio"] for line in few if line["kernel"].startswith("cutlass")]
-    assert f"CUTLASS takes {min(ratios):.2f} to {max(ratios):.2f} times as long" in readme
+    assert f"CUTLASS takes {min(ratios):.2f} to {max(ratios):.2f} times as long" in said_of_results
     ratios = [line["ratio"] for line in few if line["kernel"].startswith("triton")]
-    assert f"Triton {min(ratios):.2f} to {max(ratios):.2f} (" in readme
+    assert f"Triton {min(ratios):.2f} to {max(ratios):.2f} (" in said_of_results
     looks = [line for line in json_lines("cliffs.jsonl") if line["kind"] == "cliffs"]
     assert len(looks) == 12
     assert not [look for look in looks if look["found"]]
 
 
-def test_what_the_readme_says_of_quantization_is_in_the_committed_records():
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_what_is_said_of_quantization_is_in_the_committed_records():
+    said_of_results = results_text()
     lines = [line for line in json_lines("quantization.jsonl") if line["kind"] == "quantization"]
     dynamic = [line for line in lines if not line["kernel"].endswith("static")]
     once = [line for line in dynamic if "per tensor" not in line["kernel"]]
     per_tensor = [line for line in dynamic if "per tensor" in line["kernel"]]
     many = [max(line["ratio"] for line in some if line["m"] >= 2048) for some in (once, per_tensor)]
     few_us = 1e6 * max(line["seconds"] for line in once if line["m"] == 16)
-    assert f"takes Triton at most {many[0]:.2f} times as long as a copy" in readme
-    assert f"where A is read twice, {many[1]:.2f} times), and at most {few_us:.1f} us for 16 tokens" in readme
+    assert f"takes Triton at most {many[0]:.2f} times as long as a copy" in said_of_results
+    assert f"where A is read twice, {many[1]:.2f} times), and at most {few_us:.1f} us for 16 tokens" in said_of_results
     measured = store.read(ROOT / "results/h200/dynamic_6_shapes.jsonl.gz").records
     shapes = {record.problem.shape for record in measured if record.problem.activations is Activations.DYNAMIC}
     assert len(shapes) == 6
 
 
 @pytest.mark.parametrize("card", ["h200", "h100"])
-def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_records(card):
+def test_what_is_said_of_an_independent_script_is_in_the_committed_records(card):
     lines = [line for line in json_lines("peer_times.jsonl", card) if line["kind"] == "agreement"]
     apart = [abs(line["benchmark_s"] - line["script_s"]) for line in lines]
     assert all(far <= max(0.03 * line["script_s"], 0.4e-6) for far, line in zip(apart, lines, strict=True))
-    assert f"({len(lines)} of {len(lines)} within 3% or 0.4 us" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"({len(lines)} of {len(lines)} within 3% or 0.4 us" in results_text()
     kernels = {name for provider in PROVIDERS if provider.name in ("vllm", "deepgemm") for name in provider.kernels}
     assert {line["kernel"] for line in lines} == kernels
 
@@ -249,8 +265,8 @@ def test_what_the_readme_says_of_an_independent_script_is_in_the_committed_recor
 @pytest.mark.parametrize(
     ("card", "said"), [("h200", "take {} of the time of one GPU on two"), ("h100", "and {} on two")]
 )
-def test_what_the_readme_says_of_two_gpus_is_in_the_committed_records(card, said):
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_what_is_said_of_two_gpus_is_in_the_committed_records(card, said):
+    said_of_results = results_text()
     lines = json_lines("two_gpus.jsonl", card)
     (walls,) = (line for line in lines if line["kind"] == "wall_time_s")
     beside = [line for line in lines if line["kind"] == "all beside each alone"]
@@ -258,11 +274,16 @@ def test_what_the_readme_says_of_two_gpus_is_in_the_committed_records(card, said
     assert len(beside) == 2
     assert cells == sum(line["cells_within_1_percent"] for line in beside)
     assert not {"slower", "faster"} & {verdict for line in beside for verdict in line["verdicts"]}
-    assert f"{said.format(format(walls['all'] / walls['one'], '.2f'))} {card.upper()}s" in readme
-    assert f"within 1% in each of {cells} cells" in readme
+    assert f"{said.format(format(walls['all'] / walls['one'], '.2f'))} {card.upper()}s" in said_of_results
+    assert f"within 1% in each of {cells} cells" in said_of_results
 
 
 Times = dict[str, dict[GemmShape, float]]
+
+
+def results_text() -> str:
+    """What results/README.md says, in one line."""
+    return " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
 
 
 def json_lines(name: str, card: str = "h200") -> list[dict]:

@@ -49,8 +49,8 @@ some kernels only:
 
 Options of a command may stand before or after its name; `{prog} COMMAND --help` lists them.
 Spaces or commas separate several values: --dtype int8 fp8, --dtype int8,fp8, --dtype=int8,fp8.
-Output: a table for each shape and one for all; records (JSON Lines) and the original's pickle, in the working directory
-or at --out.
+Output: a table for each shape, then which kernel is fastest and what to type next. Records (JSON Lines), an HTML report
+and the original's pickle are written in the working directory, or where --out says.
 Exit codes: 0 complete; 1 compare found something slower or newly broken; 2 bad input, nothing run; 3 a kernel is
 broken, or the sweep could not be finished (full disk, lost device); 130 interrupted.
 """
