@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import geometric_mean
 
 import pytest
 
 import w8a8_bench
 from w8a8_bench import store
-from w8a8_bench.cli.main import main
+from w8a8_bench.cli import main, sweep
+from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.kernel import FAULTS
-from w8a8_bench.problem import Activations, GemmShape
-from w8a8_bench.providers.registry import PROVIDERS
 from w8a8_bench.stats import median
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "w8a8_bench"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/installing.md", "results/README.md")
+PAGES = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md", *PAGES)
+FOR_USERS = ("README.md", *PAGES)
 SOURCE_DIRECTORIES = ("src", "tests", "scripts", "benchmarks")
 MAX_LINES = 600
 
@@ -35,15 +34,58 @@ PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 SOURCE_SUFFIXES = (".py", ".md", ".toml", ".txt", ".cfg", ".ini", ".yml", ".yaml")
 RESULT_SUFFIXES = (".jsonl", ".json", ".csv", ".pkl", ".html", ".png", ".svg")
 
+PROGRAM, SCRIPT = "w8a8-bench", "benchmarks/cutlass_benchmarks/w8a8_benchmarks.py"
+OF_OTHER_PROGRAMS = ("--index-url", "--shapes")
+"""Options that a document names without the program that they belong to: pip's, and that of scripts/peers_table.py."""
+
 
 def sources() -> list[Path]:
     return sorted(path for name in SOURCE_DIRECTORIES for path in (ROOT / name).rglob("*.py"))
 
 
-def links(text: str) -> Iterator[str]:
+def links(text: str) -> Iterator[tuple[str, str]]:
+    """The relative links in a document: the file, empty for the document itself, and the heading, empty for none."""
     for target in LINK.findall(FENCE.sub("", text)):
-        if not re.match(r"[a-z]+:|#", target):
-            yield target.partition("#")[0]
+        if not re.match(r"[a-z]+:", target):
+            path, _, heading = target.partition("#")
+            yield path, heading
+
+
+def headings(text: str) -> set[str]:
+    """The headings of a document, as links name them."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def leads_somewhere(document: Path, path: str, heading: str) -> bool:
+    target = document.parent / path if path else document
+    return target.exists() and (not heading or heading in headings(target.read_text(encoding="utf-8")))
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """This program's commands in the fenced blocks of a document, each as the words after the program's name."""
+    for fence in FENCE.findall(text):
+        for line in fence.replace("\\\n", " ").splitlines():
+            for program in (PROGRAM, f"python3 {SCRIPT}"):
+                if line.startswith(f"{program} "):
+                    yield shlex.split(line.removeprefix(program), comments=True)
+
+
+def options(text: str) -> Iterator[tuple[str, str]]:
+    """The options of this program in a document's inline code, each with its command: empty if any may have it."""
+    known = main._commands(main._parser(PROGRAM))
+    for code in INLINE_CODE.findall(FENCE.sub("", text)):
+        first, *others = code.removeprefix(f"{PROGRAM} ").split()
+        if first in known or first.startswith("--"):
+            command = first if first in known else ""
+            yield from ((word.partition("=")[0], command) for word in (first, *others) if word.startswith("--"))
+
+
+def known_options(command: str) -> set[str]:
+    """The options of one command; of all if it is empty."""
+    of = main._commands(main._parser(PROGRAM))
+    parsers = [of[command]] if command else of.values()
+    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
 
 
 def named_paths(text: str) -> Iterator[str]:
@@ -59,7 +101,7 @@ def named_paths(text: str) -> Iterator[str]:
             if not PATH.fullmatch(word) or word.startswith(".venv"):
                 continue
             top, slash, _ = word.partition("/")
-            if top == "results" and not word.startswith(("results/h200/", "results/calibration/")):
+            if top == "results" and not word.startswith(("results/h200/", "results/h100/", "results/calibration/")):
                 continue
             if word.endswith(SOURCE_SUFFIXES) or (
                 slash and (top in top_level or top in SOURCE_DIRECTORIES or word.endswith(RESULT_SUFFIXES))
@@ -77,9 +119,30 @@ def exists(name: str) -> bool:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_only_paths_that_exist(document: str) -> None:
     text = (ROOT / document).read_text()
-    missing = [name for name in named_paths(text) if not exists(name)]
-    missing += [target for target in links(text) if not (ROOT / document).parent.joinpath(target).exists()]
-    assert missing == []
+    assert [name for name in named_paths(text) if not exists(name)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_a_file_and_to_a_heading_in_it(document: str) -> None:
+    path = ROOT / document
+    assert [link for link in links(path.read_text()) if not leads_somewhere(path, *link)] == []
+
+
+@pytest.mark.parametrize("document", FOR_USERS)
+def test_commands_are_ones_that_the_program_takes(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that measure also the names of kernels, schemes and models, and the shapes."""
+    monkeypatch.chdir(ROOT)
+    for words in commands((ROOT / document).read_text()):
+        parser = main._parser(PROGRAM)
+        args = parser.parse_args(main._arrange(words, parser))
+        if args.command.endswith("_bench"):
+            sweep._plan(args)
+
+
+@pytest.mark.parametrize("document", FOR_USERS)
+def test_options_are_ones_that_the_command_has(document: str) -> None:
+    named = [one for one in options((ROOT / document).read_text()) if one[0] not in OF_OTHER_PROGRAMS]
+    assert [(option, command) for option, command in named if option not in known_options(command)] == []
 
 
 def test_the_search_for_paths_sees_them_and_leaves_the_rest() -> None:
@@ -92,9 +155,33 @@ python3 benchmarks/gone.py --out mine.jsonl
 ```
     """
     assert sorted(named_paths(text)) == ["benchmarks/gone.py", "src/w8a8_bench/gone.py"]
-    assert list(links(text)) == ["docs/gone.md"]
+    assert list(links(text)) == [("docs/gone.md", "how")]
     assert not exists("src/w8a8_bench/gone.py")
     assert exists("setup_env.py")
+
+
+def test_a_wrong_link_command_or_option_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\n## What is `it`, here?\n\n```\n# no heading\n```\n")
+    assert leads_somewhere(page, "", "what-is-it-here")
+    assert not leads_somewhere(page, "page.md", "no-heading")
+    assert not leads_somewhere(page, "gone.md", "")
+    text = f"""
+`compare --threshold 3`, `w8a8-bench doctor --device=cpu`, `--no-report`, `pip install --no-deps .`
+
+```
+w8a8-bench --dtype int8 square_bench \\
+    --dim-strat 64  # a comment
+python3 {SCRIPT} list kernels
+```
+"""
+    assert list(options(text)) == [("--threshold", "compare"), ("--device", "doctor"), ("--no-report", "")]
+    assert "--threshold" not in known_options("doctor")
+    wrong, right = commands(text)
+    parser = main._parser(PROGRAM)
+    assert parser.parse_args(main._arrange(right, parser)).what == "kernels"
+    with pytest.raises(UsageError, match="--dim-strat"):
+        parser.parse_args(main._arrange(wrong, parser))
 
 
 def test_every_module_says_what_it_is() -> None:
@@ -149,7 +236,7 @@ def test_the_recommendation_of_the_readme_is_that_of_committed_records(monkeypat
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^w8a8-bench (recommend .*--min-sqnr .*)$", readme, re.MULTILINE)
     monkeypatch.chdir(ROOT)
-    assert main(shlex.split(command)) == 0
+    assert main.main(shlex.split(command)) == 0
     out = capsys.readouterr().out
     verdict = next(line for line in out.splitlines() if line.startswith("**One scheme"))
     schemes = out.partition("## One scheme for all layers\n")[2].partition("\n\n## ")[0]
@@ -157,7 +244,7 @@ def test_the_recommendation_of_the_readme_is_that_of_committed_records(monkeypat
     assert rows in readme
     scheme, speed = verdict.strip("*").removeprefix("One scheme for all layers and every m: ").split(",")[:2]
     assert f"It answers {scheme},{speed.split()[0].rjust(6)}" in readme
-    assert main([*shlex.split(command)[:-2]]) == 0
+    assert main.main([*shlex.split(command)[:-2]]) == 0
     int8 = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| int8")]
     one, per_channel = ([cell.strip() for cell in line.split("|")[-4:-1]] for line in int8)
     said = (
@@ -188,118 +275,3 @@ def test_committed_records_are_read_whole():
         assert results.warnings == ()
         assert len(results.ends) == results.headers[0].plan["comparisons"]
         assert not [record for record in results.records if record.status in FAULTS]
-
-
-def test_what_is_said_of_the_instrument_is_in_the_committed_records():
-    """All verdicts of the self-test, and 12 GEMMs beside Nsight Compute."""
-    said_of_results = results_text()
-    lines = [json.loads(line) for line in (ROOT / "results/h200/doctor_timing.jsonl").read_text().splitlines()]
-    verdicts = [line for line in lines if line["kind"] == "verdict"]
-    assert len(verdicts) >= 16
-    assert all(verdict["passed"] for verdict in verdicts)
-    lines = [json.loads(line) for line in (ROOT / "results/h200/ncu_agreement.jsonl").read_text().splitlines()]
-    gemms = [line for line in lines if line["kind"] == "agreement"]
-    assert len(gemms) == 12
-    agreeing = [gemm for gemm in gemms if abs(gemm["cycles_off"]) <= max(0.02, 0.3e-6 / gemm["time_kernel"]["seconds"])]
-    assert f"({len(agreeing)} of 12 GEMMs within 2% or 0.3 us" in said_of_results
-    assert all(gemm["dram_read_over_operands"] >= 0.95 for gemm in gemms if gemm["exceeds_a_tenth_of_l2"])
-
-
-def test_what_is_said_of_schemes_cliffs_and_few_tokens_is_in_the_committed_records():
-    """Geometric means and greatest ratios over vLLM's kernels, no cliff, and the best of kernels that only read."""
-    said_of_results = results_text()
-    fp8, int8 = "fp8_fp8_bf16_scaled_mm", "i8_i8_bf16_scaled_mm"
-    times = cold_times("schemes_35_shapes")
-    said = {name: over(times, f"cutlass_{name}", f"vllm_{name}") for name in (fp8, int8, f"{int8}_azp_pt")}
-    azp = cold_times("schemes_35_shapes_azp")
-    said[f"{int8}_azp"] = over(azp, f"cutlass_{int8}_azp", f"vllm_{int8}_azp")
-    assert max(most for _, most in said.values()) <= 1.05
-    means = [f"{mean:.2f}" for mean, _ in said.values()]
-    text = "this project's CUTLASS kernels take {} (FP8) and {} (INT8) of the time of vLLM's, with zero points {}"
-    assert text.format(*means[:3]) in said_of_results
-    assert means[2] == means[3]
-    triton = [over(times, f"triton_{name}", f"vllm_{name}")[0] for name in (fp8, int8)]
-    assert f"Triton's take {triton[0]:.2f} and {triton[1]:.2f}." in said_of_results
-    zero_point = [
-        over(times, f"cutlass_{int8}_azp_pt", f"cutlass_{int8}"),
-        over(azp, f"cutlass_{int8}_azp", f"cutlass_{int8}"),
-    ]
-    bias = [over(times, f"cutlass_{name}_bias", f"cutlass_{name}") for name in (fp8, int8)]
-    costs = [f"{max(mean for mean, _ in found) - 1:.{digits}%}" for found, digits in ((zero_point, 0), (bias, 1))]
-    assert "Zero points cost {}, a bias {}".format(*costs) in said_of_results
-    few = [line for line in json_lines("few_tokens.jsonl") if line["kind"] == "against_reads"]
-    ratios = [line["ratio"] for line in few if line["kernel"].startswith("cutlass")]
-    assert f"CUTLASS takes {min(ratios):.2f} to {max(ratios):.2f} times as long" in said_of_results
-    ratios = [line["ratio"] for line in few if line["kernel"].startswith("triton")]
-    assert f"Triton {min(ratios):.2f} to {max(ratios):.2f} (" in said_of_results
-    looks = [line for line in json_lines("cliffs.jsonl") if line["kind"] == "cliffs"]
-    assert len(looks) == 12
-    assert not [look for look in looks if look["found"]]
-
-
-def test_what_is_said_of_quantization_is_in_the_committed_records():
-    said_of_results = results_text()
-    lines = [line for line in json_lines("quantization.jsonl") if line["kind"] == "quantization"]
-    dynamic = [line for line in lines if not line["kernel"].endswith("static")]
-    once = [line for line in dynamic if "per tensor" not in line["kernel"]]
-    per_tensor = [line for line in dynamic if "per tensor" in line["kernel"]]
-    many = [max(line["ratio"] for line in some if line["m"] >= 2048) for some in (once, per_tensor)]
-    few_us = 1e6 * max(line["seconds"] for line in once if line["m"] == 16)
-    assert f"takes Triton at most {many[0]:.2f} times as long as a copy" in said_of_results
-    assert f"where A is read twice, {many[1]:.2f} times), and at most {few_us:.1f} us for 16 tokens" in said_of_results
-    measured = store.read(ROOT / "results/h200/dynamic_6_shapes.jsonl.gz").records
-    shapes = {record.problem.shape for record in measured if record.problem.activations is Activations.DYNAMIC}
-    assert len(shapes) == 6
-
-
-@pytest.mark.parametrize("card", ["h200", "h100"])
-def test_what_is_said_of_an_independent_script_is_in_the_committed_records(card):
-    lines = [line for line in json_lines("peer_times.jsonl", card) if line["kind"] == "agreement"]
-    apart = [abs(line["benchmark_s"] - line["script_s"]) for line in lines]
-    assert all(far <= max(0.03 * line["script_s"], 0.4e-6) for far, line in zip(apart, lines, strict=True))
-    assert f"({len(lines)} of {len(lines)} within 3% or 0.4 us" in results_text()
-    kernels = {name for provider in PROVIDERS if provider.name in ("vllm", "deepgemm") for name in provider.kernels}
-    assert {line["kernel"] for line in lines} == kernels
-
-
-@pytest.mark.parametrize(
-    ("card", "said"), [("h200", "take {} of the time of one GPU on two"), ("h100", "and {} on two")]
-)
-def test_what_is_said_of_two_gpus_is_in_the_committed_records(card, said):
-    said_of_results = results_text()
-    lines = json_lines("two_gpus.jsonl", card)
-    (walls,) = (line for line in lines if line["kind"] == "wall_time_s")
-    beside = [line for line in lines if line["kind"] == "all beside each alone"]
-    cells = sum(line["cells"] for line in beside)
-    assert len(beside) == 2
-    assert cells == sum(line["cells_within_1_percent"] for line in beside)
-    assert not {"slower", "faster"} & {verdict for line in beside for verdict in line["verdicts"]}
-    assert f"{said.format(format(walls['all'] / walls['one'], '.2f'))} {card.upper()}s" in said_of_results
-    assert f"within 1% in each of {cells} cells" in said_of_results
-
-
-Times = dict[str, dict[GemmShape, float]]
-
-
-def results_text() -> str:
-    """What results/README.md says, in one line."""
-    return " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
-
-
-def json_lines(name: str, card: str = "h200") -> list[dict]:
-    return [json.loads(line) for line in (ROOT / "results" / card / name).read_text().splitlines()]
-
-
-def cold_times(name: str) -> Times:
-    """Medians of `time_cold_l2` by kernel and shape."""
-    found: Times = {}
-    for record in store.read(ROOT / f"results/h200/{name}.jsonl.gz").records:
-        found.setdefault(record.kernel, {})[record.problem.shape] = median(record.samples["time_cold_l2"])
-    return found
-
-
-def over(times: Times, kernel: str, other: str) -> tuple[float, float]:
-    """Geometric mean and maximum of the ratio of two kernels' times over the 35 shapes."""
-    ratios = [seconds / times[other][shape] for shape, seconds in times[kernel].items()]
-    assert len(ratios) == 35
-    return geometric_mean(ratios), max(ratios)

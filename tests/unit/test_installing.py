@@ -53,9 +53,3 @@ def test_the_table_has_every_provider_with_its_number_of_kernels() -> None:
     (table,) = [fence for fence in FENCES if fence.startswith("provider ")]
     rows = re.findall(r"^(\w+) +\S+ +\d+ of (\d+)", table, re.MULTILINE)
     assert rows == [(one.name, str(len(one.kernels + one.on_request))) for one in PROVIDERS]
-
-
-def test_every_link_inside_the_page_leads_to_a_heading() -> None:
-    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-") for line in TEXT.splitlines()}
-    targets = re.findall(r"\]\(#([^)]+)\)", TEXT)
-    assert targets and set(targets) <= headings
