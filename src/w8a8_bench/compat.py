@@ -86,10 +86,13 @@ def _bench(
     (comparison,) = make_plan([LabelledShape(shape)], kernels, (fmt,))
     device = environment.resolve_device(environment.AUTO)
     timer, measures = choose(None, None, cuda=device.is_cuda)
-    settings = within_memory(comparison, device, Settings(timer=timer, measures=measures))
-    if isinstance(settings, str):
-        raise ValueError(settings)
-    records, _ = run_comparison(comparison, device, settings)
+    settings = Settings(timer=timer, measures=measures)
+    if not device.is_cuda:
+        settings = settings.with_default_budget(len(comparison.cells), cuda=False)
+    fitted = within_memory(comparison, device, settings)
+    if isinstance(fitted, str):
+        raise ValueError(fitted)
+    records, _ = run_comparison(comparison, device, fitted)
     for record in records:
         if record.status is not Status.OK:
             print(f"{record.kernel} is left out: {record.status.value}: {record.reason}", file=sys.stderr)

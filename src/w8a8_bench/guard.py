@@ -56,11 +56,6 @@ def guard_damage(out: torch.Tensor) -> str | None:
     return f"wrote outside the output: {' and '.join(damage)}" if damage else None
 
 
-def fingerprints(operands: Operands) -> dict[str, int]:
-    """A number for each input that there is, other where a bit of it is other: bits are weighted by their place."""
-    return {name: _fingerprint(tensor) for name, tensor in _inputs(operands)}
-
-
 class InputsWritten(Exception):
     """A kernel wrote to what it is to read. The text says when, and to which operands."""
 
@@ -69,7 +64,10 @@ class InputsWritten(Exception):
 
 
 class InputWatch:
-    """All memory that inputs of a comparison lie in, every copy of a rotation: whether it is what it was made as."""
+    """All memory that inputs of a comparison lie in, every copy of a rotation: whether it is what it was made as.
+
+    Of each it keeps a fingerprint, which is another when any bit of the memory is: words are weighted by their place.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}
@@ -110,12 +108,13 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 def _fingerprint(tensor: torch.Tensor) -> int:
     storage = _bytes(tensor)
-    whole = storage.numel() // 4 * 4
-    words = storage[:whole].view(torch.int32)
+    whole = storage.numel() // 8 * 8
+    words = storage[:whole].view(torch.int64)
     odd = 2 * torch.arange(min(FINGERPRINT_CHUNK, len(words)), device=tensor.device) + 1
     places = odd * 0x9E3779B97F4A7C1
-    total = storage[whole:].sum(dtype=torch.int64)
-    for number, start in enumerate(range(0, len(words), FINGERPRINT_CHUNK)):
-        part = words[start : start + FINGERPRINT_CHUNK].to(torch.int64)
+    rest = storage.new_zeros(8)
+    rest[: storage.numel() - whole] = storage[whole:]
+    total = rest.view(torch.int64).sum()
+    for number, part in enumerate(words.split(FINGERPRINT_CHUNK)):
         total = total + (part * places[: len(part)]).sum() * (2 * number + 1)
     return int(total)

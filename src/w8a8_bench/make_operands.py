@@ -16,7 +16,7 @@ import torch
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS, Format
 from w8a8_bench.guard import make_guarded
-from w8a8_bench.memory import QUANTIZE_CHUNK, AVariant, BVariant, a_variant, b_variant, row_chunks
+from w8a8_bench.memory import QUANTIZE_CHUNK, AVariant, BVariant, a_variant, at_once, b_variant, row_chunks
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Problem, WeightScale, ceil_div
 from w8a8_bench.quantize import Quantized, apply_static, quantize, quantize_weights, torch_dtype
@@ -54,13 +54,17 @@ class _Weights:
 
 
 @dataclass
+class _WeightCache:
+    w: torch.Tensor | None = None
+    wide: dict[Format, torch.Tensor] = field(default_factory=dict)
+    quantized: dict[BVariant, _Weights] = field(default_factory=dict)
+
+
+@dataclass
 class _Cache:
     x: dict[bool, torch.Tensor] = field(default_factory=dict)
-    w: torch.Tensor | None = None
     wide_a: dict[Format, torch.Tensor] = field(default_factory=dict)
-    wide_b: dict[Format, torch.Tensor] = field(default_factory=dict)
     a: dict[AVariant, Quantized] = field(default_factory=dict)
-    b: dict[BVariant, _Weights] = field(default_factory=dict)
     bias: dict[Format, torch.Tensor] = field(default_factory=dict)
     azp_adj: dict[tuple[AVariant, BVariant], torch.Tensor] = field(default_factory=dict)
 
@@ -69,15 +73,19 @@ class OperandFactory:
     """Makes the operands of problems of `shape` on `device` (`cpu`, `cuda:0`) from `data` and `seed`.
 
     Deterministic for a device kind and a version of torch. What it makes is cached and shared between problems, except
-    `out`, which is fresh every time: treat the inputs as read-only. Raises ValueError for unknown data.
+    `out`, which is fresh every time: treat the inputs as read-only. With `weights_of`, a factory of the same shape and
+    data, it takes the weights that one made instead of making its own. Raises ValueError for unknown data.
     """
 
-    def __init__(self, shape: GemmShape, device: str, *, data: str, seed: int) -> None:
+    def __init__(
+        self, shape: GemmShape, device: str, *, data: str, seed: int, weights_of: OperandFactory | None = None
+    ) -> None:
         self.shape = shape
         self.device = torch.device(device)
         self.data = Data.parse(data)
         self.seed = seed
         self._cache = _Cache()
+        self._weight_cache: _WeightCache = weights_of._weight_cache if weights_of else _WeightCache()
 
     def make(self, problem: Problem, *, guarded: bool = False) -> Operands:
         """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands (`guard`).
@@ -114,7 +122,7 @@ class OperandFactory:
 
     def forget(self) -> None:
         """Make everything anew when it is next asked for."""
-        self._cache = _Cache()
+        self._cache, self._weight_cache = _Cache(), _WeightCache()
 
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
         """Source activations [m,k] in bf16; with `shifted`, as those are that have a zero point (`AZP_SHIFT`,
@@ -132,9 +140,9 @@ class OperandFactory:
 
     def weights(self) -> torch.Tensor:
         """Source weights [n,k] in bf16."""
-        if self._cache.w is None:
-            self._cache.w = self._source(self.shape.n, "w", None)
-        return self._cache.w
+        if self._weight_cache.w is None:
+            self._weight_cache.w = self._source(self.shape.n, "w", None)
+        return self._weight_cache.w
 
     def _side_a(self, problem: Problem) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """A, its scale and its zero point. A is x itself where the kernel quantizes, and dynamic scales are its own."""
@@ -163,7 +171,7 @@ class OperandFactory:
         return Quantized(apply_static(x, scale, zero_point, fmt), scale, zero_point)
 
     def _weights(self, variant: BVariant) -> _Weights:
-        return _cached(self._cache.b, variant, lambda: self._quantize_b(*variant))
+        return _cached(self._weight_cache.quantized, variant, lambda: self._quantize_b(*variant))
 
     def _quantize_b(self, fmt: Format, weight: WeightScale) -> _Weights:
         n, k = self.shape.n, self.shape.k
@@ -195,7 +203,7 @@ class OperandFactory:
         return _cached(self._cache.wide_a, fmt, lambda: self.activations().to(torch_dtype(fmt)))
 
     def _wide_b(self, fmt: Format) -> torch.Tensor:
-        return _cached(self._cache.wide_b, fmt, lambda: self.weights().to(torch_dtype(fmt)).t())
+        return _cached(self._weight_cache.wide, fmt, lambda: self.weights().to(torch_dtype(fmt)).t())
 
     def _bias(self, out: Format) -> torch.Tensor:
         return _cached(self._cache.bias, out, lambda: self._make_bias(out))
@@ -215,7 +223,7 @@ class OperandFactory:
         if self.data is Data.ZEROS:
             return values.zero_()
         generator = self._generator(stream)
-        for part in row_chunks(rows, columns, QUANTIZE_CHUNK):
+        for part in row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, self.device.type)):
             drawn = torch.empty(part.stop - part.start, columns, device=self.device)
             if self.data is Data.UNIFORM:
                 drawn.uniform_(-1.0, 1.0, generator=generator)
@@ -254,5 +262,6 @@ def _cached(cache: dict[K, V], key: K, make: Callable[[], V]) -> V:
 
 def _rms(values: torch.Tensor) -> float:
     rows, columns = values.shape
-    squares = [float(values[part].float().square().sum()) for part in row_chunks(rows, columns, QUANTIZE_CHUNK)]
+    parts = row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, values.device.type))
+    squares = [float(values[part].float().square_().sum()) for part in parts]
     return float((sum(squares) / values.numel()) ** 0.5)

@@ -25,7 +25,7 @@ from w8a8_bench.providers import registry
 from w8a8_bench.providers.function import make_kernel
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.report import rows, sets, table
-from w8a8_bench.settings import RIGORS, Settings, default_budget_s
+from w8a8_bench.settings import RIGORS, Settings
 from w8a8_bench.sweep.survive import within_memory
 from w8a8_bench.sweep.worker import why_no_torch
 from w8a8_bench.text import one_line, shown
@@ -115,7 +115,6 @@ def measure(
     settings = Settings(
         seed=_whole("seed", seed),
         data=Data.parse(data),
-        budget_s=default_budget_s(len(cells)),
         stop=RIGORS[_choice("rigor", rigor, IN_ONE_PROCESS)].stop,
     )
     asked = None if timer is None else Timer(_choice("timer", timer, [one.value for one in Timer]))
@@ -128,7 +127,8 @@ def measure(
     where = environment.resolve_device(str(device))
     used, measures = choose(asked, None, cuda=where.is_cuda)
     comparison = Comparison(0, LabelledShape(problem.shape), cells)
-    fitting = within_memory(comparison, where, replace(settings, timer=used, measures=measures))
+    settings = replace(settings, timer=used, measures=measures).with_default_budget(len(cells), cuda=where.is_cuda)
+    fitting = within_memory(comparison, where, settings)
     if isinstance(fitting, str):
         raise ValueError(fitting)
 

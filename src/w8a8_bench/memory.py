@@ -15,8 +15,12 @@ from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Pro
 QUANTIZE_CHUNK = 2**24
 """Elements quantized or generated at a time: with fp32 copies, quotients and expanded scales about 256 MiB."""
 
+CPU_CHUNK_BYTES = 2**24
+"""Largest temporary on a CPU, unless it is a whole matrix: malloc keeps such memory for the next chunk. Larger pieces
+come from the kernel every time, and zeroing their pages takes longer than the arithmetic."""
+
 FINGERPRINT_CHUNK = 2**20
-"""32-bit words that a fingerprint is taken of at a time, as 64-bit ones: less than what the check takes next to it."""
+"""64-bit words that a fingerprint is taken of at a time: less than what the check takes next to it."""
 
 PANEL_CHUNK = 2**25
 """Elements of a panel of A or B that the oracle holds in float64 (256 MiB) while it multiplies."""
@@ -30,6 +34,13 @@ PRODUCT_CACHE_BYTES = 8 * 2**30
 GUARD_ELEMENTS = 4096
 """Least number of poisoned elements on either side of a guarded output."""
 
+
+CPU_ORACLE_OPERATIONS = 2**34
+"""2 m n k up to which a CPU computes the oracle's whole float64 product: 0.2 s on two cores (Intel Sapphire Rapids). A
+larger answer is judged on a random sample of whole rows."""
+
+LEAST_JUDGED_ROWS = 32
+"""Rows in such a sample at least. One wrong row in ten escapes them with a probability of 3%, one in five with 0.1%."""
 
 SQNR_ROWS, SQNR_COLUMNS = 64, 256
 """Sample of D that the accuracy of a scheme is found on. At m = n = 1024 its float64 products are a 64th of those that
@@ -83,6 +94,17 @@ def most_sets(problems: Sequence[Problem], l2_bytes: int, room_bytes: int) -> in
     return most
 
 
+def at_once(elements: int, device: str, *, n_bytes: int = 4) -> int:
+    """How many of `elements`, each of `n_bytes`, to work on at a time on a device of type `cpu` or `cuda`."""
+    return min(elements, CPU_CHUNK_BYTES // n_bytes) if device == "cpu" else elements
+
+
+def judged_rows(shape: GemmShape, *, cuda: bool) -> int:
+    """How many rows of D the oracle judges: all of them on a GPU, on a CPU as many as it has time for."""
+    affordable = CPU_ORACLE_OPERATIONS // (2 * shape.n * shape.k)
+    return shape.m if cuda else min(shape.m, max(LEAST_JUDGED_ROWS, affordable))
+
+
 def row_chunks(rows: int, columns: int, elements: int, *, multiple: int = 1) -> Iterator[slice]:
     """Slices over `rows` that hold about `elements` elements each, in steps of a whole `multiple` of rows."""
     step = max(elements // columns // multiple, 1) * multiple
@@ -99,11 +121,13 @@ def guard_elements(*, n: int) -> tuple[int, int]:
     return GUARD_ELEMENTS, max(GUARD_ELEMENTS, min(256 * n, 2**24))
 
 
-def comparison_bytes(problems: Iterable[Problem]) -> int:
+def comparison_bytes(problems: Iterable[Problem], *, cuda: bool = True) -> int:
     """Peak device bytes of operands, outputs and oracle for the cells of one comparison; kernels' workspaces excluded.
 
     An upper estimate: source tensors, each distinct quantized operand once, a guarded output for every problem, the
-    oracle's products, and the largest set of temporaries. Raises ValueError where the problems differ in shape.
+    oracle's products, and the largest set of temporaries. On a CPU (`cuda` false) the products are of `judged_rows`,
+    and FP8 needs its weights in fp32, of the check and of the timing. Raises ValueError where the problems differ in
+    shape.
     """
     problems = tuple(problems)
     shapes = {problem.shape for problem in problems}
@@ -112,7 +136,9 @@ def comparison_bytes(problems: Iterable[Problem]) -> int:
     if len(shapes) > 1:
         raise ValueError(f"a comparison has one shape, not {len(shapes)}: {', '.join(sorted(map(str, shapes)))}")
     (shape,) = shapes
-    return _operand_bytes(shape, problems) + _oracle_bytes(shape, problems) + _scheme_error_bytes(shape, problems)
+    total = _operand_bytes(shape, problems) + _scheme_error_bytes(shape, problems)
+    total += _oracle_bytes(shape, problems, judged_rows(shape, cuda=cuda))
+    return total if cuda else total + _emulation_bytes(shape, problems)
 
 
 AVariant = tuple[Format, ActScale, Azp]
@@ -150,11 +176,20 @@ def _operand_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
     return total + len(problems) * per_output
 
 
-def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
+def _emulation_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
+    """FP8 weights upcast to fp32, but for blockwise ones, which no CPU runs.
+
+    Those of the check, and the codes that they were made of, may still be held while those of the timing are made.
+    """
+    variants = {b_variant(p) for p in problems if p.format is Format.FP8 and p.scaling and not p.scaling.is_blockwise}
+    return len(variants) * (4 + 1 + 4) * shape.n * shape.k
+
+
+def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...], rows: int) -> int:
     m, n, k = shape.m, shape.n, shape.k
     requantized = {a_variant(p) for p in problems if p.activations is not Activations.PREQUANTIZED}
     pairs = {(a_variant(problem), b_variant(problem)) for problem in problems}
-    products = [m * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes where not exact
+    products = [rows * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes where not exact
     kept = min(sum(products), max(PRODUCT_CACHE_BYTES, max(products)))
     panels = 12 * (_chunk(m, k, PANEL_CHUNK) + _chunk(n, k, PANEL_CHUNK))
     quantizing = 16 * max(_chunk(m, k, QUANTIZE_CHUNK), _chunk(n, k, QUANTIZE_CHUNK))

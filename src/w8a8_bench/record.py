@@ -106,7 +106,8 @@ class Record:
     comparison           index of the comparison in the plan
     kernel               by the grammar of `names`, unless a later version or another maker wrote it
     error                `relative` (Frobenius norm of the error over the answer's) and `worst` (largest error over its
-                         tolerance) of the check; None where the kernel gave no answer to check
+                         tolerance) of the check, and `rows`, how many random rows both are of, if not of all; None
+                         where the kernel gave no answer to check
     config               what the kernel chose: tile, cluster, split, ...
     samples              measure to seconds per launch, one a block
     blocks               measure to the numbers of the blocks that its samples were taken in, parallel to them
@@ -470,7 +471,8 @@ def _error(data: Mapping[str, object]) -> dict[str, float] | None:
     error = _field(data, "error", dict, type(None))
     if error is None:
         return None
-    return {name: _error_size(error, name) for name in ("relative", "worst")}
+    sizes = {name: _error_size(error, name) for name in ("relative", "worst")}
+    return {**sizes, "rows": _whole(error, "rows", "error.")} if "rows" in error else sizes
 
 
 def _error_size(error: Mapping[str, object], name: str) -> float:

@@ -9,24 +9,27 @@ and right is what lies within
 
 u being the rounding of the output and c that of the accumulation. sqrt(sum_k A^2 B^2) is the size of the sum of random
 signs, to which rounding errors of a random walk are proportional whatever the value of the sum itself; a norm over the
-whole matrix would miss one bad row in thousands.
+whole matrix would miss one bad row in thousands. Where the float64 product takes too long, on a CPU, a random sample of
+whole rows is judged so, and the rest of D is looked through for NaN, which is what it holds before it is written.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
 from w8a8_bench.guard import guard_damage
-from w8a8_bench.memory import CHECK_CHUNK, PANEL_CHUNK, PRODUCT_CACHE_BYTES, row_chunks
+from w8a8_bench.memory import CHECK_CHUNK, PANEL_CHUNK, PRODUCT_CACHE_BYTES, at_once, judged_rows, row_chunks
 from w8a8_bench.operands import Operands
-from w8a8_bench.problem import BLOCK, Activations, Problem
-from w8a8_bench.quantize import apply_static, quantize_activations
+from w8a8_bench.problem import BLOCK, Activations, GemmShape, Problem
+from w8a8_bench.quantize import apply_static, quantize_activations, upcast
 
 # Calibration of the check, all of it. FP8 errors were measured on an H200, fp32 output, 2048 x 2048 elements on normal
 # and outlier data (scripts/calibrate_fp8.py; results/calibration/fp8_accumulation_h200.jsonl.gz). They are not normally
@@ -88,13 +91,14 @@ class Verdict:
     """Whether D is right, and in one line why not.
 
     `relative_error` is the Frobenius norm of D - ref over that of ref, and `worst` the largest error over its
-    tolerance; both are infinite where elements are NaN.
+    tolerance; both are infinite where elements are NaN. Both are of `rows` rows, of all where that is None.
     """
 
     ok: bool
     reason: str
     relative_error: float
     worst: float
+    rows: int | None = None
 
 
 @dataclass
@@ -253,20 +257,36 @@ def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...]
     w = b.t()  # [n,k] row-major
     value = torch.empty(m, w.shape[0], dtype=torch.float64, device=a.device)
     squares = torch.empty(m, w.shape[0], dtype=torch.float32, device=a.device) if with_magnitude else None
+    panels = list(row_chunks(w.shape[0], k, at_once(PANEL_CHUNK, w.device.type, n_bytes=8), multiple=BLOCK))
+    # Filled anew for every panel: on a CPU, pages that are new each time cost more than the product of a few rows.
+    single, double = (torch.empty(panels[0].stop, k, dtype=t, device=a.device) for t in (torch.float32, torch.float64))
     for rows in row_chunks(m, k, PANEL_CHUNK):
         left = a[rows].double()
         if scales:
             left *= scales[0][rows].double().repeat_interleave(BLOCK, dim=1)[:, :k]
-        for columns in row_chunks(w.shape[0], k, PANEL_CHUNK, multiple=BLOCK):
-            right = w[columns].double()
+        left_squares = left.float().square_()
+        for columns in panels:
+            size = columns.stop - columns.start
+            narrow, right = single[:size], double[:size]
+            _widen(w[columns], narrow)
+            right.copy_(narrow)
             if scales:
                 blocks = scales[1].t()[columns.start // BLOCK : -(-columns.stop // BLOCK)].double()
                 grown = blocks.repeat_interleave(BLOCK, dim=0)[: right.shape[0]]
                 right *= grown.repeat_interleave(BLOCK, dim=1)[:, :k]
+                narrow.copy_(right)
             value[rows, columns] = left @ right.t()
             if squares is not None:
-                squares[rows, columns] = left.float().square_() @ right.float().square_().t()
+                squares[rows, columns] = left_squares @ narrow.square_().t()
     return _Product(value, None if squares is None else squares.sqrt_())
+
+
+def _widen(part: torch.Tensor, out: torch.Tensor) -> None:
+    """Write rows of an operand to `out`, in fp32: exactly, whatever their format."""
+    if part.device.type == "cpu" and part.dtype is torch.float8_e4m3fn:
+        upcast(part, out)
+    else:
+        out.copy_(part)
 
 
 def poison(out: torch.Tensor) -> None:
@@ -274,23 +294,50 @@ def poison(out: torch.Tensor) -> None:
     out.fill_(float("nan"))
 
 
-def check(operands: Operands, oracle: Oracle, *, fast_accum: bool = False) -> Verdict:
+def sample_rows(shape: GemmShape, device: Device, *, seed: int) -> list[int] | None:
+    """Rows of D to judge on `device`, in order, drawn from `seed` without replacement; None for all of them."""
+    count = judged_rows(shape, cuda=device.is_cuda)
+    if count == shape.m:
+        return None
+    return sorted(random.Random(f"{seed} {shape}").sample(range(shape.m), count))
+
+
+def check(
+    operands: Operands, oracle: Oracle, *, fast_accum: bool = False, rows: Sequence[int] | None = None
+) -> Verdict:
     """Compare `operands.out` with the right answer, element by element, and its guard bands where it has them.
 
-    `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. The launch that wrote `out` must
-    have ended, or run on the current stream.
+    `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. `rows`: those to compare, while the
+    others are only looked through for NaN; None compares all. The launch that wrote `out` must have ended, or run on
+    the current stream.
     """
-    findings = _compare(operands, oracle, fast_accum=fast_accum)
-    reason = findings.reason(_likeness(operands, findings.wrong_rows, fast_accum=fast_accum))
-    reasons = [reason for reason in (reason, guard_damage(operands.out)) if reason]
-    return Verdict(not reasons, "; ".join(reasons), findings.relative_error, findings.worst)
+    compared = operands if rows is None else _rows_of(_quantized(operands), rows)
+    findings = _compare(compared, oracle, fast_accum=fast_accum, rows=rows)
+    reasons = [
+        findings.reason(_likeness(compared, findings.wrong_rows, fast_accum=fast_accum)),
+        None if rows is None else _nan_anywhere(operands.out),
+        guard_damage(operands.out),
+    ]
+    reason = "; ".join(filter(None, reasons))
+    return Verdict(not reason, reason, findings.relative_error, findings.worst, None if rows is None else len(rows))
 
 
-def _compare(operands: Operands, oracle: Oracle, *, fast_accum: bool) -> _Findings:
-    findings = _Findings(operands.problem.out)
+def _compare(operands: Operands, oracle: Oracle, *, fast_accum: bool, rows: Sequence[int] | None = None) -> _Findings:
+    """Compare all of `operands.out`, which holds the `rows` of a larger one."""
+    findings = _Findings(operands.problem.out, rows)
     for part, expected in oracle.rows(operands, fast_accum=fast_accum):
         findings.add(part.start, operands.out[part], expected)
     return findings
+
+
+def _nan_anywhere(out: torch.Tensor) -> str | None:
+    """What holds NaN of the whole of D, in one line; None where nothing does."""
+    nan = out.isnan()
+    count = int(nan.sum())
+    if not count:
+        return None
+    row, column = divmod(int(nan.flatten().byte().argmax()), out.shape[1])
+    return f"{count} of all {out.numel()} elements are NaN (not written?); first at row {row}, column {column}"
 
 
 def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> str:
@@ -339,8 +386,8 @@ def _rows_of(operands: Operands, rows: Sequence[int]) -> Operands:
 class _Findings:
     """What is wrong with D, gathered from the rows as they are compared."""
 
-    def __init__(self, out: Format) -> None:
-        self._out = out
+    def __init__(self, out: Format, rows: Sequence[int] | None = None) -> None:
+        self._out, self._rows = out, rows
         self._wrong = self._nans = self._elements = 0
         self._first = self._worst_at = ""
         self.wrong_rows: list[int] = []
@@ -378,10 +425,10 @@ class _Findings:
             self.worst = worst
             self._worst_at = self._element(first_row, *divmod(worst_index, got.shape[1]), got, expected)
 
-    @staticmethod
-    def _element(first_row: int, row: int, column: int, got: torch.Tensor, expected: Expected) -> str:
+    def _element(self, first_row: int, row: int, column: int, got: torch.Tensor, expected: Expected) -> str:
         value, right, allowed = (float(t[row, column]) for t in (got, expected.value, expected.tolerance))
-        return f"row {first_row + row}, column {column}: got {value:.6g}, expected {right:.6g} +- {allowed:.2g}"
+        number = first_row + row if self._rows is None else self._rows[first_row + row]
+        return f"row {number}, column {column}: got {value:.6g}, expected {right:.6g} +- {allowed:.2g}"
 
     @property
     def relative_error(self) -> float:
@@ -397,4 +444,6 @@ class _Findings:
             return None
         nans = f", {self._nans} of them NaN (not written, or made of what out held before?)" if self._nans else ""
         worst = f"; worst at {self._worst_at}" if self._worst_at != self._first else ""
-        return f"{self._wrong} of {self._elements} elements wrong{likeness}{nans}; first at {self._first}{worst}"
+        sample = "" if self._rows is None else f" in a sample of {len(self._rows)} rows"
+        wrong = f"{self._wrong} of {self._elements} elements wrong{sample}"
+        return f"{wrong}{likeness}{nans}; first at {self._first}{worst}"

@@ -8,21 +8,22 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from w8a8_bench import fork_guard, metrics, peaks, stats
 from w8a8_bench.answers import NO_REASON, config_of, launches_of, support_of
-from w8a8_bench.comparison import Cell, Comparison
+from w8a8_bench.cell_run import Budget, CellRun
+from w8a8_bench.comparison import Comparison
 from w8a8_bench.data import Data
 from w8a8_bench.device import Device
-from w8a8_bench.environment.telemetry import POWER_CAP, Snapshot
+from w8a8_bench.environment.telemetry import POWER_CAP
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.formats import Format
-from w8a8_bench.guard import InputsWritten, InputWatch, fingerprints
+from w8a8_bench.guard import InputsWritten, InputWatch
 from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step
 from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.measures import COLD_MEASURES
@@ -32,11 +33,10 @@ from w8a8_bench.problem import Problem
 from w8a8_bench.providers import registry
 from w8a8_bench.raised import call, in_one_line, with_place
 from w8a8_bench.record import ComparisonEnd, Record
-from w8a8_bench.reference import Oracle, Verdict, check, poison
+from w8a8_bench.reference import Oracle, Verdict, check, poison, sample_rows
 from w8a8_bench.returned import WrongOutput, take_output
 from w8a8_bench.scheme_error import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.settings import Settings
-from w8a8_bench.text import one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable, rest
@@ -63,47 +63,6 @@ NO_MEMORY = ("not enough memory", "can't allocate memory")
 
 class DeviceLost(RuntimeError):
     """A kernel left this process without a usable device: nothing more can be measured in it."""
-
-
-@dataclass
-class _CellRun:
-    """A cell on its way through the comparison. A status other than OK is final, and nothing is run after it."""
-
-    cell: Cell
-    index: int
-    kernel: Kernel | None = None
-    prepared: Prepared | None = None
-    timed: Timed | None = None
-    status: Status = Status.OK
-    reason: str = ""
-    verdict: Verdict | None = None
-    config: dict[str, object] = field(default_factory=dict)
-    samples: Mapping[str, list[Sample]] = field(default_factory=dict)
-    looks: list[Snapshot | None] = field(default_factory=list)
-
-    def stop(self, status: Status, reason: str) -> None:
-        self.status, self.reason = status, one_line(reason)
-
-    @property
-    def alive(self) -> bool:
-        return self.status is Status.OK
-
-
-@dataclass(frozen=True)
-class _Budget:
-    """Wall time of a comparison. Its first half is for the checks, so that what was checked has time to be timed."""
-
-    started: float
-    seconds: float | None
-
-    def deadline(self, share: float) -> float | None:
-        return None if self.seconds is None else self.started + share * self.seconds
-
-    def skip_if_spent(self, run: _CellRun, share: float, what: str) -> None:
-        deadline = self.deadline(share)
-        if deadline is not None and time.perf_counter() > deadline:
-            part = "the budget" if share == 1 else "half the budget"
-            run.stop(Status.SKIPPED, f"{part} of {self.seconds:g} s was spent before this cell was {what}")
 
 
 def run_comparison(
@@ -146,10 +105,11 @@ class _ComparisonRun:
     ) -> None:
         self._comparison, self._device, self._settings = comparison, device, settings
         self._progress, self._in_hand, self._kernels = progress, in_hand, kernels
-        self._runs = [_CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
-        self._duplicated: _CellRun | None = None
+        self._runs = [CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
+        self._duplicated: CellRun | None = None
         self._duplicate: Timed | None = None
         self._oracle = Oracle()
+        self._checked: OperandFactory | None = None
         self._inputs = InputWatch()
         self._suspicious = False
         self._sqnr_db: dict[Scheme, dict[str, float]] = {}
@@ -160,7 +120,7 @@ class _ComparisonRun:
         if self._device.is_cuda:
             torch.cuda.reset_peak_memory_stats(self._device.index)
         marks = {"start": time.perf_counter()}
-        self._budget = _Budget(marks["start"], self._settings.budget_s)
+        self._budget = Budget(marks["start"], self._settings.budget_s, self._settings.may_skip)
         self._check_all()
         self._oracle.clear()
         marks["check"] = time.perf_counter()
@@ -199,27 +159,33 @@ class _ComparisonRun:
         """Give device memory back, so that a comparison finds none of another's."""
         self._oracle.clear()
         self._inputs = InputWatch()
-        self._runs, self._duplicate, self._duplicated = [], None, None
+        self._runs, self._duplicate, self._duplicated, self._checked = [], None, None, None
         if self._device.is_cuda:
             torch.cuda.empty_cache()
 
-    def _alive(self) -> list[_CellRun]:
+    def _alive(self) -> list[CellRun]:
         return [run for run in self._runs if run.alive]
 
     def _check_all(self) -> None:
-        """Prepare every cell and check it on operands of the check's own, which are let go of at the end."""
+        """Prepare every cell and check it on operands of the check's own, which are let go of at the end.
+
+        On a CPU their weights are timed as well, if they are of the same data: making, quantizing and upcasting them
+        takes 3 s at n = k = 16384.
+        """
         own = self._factory(Data.NORMAL, self._settings.seed + CHECK_SEED_OFFSET)
         for position, run in enumerate(self._runs):
             self._progress("check", run.cell.text, 0.5 * position / len(self._runs))
             if not self._refused(run):
                 self._guarded(run, partial(self._prepare_and_check, run, own))
         self._judge_schemes(own)
+        self._inputs = InputWatch()
+        if not self._device.is_cuda and self._settings.data is Data.NORMAL:
+            self._checked = own
 
     def _judge_schemes(self, own: OperandFactory) -> None:
         """The accuracy of each scheme, once for all cells that share it, where a cell is left to be timed."""
         schemes = [scheme for scheme in (scheme_of(run.cell.problem) for run in self._runs) if scheme]
-        deadline = self._budget.deadline(1.0)
-        if not schemes or not self._alive() or (deadline is not None and time.perf_counter() > deadline):
+        if not schemes or not self._alive() or self._budget.leaves_out():
             return
         try:
             outliers = self._factory(Data.OUTLIERS, own.seed).activations()
@@ -229,17 +195,19 @@ class _ComparisonRun:
             for run in self._alive():
                 run.reason = f"SQNR is not known: {in_one_line(error)}"
 
-    def _factory(self, data: Data, seed: int) -> OperandFactory:
-        return OperandFactory(self._comparison.shape, self._device.torch_name, data=data.value, seed=seed)
+    def _factory(self, data: Data, seed: int, weights_of: OperandFactory | None = None) -> OperandFactory:
+        return OperandFactory(
+            self._comparison.shape, self._device.torch_name, data=data.value, seed=seed, weights_of=weights_of
+        )
 
-    def _refused(self, run: _CellRun) -> bool:
+    def _refused(self, run: CellRun) -> bool:
         """Whether the cell ends before anything ran: its kernel refuses, or the checks' half of the budget is spent."""
         self._guarded(run, partial(self._ask, run))
         if run.alive:
             self._budget.skip_if_spent(run, 0.5, "checked")
         return not run.alive
 
-    def _ask(self, run: _CellRun) -> None:
+    def _ask(self, run: CellRun) -> None:
         """Get the kernel and its answer to the problem. Neither is to raise, and a third party's may."""
         with self._in_hand_is(run, Step.ASK):
             run.kernel = self._kernels(run.cell.kernel)
@@ -248,7 +216,7 @@ class _ComparisonRun:
             run.stop(Status.UNSUPPORTED, support.reason)
 
     @contextlib.contextmanager
-    def _in_hand_is(self, run: _CellRun, step: Step) -> Iterator[None]:
+    def _in_hand_is(self, run: CellRun, step: Step) -> Iterator[None]:
         """While the kernel's own code runs: whoever watches this process knows whose it is.
 
         What it leaves of torch's settings that others' kernels depend on is put back.
@@ -266,11 +234,11 @@ class _ComparisonRun:
             self._in_hand(None, None)
 
     @contextlib.contextmanager
-    def _launching(self, run: _CellRun, step: Step) -> Iterator[None]:
+    def _launching(self, run: CellRun, step: Step) -> Iterator[None]:
         with self._in_hand_is(run, step), fork_guard.launching():
             yield
 
-    def _guarded(self, run: _CellRun, step: Callable[[], None]) -> None:
+    def _guarded(self, run: CellRun, step: Callable[[], None]) -> None:
         """Run one step of a cell; whatever it raises becomes the cell's status. Nothing is hidden: the text is kept."""
         self._stop_if_it_raises(run, step)
         if not run.alive:
@@ -288,7 +256,7 @@ class _ComparisonRun:
         except RuntimeError:
             raise DeviceLost(reason) from None
 
-    def _stop_if_it_raises(self, run: _CellRun, step: Callable[[], None]) -> None:
+    def _stop_if_it_raises(self, run: CellRun, step: Callable[[], None]) -> None:
         try:
             step()
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -307,7 +275,7 @@ class _ComparisonRun:
             run.stop(Status.OUT_OF_MEMORY if any(said in text for said in NO_MEMORY) else status, text)
 
     @staticmethod
-    def _said(run: _CellRun, error: BaseException) -> str:
+    def _said(run: CellRun, error: BaseException) -> str:
         """What was raised, and where in code that is not this project's."""
         with contextlib.suppress(KeyError):  # a kernel of the caller's own, which no provider has
             if not registry.provider_of(run.cell.kernel).origin:
@@ -318,7 +286,7 @@ class _ComparisonRun:
         if self._device.is_cuda:
             torch.cuda.synchronize(self._device.index)
 
-    def _prepare_and_check(self, run: _CellRun, own: OperandFactory) -> None:
+    def _prepare_and_check(self, run: CellRun, own: OperandFactory) -> None:
         """Prepare the kernel and judge its answer on the check's own operands, in a guarded output."""
         assert run.kernel is not None
         operands = own.make(run.cell.problem, guarded=True)
@@ -326,27 +294,31 @@ class _ComparisonRun:
         with self._in_hand_is(run, Step.PREPARE):
             run.prepared = call(run.kernel.prepare, run.cell.problem, self._device)
             run.config = config_of(run.kernel, run.prepared)
-        before = fingerprints(operands)
+        self._inputs.see(operands)
         try:
             with self._launching(run, Step.BIND):
                 launches = launches_of(run.prepared, operands.given())
             with self._launching(run, Step.LAUNCH):
                 outputs = [launches.total()]
-            after = fingerprints(operands)
-            if changed := [name for name in before if before[name] != after[name]]:
-                raise InputsWritten("", changed)
+            self._refuse_writes("", operands)
         except BaseException:
             self._let_go_of(own)  # whatever it wrote is not the next kernel's
             raise
         run.config |= take_output(outputs, 0, operands.out)
-        _judge(run, check(operands, self._oracle, fast_accum=_is_fast(run)))
+        _judge(run, self._verdict(run, operands, seed=own.seed))
+
+    def _verdict(self, run: CellRun, operands: Operands, *, seed: int) -> Verdict:
+        """Judge an answer: all of it, or rows drawn from `seed`."""
+        rows = sample_rows(operands.problem.shape, self._device, seed=seed)
+        return check(operands, self._oracle, fast_accum=_is_fast(run), rows=rows)
 
     def _let_go_of(self, own: OperandFactory) -> None:
         """Have the next cell's operands made anew."""
         own.forget()
         self._oracle.clear()
+        self._inputs = InputWatch()
 
-    def _check_again(self, run: _CellRun) -> None:
+    def _check_again(self, run: CellRun) -> None:
         """Judge what was timed, run once more, on one of its operand sets, whose A is another by now.
 
         It must still compute the answer, and not have kept the one that it computed before.
@@ -359,7 +331,7 @@ class _ComparisonRun:
         with self._launching(run, Step.LAUNCH_AGAIN):
             outputs = run.timed.rerun()
         run.config |= take_output(outputs, self._chosen_set, one.out)
-        _judge(run, check(one, self._oracle, fast_accum=_is_fast(run)), when="after timing, on another A: ")
+        _judge(run, self._verdict(run, one, seed=self._settings.seed), when="after timing, on another A: ")
 
     def _reverse_once(self, a: torch.Tensor) -> None:
         """Reverse A along k, or m where k is 1. Cells that share A find it reversed already."""
@@ -368,7 +340,7 @@ class _ComparisonRun:
             bits = a.view(torch.uint8 if a.element_size() == 1 else torch.int16)
             bits.copy_(bits.flip(1 if a.shape[1] > 1 else 0))
 
-    def _refuse_implausible(self, run: _CellRun) -> None:
+    def _refuse_implausible(self, run: CellRun) -> None:
         """A time that the device can't reach is no result, whatever else was right."""
         samples = run.samples.get(self._settings.headline, ())
         if run.alive and samples:
@@ -395,10 +367,11 @@ class _ComparisonRun:
         self._duplicate, self._duplicated, self._inputs = None, None, InputWatch()
         if not self._alive():
             return True
-        timed = self._factory(self._settings.data, self._settings.seed)
+        timed = self._factory(self._settings.data, self._settings.seed, weights_of=self._checked)
+        self._checked = None  # bound anew, after a cell wrote to them, all get others
         method: Method | None = None
 
-        def bind(run: _CellRun, bound: Callable[[Timed], None]) -> None:
+        def bind(run: CellRun, bound: Callable[[Timed], None]) -> None:
             nonlocal method
             assert run.prepared is not None
             if method is None:
@@ -407,7 +380,7 @@ class _ComparisonRun:
             self._synchronize()
             with self._launching(run, Step.MAKE_READY):
                 ready = method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed)
-            self._refuse_writes(", before it was timed,", ready)
+            self._refuse_writes(", before it was timed,", ready.sets[0])
             bound(ready)
 
         for run in self._alive():
@@ -432,8 +405,8 @@ class _ComparisonRun:
         self._inputs.see(operands)
         return prepared.bind(operands.given())
 
-    def _refuse_writes(self, when: str, timed: Timed) -> None:
-        if written := self._inputs.changed(timed.sets[0]):
+    def _refuse_writes(self, when: str, operands: Operands) -> None:
+        if written := self._inputs.changed(operands):
             raise InputsWritten(when, written)
 
     def _time_on_what_was_made(self, watch: Watch) -> BlockSamples:
@@ -456,11 +429,11 @@ class _ComparisonRun:
             by_index = {index: self._runs[index] for index in timed}
             if self._duplicated and self._duplicated.alive and self._duplicate:
                 timed[DUPLICATE], by_index[DUPLICATE] = self._duplicate, self._duplicated
-            broken: list[_CellRun] = []
+            broken: list[CellRun] = []
             cells: Cells = {
                 index: partial(self._one, by_index[index], what, watch, broken) for index, what in timed.items()
             }
-            deadline = self._budget.deadline(1.0)
+            deadline = self._budget.end
             rounds = settle(cells, settings.headline, deadline) if self._device.is_cuda and cells else 0
             watch.begin()
             for run in by_index.values():
@@ -488,7 +461,7 @@ class _ComparisonRun:
                         run.stop(Status.SKIPPED, watch.why_void())
             return taken
 
-    def _one(self, run: _CellRun, timed: Timed, watch: Watch, broken: list[_CellRun]) -> dict[str, Sample]:
+    def _one(self, run: CellRun, timed: Timed, watch: Watch, broken: list[CellRun]) -> dict[str, Sample]:
         """One sample of every measure of a cell; none once it is broken."""
         taken: dict[str, Sample] = {}
 
@@ -498,7 +471,7 @@ class _ComparisonRun:
                 with self._launching(run, Step.SAMPLE):
                     taken[measure] = sampler.sample()
                 if self._suspicious:
-                    self._refuse_writes(", while it was timed,", timed)
+                    self._refuse_writes(", while it was timed,", timed.sets[0])
                 run.looks.append(watch.look())
                 self._rest(time.perf_counter() - started)
 
@@ -524,7 +497,7 @@ class _ComparisonRun:
             "blocks": {measure: list(range(len(values))) for measure, values in samples.items()},
         }
 
-    def _record(self, run: _CellRun) -> Record:
+    def _record(self, run: CellRun) -> Record:
         kept = run.samples if run.status in (Status.OK, Status.IMPLAUSIBLE) else {}
         samples = {measure: tuple(sample.seconds for sample in values) for measure, values in kept.items()}
         clocks = {
@@ -555,7 +528,7 @@ class _ComparisonRun:
         scheme = scheme_of(problem)
         return dict(self._sqnr_db.get(scheme, {})) if scheme else {}
 
-    def _flags(self, run: _CellRun) -> list[str]:
+    def _flags(self, run: CellRun) -> list[str]:
         flags = []
         if run.cell.problem.format is Format.FP8 and not self._device.is_cuda:
             flags.append("emulated")
@@ -568,7 +541,7 @@ class _ComparisonRun:
         return flags
 
 
-def _judge(run: _CellRun, verdict: Verdict, when: str = "") -> None:
+def _judge(run: CellRun, verdict: Verdict, when: str = "") -> None:
     if not verdict.ok:
         run.verdict = verdict
         run.stop(Status.INCORRECT, when + verdict.reason)
@@ -582,7 +555,7 @@ def _is_of_a_compiler(error: BaseException) -> bool:
     return by_triton or isinstance(error, CompileError)
 
 
-def _is_fast(run: _CellRun) -> bool:
+def _is_fast(run: CellRun) -> bool:
     """Whether FP8 products may be summed in the tensor core's own short accumulator.
 
     `_fast_accum` kernels say so in their name, CUTLASS kernels sum so as vLLM's do, and Triton does unless told
@@ -596,4 +569,5 @@ def _error(verdict: Verdict | None) -> dict[str, float] | None:
     """The figures of a check; none where an answer held NaN or infinity, which the reason then says."""
     if verdict is None or not (math.isfinite(verdict.relative_error) and math.isfinite(verdict.worst)):
         return None
-    return {"relative": verdict.relative_error, "worst": verdict.worst}
+    figures: dict[str, float] = {"relative": verdict.relative_error, "worst": verdict.worst}
+    return figures if verdict.rows is None else {**figures, "rows": verdict.rows}

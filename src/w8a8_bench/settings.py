@@ -55,8 +55,13 @@ activations quantized inside, take 1.2 s, and most cells have no parts and settl
 
 
 def default_budget_s(cells: int) -> float:
-    """Wall time of a comparison: more where there are more cells than its usual time holds."""
+    """Wall time of a comparison on a GPU: more where there are more cells than its usual time holds."""
     return max(DEFAULT_BUDGET_S, CELL_BUDGET_S * cells)
+
+
+CPU_BUDGET_S = 10.0
+"""Wall time of a comparison on a CPU, after which no block is begun. 40 blocks of small GEMMs, whose samples last 5 ms,
+take a fraction of it. If the checks alone take longer, one block is timed."""
 
 
 DEFAULT_STEP_LIMIT_S = 120.0
@@ -67,6 +72,7 @@ class Settings:
     """What is timed, and how well.
 
     budget_s   wall time for the whole of one comparison in one process, checks included; None for no limit
+    may_skip   whether cells are skipped once the budget is spent; else it only ends the timing, after a first block
     measures   what is sampled, by the names of `measures`
     duty       share of the time that a GPU works while it is timed: 0.5 rests as long as it worked, 1 never rests
     processes  fresh processes that measure each comparison; with more than one they are the random effect
@@ -78,6 +84,7 @@ class Settings:
     seed: int = 0
     data: Data = Data.NORMAL
     budget_s: float | None = None
+    may_skip: bool = True
     stop: StopRule = field(default_factory=StopRule)
     timer: Timer = Timer.HOST
     measures: tuple[str, ...] = (TIME_HOST,)
@@ -94,6 +101,12 @@ class Settings:
         assert name is not None, "settings name at least one measure"
         return name
 
+    def with_default_budget(self, cells: int, *, cuda: bool) -> Settings:
+        """These settings with the budget of a comparison of up to `cells` for which none was asked."""
+        if cuda:
+            return replace(self, budget_s=default_budget_s(cells), may_skip=True)
+        return replace(self, budget_s=CPU_BUDGET_S, may_skip=False)
+
     def passes(self) -> tuple[Settings, ...]:
         """One for each process that the measures need: the profiler slows what is timed after it."""
         if TIME_KERNEL not in self.measures or len(self.measures) == 1:
@@ -106,6 +119,7 @@ class Settings:
             "seed": self.seed,
             "data": self.data.value,
             "budget_s": self.budget_s,
+            "may_skip": self.may_skip,
             "stop": asdict(self.stop),
             "timer": self.timer.value,
             "measures": list(self.measures),
@@ -125,6 +139,7 @@ class Settings:
             seed=int(str(data["seed"])),
             data=Data(str(data["data"])),
             budget_s=None if budget is None else float(str(budget)),
+            may_skip=bool(data["may_skip"]),
             stop=StopRule(**stop),
             timer=Timer(str(data["timer"])),
             measures=tuple(str(measure) for measure in measures),

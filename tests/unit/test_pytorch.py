@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from dataclasses import replace
 
@@ -10,9 +11,11 @@ import torch
 
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format
+from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.names import KernelName
-from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, GemmShape
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, GemmShape
 from w8a8_bench.providers import pytorch
+from w8a8_bench.reference import Oracle, check, poison
 
 H200 = Device(
     kind="cuda",
@@ -78,6 +81,72 @@ def test_limits_are_refused_with_the_value_in_the_reason(name, sizes, device, sc
     reason = answer(name, GemmShape(m=m, n=n, k=k), device, scheme)
     assert says in reason
     assert bool(reason) is bool(says)
+
+
+FP8_NAMES = [f"pytorch_fp8_fp8_{out}_scaled_mm{variant}" for out in ("fp16", "bf16") for variant in ("", "_fast_accum")]
+SMALL = GemmShape(m=19, n=37, k=70)
+
+
+def prepared(name: str, scheme=PER_TENSOR, activations=Activations.PREQUANTIZED, shape=SMALL):
+    """A kernel for FP8 as it is prepared on a CPU."""
+    problem = KernelName.parse(name).problem(shape, Format.FP8, scheme, activations)
+    return pytorch.kernel(name).prepare(problem, CPU)
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if not scheme.is_blockwise], ids=str)
+@pytest.mark.parametrize("name", FP8_NAMES)
+def test_fp8_is_emulated_on_a_cpu_in_every_scheme_and_follows_a_new_a(name, scheme):
+    factory = OperandFactory(SMALL, "cpu", data="normal", seed=5)
+    for activations in Activations:
+        bound = prepared(name, scheme, activations)
+        if bound.problem.why_illegal():
+            continue
+        operands = factory.make(bound.problem, guarded=True)
+        launches = bound.bind(operands.given())
+        for _ in range(2):
+            poison(operands.out)
+            launches.total()
+            verdict = check(operands, Oracle())
+            assert verdict.ok, verdict.reason
+            operands.a.view(torch.uint8 if operands.a.element_size() == 1 else torch.int16).copy_(
+                operands.a.view(torch.uint8 if operands.a.element_size() == 1 else torch.int16).flip(0).clone()
+            )
+        factory.forget()
+    assert bound.config == {
+        "scaling": "per tensor" if scheme == PER_TENSOR else "row-wise",
+        "emulated": "operands upcast, multiplied in fp32",
+    }
+
+
+def test_fp8_on_a_gpu_is_not_emulated():
+    name = "pytorch_fp8_fp8_bf16_scaled_mm_fast_accum"
+    problem = KernelName.parse(name).problem(SMALL, Format.FP8, PER_TENSOR)
+    assert pytorch.kernel(name).prepare(problem, H200).config == {"scaling": "per tensor", "use_fast_accum": True}
+
+
+def test_kernels_that_read_the_same_weights_share_them_upcast_and_let_go_of_them():
+    factory = OperandFactory(SMALL, "cpu", data="normal", seed=5)
+    kernels = [prepared(name) for name in FP8_NAMES]
+    launches = [kernel.bind(factory.make(kernel.problem).given()) for kernel in kernels]
+    assert len({id(kernel.last_bound[0]) for kernel in kernels}) == 1
+    other = prepared(FP8_NAMES[0])
+    other.bind(OperandFactory(SMALL, "cpu", data="normal", seed=6).make(other.problem))
+    assert other.last_bound[0] is not kernels[0].last_bound[0]
+    held = len(pytorch.UpcastWeights._alive)
+    del kernels, launches, other
+    gc.collect()
+    assert len(pytorch.UpcastWeights._alive) == held - 2
+
+
+def test_weights_that_were_written_to_are_upcast_anew():
+    kernel = prepared(FP8_NAMES[0])
+    operands = OperandFactory(SMALL, "cpu", data="normal", seed=5).make(kernel.problem, guarded=True)
+    before = kernel.bind(operands.given())
+    operands.b.view(torch.uint8).zero_()
+    kernel.bind(operands.given()).total()
+    assert not operands.out.any()
+    before.total()
+    assert operands.out.any(), "what was bound before keeps its own"
 
 
 def test_every_name_of_the_provider_is_made_and_parses():

@@ -11,7 +11,7 @@ import torch
 from w8a8_bench import quantize as module
 from w8a8_bench.formats import Format
 from w8a8_bench.problem import SCHEMES, Activations, ActScale, Azp, GemmShape, Problem, Scaling, WeightScale
-from w8a8_bench.quantize import Quantized, apply_static, quantize, quantize_activations, quantize_weights
+from w8a8_bench.quantize import Quantized, apply_static, quantize, quantize_activations, quantize_weights, upcast
 
 INT8, FP8 = Format.INT8, Format.FP8
 TENSOR, TOKEN, GROUP = ActScale.TENSOR, ActScale.TOKEN, ActScale.GROUP
@@ -214,6 +214,19 @@ def test_chunks_do_not_change_a_bit(m: int, monkeypatch: pytest.MonkeyPatch) -> 
         again, again_scale = quantize_weights(x, FP8, weight)
         assert torch.equal(again_scale, scale)
         assert torch.equal(again.view(torch.uint8), q.view(torch.uint8)), weight
+
+
+@pytest.mark.parametrize("chunk", [2**24, 48])
+@pytest.mark.parametrize("columns", [1, 16, 256])
+def test_all_256_codes_of_fp8_are_upcast_exactly(columns: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUANTIZE_CHUNK", chunk)
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).view(-1, columns)
+    out = torch.full(codes.shape, 7.0)
+    upcast(codes, out)
+    right = codes.float()  # PyTorch's own conversion
+    assert torch.equal(out.isnan(), right.isnan()) and int(right.isnan().sum()) == 2
+    numbers = ~right.isnan()
+    assert torch.equal(out[numbers].view(torch.int32), right[numbers].view(torch.int32)), "to the sign of zero"
 
 
 def test_a_problem_names_its_quantization() -> None:

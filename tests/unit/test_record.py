@@ -108,6 +108,7 @@ def test_every_missing_or_mistyped_field_is_named(item) -> None:
         ({"scheme_sqnr_db": {"normal": math.inf}}, "scheme_sqnr_db.normal inf"),
         ({"labels": {"tp": 1.5}}, "labels.tp 1.5"),
         ({"error": {"relative": 0.1}}, "error.worst is missing"),
+        ({"error": {"relative": 0.1, "worst": 0.5, "rows": "32"}}, "error.rows '32': expected a whole number"),
         ({"problem": {}}, "problem.scheme is missing"),
         ({"problem": {**RECORD.problem.to_json(), "m": 0}}, "problem: m=0"),
         ({"reason": "x" * 5, "provider": ["y" * 500]}, "provider ['yyy"),
@@ -118,6 +119,13 @@ def test_a_wrong_value_is_shown_with_what_was_expected(change, expected) -> None
         Record.from_json({**RECORD.to_json(), **change})
     assert str(caught.value).startswith(expected)
     assert len(str(caught.value)) < 300
+
+
+def test_an_error_of_sampled_rows_says_how_many() -> None:
+    sampled = replace(RECORD, error={"relative": 0.001, "worst": 0.5, "rows": 32})
+    assert through_json(sampled) == sampled
+    of_all = {"relative": 0.001, "worst": 0.5}
+    assert Record.from_json({**RECORD.to_json(), "error": of_all}).error == of_all
 
 
 def test_fields_of_later_versions_are_passed_over() -> None:

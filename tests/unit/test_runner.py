@@ -11,7 +11,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 import torch
 
-from w8a8_bench import environment, runner
+from w8a8_bench import cell_run, environment, runner
 from w8a8_bench.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.data import Data
 from w8a8_bench.formats import W8A8_FORMATS, Format
@@ -21,6 +21,7 @@ from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape, Scal
 from w8a8_bench.providers import registry
 from w8a8_bench.runner import run_comparison
 from w8a8_bench.settings import Settings, StopRule
+from w8a8_bench.timing import blocks
 
 GOOD = "pytorch_i8_i8_bf16_scaled_mm"
 OTHER = "pytorch_i8_i8_bf16_scaled_mm_bias"
@@ -517,6 +518,25 @@ def test_an_accuracy_that_can_not_be_found_costs_no_cell_and_is_not_hidden(monke
     assert {record.reason for record in records} == {"SQNR is not known: MemoryError: no room"}
 
 
+def test_on_a_cpu_the_default_budget_skips_nothing_and_one_that_was_asked_for_does(monkeypatch):
+    clock = [0.0]
+
+    def slow(operands, calls):
+        clock[0] += 100.0
+
+    for module in (runner, cell_run, blocks):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    kernels = {GOOD: Planted(GOOD, slow), OTHER: registry.get(OTHER)}
+    asked = Settings(stop=QUICK.stop, budget_s=10.0)
+    records, _ = run_comparison(comparison(GOOD, OTHER), CPU, asked, kernels=kernels.__getitem__)
+    assert [record.status for record in records] == [Status.OK, Status.SKIPPED]
+    default = asked.with_default_budget(2, cuda=False)
+    records, end = run_comparison(comparison(GOOD, OTHER), CPU, default, kernels=kernels.__getitem__)
+    assert [record.status for record in records] == [Status.OK, Status.OK]
+    assert end.blocks == 1, "the first block is always timed, and then no other is begun"
+    assert all("unsettled" in record.flags for record in records)
+
+
 def test_no_accuracy_is_found_without_time_or_a_cell_that_wants_it(monkeypatch):
     asked = []
     monkeypatch.setattr(runner, "scheme_sqnr_db", lambda *given, **named: asked.append(given) or {})
@@ -529,7 +549,8 @@ def test_no_accuracy_is_found_without_time_or_a_cell_that_wants_it(monkeypatch):
     def slow(operands, calls):
         clock[0] += 100.0
 
-    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for module in (runner, cell_run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     for budget_s, times in ((10.0, 0), (1000.0, 1)):
         settings = Settings(stop=QUICK.stop, budget_s=budget_s)
         (record,), _ = run_comparison(comparison(GOOD), CPU, settings, kernels=lambda name: Planted(name, slow))

@@ -9,12 +9,13 @@ import pytest
 
 from w8a8_bench.data import Data
 from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer
-from w8a8_bench.settings import DEFAULT_RIGOR, RIGORS, Settings, StopRule, default_budget_s
+from w8a8_bench.settings import CPU_BUDGET_S, DEFAULT_RIGOR, RIGORS, Settings, StopRule, default_budget_s
 
 FULL = Settings(
     seed=7,
     data=Data.OUTLIERS,
     budget_s=2.5,
+    may_skip=False,
     stop=StopRule(min_blocks=30, max_blocks=200, target=0.0025),
     timer=Timer.EVENT,
     measures=(TIME_COLD, TIME_HOT, TIME_KERNEL),
@@ -49,6 +50,13 @@ def test_the_headline_of_settings_is_the_first_measure_by_precedence() -> None:
 
 def test_a_grid_of_many_cells_has_more_time_by_default() -> None:
     assert [default_budget_s(cells) for cells in (0, 12, 60, 170)] == [60, 60, 60, 170]
+    on_a_gpu = FULL.with_default_budget(170, cuda=True)
+    assert (on_a_gpu.budget_s, on_a_gpu.may_skip) == (170, True)
+
+
+def test_the_default_budget_of_a_cpu_skips_nothing() -> None:
+    on_a_cpu = Settings().with_default_budget(170, cuda=False)
+    assert (on_a_cpu.budget_s, on_a_cpu.may_skip) == (CPU_BUDGET_S, False)
 
 
 def test_rigors_are_those_that_the_documents_promise() -> None:

@@ -23,6 +23,7 @@ from w8a8_bench.measures import REQUESTS, Timer
 from w8a8_bench.problem import Activations
 from w8a8_bench.settings import (
     CELL_BUDGET_S,
+    CPU_BUDGET_S,
     DEFAULT_BUDGET_S,
     DEFAULT_DUTY,
     DEFAULT_RIGOR,
@@ -356,7 +357,8 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
         type=_number,
         metavar="SECONDS",
         help="time limit for one shape in one process; kernels left by then are skipped; 0: no limit (default: "
-        f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} for each cell if that is more)",
+        f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} for each cell if that is more; on a CPU {CPU_BUDGET_S:g}, for "
+        "which nothing is skipped)",
     )
     shared.add_argument(
         "--step-limit",

@@ -31,7 +31,7 @@ from w8a8_bench.measures import Timer, choose
 from w8a8_bench.problem import SCHEMES, Activations, Problem, Scaling
 from w8a8_bench.providers import registry
 from w8a8_bench.record import RunHeader, flat
-from w8a8_bench.settings import RIGORS, Settings, default_budget_s
+from w8a8_bench.settings import RIGORS, Settings
 from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
@@ -131,11 +131,10 @@ def _plan(args: argparse.Namespace) -> Plan:
         raise ValueError(f"--processes {args.processes}: expected at least 1")
     if not 0.01 <= args.duty <= 1:
         raise ValueError(f"--duty {args.duty:g}: expected a share of the time, between 0.01 and 1")
-    most_cells = max((len(comparison.cells) for comparison in comparisons), default=0)
     settings = Settings(
         seed=args.seed,
         data=data,
-        budget_s=default_budget_s(most_cells) if args.budget is None else args.budget or None,
+        budget_s=args.budget or None,
         stop=rigor.stop,
         duty=args.duty,
         processes=args.processes or rigor.processes,
@@ -284,12 +283,16 @@ def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: store.W
 
 
 def _with_measures(args: argparse.Namespace, plan: Plan, *, cuda: bool) -> Plan:
-    """The plan with the timer and the measures for such a device. Raises UsageError where it lacks one asked for."""
+    """The plan with timer, measures and budget for such a device. Raises UsageError where it lacks one asked for."""
     try:
         timer, measures = choose(Timer(args.timer) if args.timer else None, args.measure, cuda=cuda)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return replace(plan, settings=replace(plan.settings, timer=timer, measures=measures))
+    settings = replace(plan.settings, timer=timer, measures=measures)
+    if args.budget is None:
+        most_cells = max((len(comparison.cells) for comparison in plan.comparisons), default=0)
+        settings = settings.with_default_budget(most_cells, cuda=cuda)
+    return replace(plan, settings=settings)
 
 
 def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device | None = None) -> None:

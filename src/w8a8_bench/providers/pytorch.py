@@ -1,4 +1,5 @@
-"""PyTorch's own GEMMs, on CUDA and on a CPU: 16-bit baselines, `torch._scaled_mm`, `torch._int_mm`.
+"""PyTorch's own GEMMs, on CUDA and on a CPU: 16-bit baselines, `torch._scaled_mm`, `torch._int_mm`. FP8 on a CPU is
+emulated by a GEMM in fp32.
 
 Layouts, workspaces and outputs are made in `bind`, so that a launch enqueues the work and nothing else. What PyTorch
 offers only as separate operations (the scaling of an int32 product, quantization) is timed as those operations.
@@ -6,8 +7,10 @@ offers only as separate operations (the scaling of an int32 product, quantizatio
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 
@@ -17,11 +20,13 @@ from w8a8_bench.kernel import Launch, Launches, Support
 from w8a8_bench.names import KernelName
 from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations, ActScale, Azp, Problem, WeightScale, ceil_div
-from w8a8_bench.quantize import apply_static, quantize_activations
+from w8a8_bench.quantize import apply_static, quantize_activations, upcast
 
 HOPPER = (9, 0)
 FP8_SINCE = (8, 9)
 """First compute capability whose tensor cores multiply FP8 (Ada)."""
+EMULATION = "operands upcast, multiplied in fp32"
+"""How FP8 is multiplied on a CPU; in the record's `config`."""
 BLOCKWISE_SINCE_CUDA = (12, 9)
 """cuBLASLt scales by 1x128 and 128x128 blocks since this CUDA, on compute capability 9.0 alone."""
 
@@ -162,6 +167,59 @@ class ScaledMm(Bound):
         return launch
 
 
+class UpcastWeights:
+    """B [k,n] in fp32, and the fp8 codes that it was made of.
+
+    Four bytes an element is the most memory of an emulated kernel, so those of one comparison that read the same codes
+    share it: `of` returns the one that another kernel still holds. It holds the codes, so that their address is not
+    given to other codes while it is there, and it is not found by codes that were written to since.
+    """
+
+    _alive: ClassVar[weakref.WeakValueDictionary[object, UpcastWeights]] = weakref.WeakValueDictionary()
+
+    def __init__(self, b: torch.Tensor) -> None:
+        self.codes = b
+        weight = torch.empty(b.t().shape, device=b.device)
+        upcast(b.t(), weight)
+        self.wide = weight.t()
+
+    @classmethod
+    def of(cls, b: torch.Tensor) -> UpcastWeights:
+        key = b.data_ptr(), b._version, b.shape, b.stride()
+        found = cls._alive.get(key)
+        if found is None:
+            found = cls._alive[key] = cls(b)
+        return found
+
+
+@dataclass(frozen=True)
+class EmulatedScaledMm(Bound):
+    """What `torch._scaled_mm` computes, by a GEMM in fp32. Its own on a CPU is a scalar loop: 1 s at m = n = k = 256.
+
+    acc = fp32(A) @ fp32(B); D = cast(acc * s_a * s_b). A is upcast in every launch, B once. Products of two e4m3
+    numbers are exact in fp32, and D is rounded once.
+    """
+
+    last_bound: list[UpcastWeights] = field(default_factory=list)
+    """Held until the next `bind`, since the check binds and lets go of one kernel after another."""
+
+    def bind_prequantized(self, operands: Operands) -> Launch:
+        a, out = operands.a, operands.out
+        scale_a, scale_b = _scales(operands)
+        weights = UpcastWeights.of(operands.b)
+        self.last_bound[:] = [weights]
+        wide_a = torch.empty(a.shape, device=a.device)
+        acc = torch.empty(out.shape, device=out.device)
+
+        def launch() -> None:
+            upcast(a, wide_a)
+            torch.mm(wide_a, weights.wide, out=acc)
+            acc.mul_(scale_a)
+            torch.mul(acc, scale_b, out=out)
+
+        return launch
+
+
 def _is_per_tensor(problem: Problem) -> bool:
     scaling = problem.scaling
     return scaling is not None and scaling.weight is WeightScale.TENSOR and scaling.activation is ActScale.TENSOR
@@ -250,8 +308,10 @@ class PyTorchKernel:
             return IntMm(problem)
         if name.is_blockwise:
             return ScaledMmBlockwise(problem, {"scaling": "1x128 by 128x128"})
-        fast = name.variant == "fast_accum"
         scaling = "per tensor" if _is_per_tensor(problem) else "row-wise"
+        if not device.is_cuda:
+            return EmulatedScaledMm(problem, {"scaling": scaling, "emulated": EMULATION})
+        fast = name.variant == "fast_accum"
         return ScaledMm(problem, {"scaling": scaling, "use_fast_accum": fast}, fast_accum=fast)
 
     def _limit(self, problem: Problem, device: Device) -> str | None:

@@ -59,7 +59,7 @@ class Standing:
 def within_memory(comparison: Comparison, device: Device, settings: Settings) -> Settings | str:
     """`settings` with rotations that `device` has room for; where it has none for the least of them, why not."""
     problems = [cell.problem for cell in comparison.cells]
-    needed, l2_bytes = comparison_bytes(problems), device.l2_bytes or 0
+    needed, l2_bytes = comparison_bytes(problems, cuda=device.is_cuda), device.l2_bytes or 0
     if any(measure in (TIME_COLD, TIME_KERNEL) for measure in settings.measures):
         most = most_sets(problems, l2_bytes, device.available_bytes - needed)
         settings = replace(settings, most_sets=most)

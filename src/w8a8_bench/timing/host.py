@@ -16,12 +16,17 @@ from w8a8_bench.device import Device
 from w8a8_bench.kernel import Launch
 from w8a8_bench.measures import HOST_LAUNCH, TIME_HOST
 from w8a8_bench.operands import Operands
+from w8a8_bench.problem import GemmShape
 from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, parts, size_like
 
 SAMPLE_S = 5e-3
 """Shortest sample. The clock and the loop cost about 0.1 us each, so that 5 ms keeps them under 1 part in 10,000."""
 
 MAX_LAUNCHES = 1 << 20
+
+ONE_LAUNCH = 2**34
+"""2 m n k from which one launch is a sample on a CPU. At 3.4 TFLOP/s it lasts `SAMPLE_S`; on two cores it lasts 20 to
+100 ms, and larger ones seconds, which to launch only to find that out is too much."""
 
 ENQUEUED = 64
 """Launches enqueued in a row: well under what the driver's queue holds, past which the host waits for the device."""
@@ -75,6 +80,11 @@ class LaunchSampler:
         return Sample(elapsed / self.launches)
 
 
+def is_long(shape: GemmShape, device: Device) -> bool:
+    """Whether a launch of this shape takes so long on `device` that one is a sample."""
+    return not device.is_cuda and 2 * shape.m * shape.n * shape.k >= ONE_LAUNCH
+
+
 class HostMethod:
     """Times the cells of one comparison by the host's clock, on the operands as they are."""
 
@@ -83,10 +93,12 @@ class HostMethod:
 
     def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
         bound = bind(operands)
-        samplers: dict[str, Sampler] = {
-            measure: HostSampler(self._device, launches[0], size_like(like, measure))
-            for measure, launches in parts(TIME_HOST, [bound]).items()
-        }
+        samplers: dict[str, Sampler] = {}
+        for measure, launches in parts(TIME_HOST, [bound]).items():
+            size = size_like(like, measure)
+            if measure == TIME_HOST and is_long(operands.problem.shape, self._device):
+                size = 1
+            samplers[measure] = HostSampler(self._device, launches[0], size)
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound.total)
 
