@@ -13,15 +13,20 @@ from statistics import fmean, geometric_mean
 
 import pytest
 
-from w8a8_bench import metrics, store
+from w8a8_bench import memory, metrics, settings, store
 from w8a8_bench.cli import main
 from w8a8_bench.device import Device
 from w8a8_bench.problem import Activations, GemmShape
 from w8a8_bench.providers.registry import PROVIDERS
 from w8a8_bench.record import Record
-from w8a8_bench.report import table
+from w8a8_bench.report import conditions, table
 from w8a8_bench.report.answer import answer
+from w8a8_bench.report.compare import Verdict, compare
+from w8a8_bench.report.facts import noise_floors, noise_of
+from w8a8_bench.report.pairing import pair
 from w8a8_bench.report.sets import make_sets
+from w8a8_bench.report.summary import geometric_mean as mean_speedup
+from w8a8_bench.report.summary import summarize
 from w8a8_bench.stats import median
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +43,17 @@ def words(name: str) -> str:
     return " ".join(page(name).split())
 
 
+def python_in(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def python_of(name: str) -> list[str]:
     """The blocks of Python in a page."""
-    return re.findall(r"^```python\n(.*?)^```", page(name), re.MULTILINE | re.DOTALL)
+    return python_in(page(name))
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @cache
@@ -218,6 +231,52 @@ def test_the_first_line_of_the_comparison_is_what_the_command_prints(monkeypatch
     assert capsys.readouterr().out.splitlines()[0] == shown
 
 
+def test_the_same_cells_in_another_order_are_as_far_apart_as_the_page_says():
+    said, one = words("comparing"), results("llama31_8b_one")
+    timed = []
+    for name in ("llama31_8b_two_gpus", "llama31_8b_dealt"):
+        pairing = pair(one, results(name))
+        anchored = conditions.anchored(conditions.differences(one, results(name), pairing))
+        shapes = compare(pairing, anchored=anchored).shapes
+        timed += [cell for shape in shapes if shape.pair.same_card for cell in shape.timed]
+    apart = sum(abs(cell.ratio - 1) > 0.01 for cell in timed)
+    verdicts = [cell.verdict for cell in timed]
+    assert not {Verdict.SLOWER, Verdict.FASTER} & set(verdicts)
+    assert f"{apart} of {len(timed)} cells on the same GPU are more than 1% apart" in said
+    unclear = verdicts.count(Verdict.INCONCLUSIVE)
+    assert f"none of the {len(timed)} changed, and {unclear} of them `inconclusive`" in said
+
+
+def test_the_noise_floor_of_a_quiet_gpu_is_that_of_the_committed_sweeps():
+    names = [path.name.removesuffix(".jsonl.gz") for path in (ROOT / "results/h200").glob("*.jsonl.gz")]
+    floors = [floor for name in names for one in make_sets([results(name)]) for floor in noise_floors(one, COLD)]
+    noise = noise_of(floors)
+    assert f"in the sweeps in `results/h200` it is at most {noise.largest:.2%} away |" in page("reading-results")
+
+
+def test_rigors_and_budgets_are_those_of_the_program():
+    timing, reading = page("timing"), words("reading-results")
+    for name, rigor in settings.RIGORS.items():
+        stop = rigor.stop
+        row = f"| `{name}` | {stop.min_blocks} to {stop.max_blocks} | ±{100 * stop.target:g}% | {rigor.processes} |"
+        assert row in timing
+        assert re.search(rf"{100 * stop.target:g}% with `(--rigor )?{name}`", reading)
+    default = (
+        f"is {settings.DEFAULT_BUDGET_S:g}, or {settings.CELL_BUDGET_S:g} for each kernel and scheme if that is more"
+    )
+    assert f"The default on a GPU {default}." in words("timing")
+
+
+@pytest.mark.skipif(not hasattr(settings, "CPU_BUDGET_S"), reason="this version has no budget of its own for a CPU")
+def test_what_a_cpu_does_is_what_the_page_says():
+    said = words("timing")
+    assert f"The default budget is {settings.CPU_BUDGET_S:g} s for each shape." in said
+    most = f"2^{memory.CPU_ORACLE_OPERATIONS.bit_length() - 1}"
+    assert memory.CPU_ORACLE_OPERATIONS == 2 ** int(most[2:]) < 2 * 4096**3
+    assert f"more than {most} operations (2*m*n*k), say m=n=k=4096," in said
+    assert f"as many as make {most} operations, and at least {memory.LEAST_JUDGED_ROWS}." in said
+
+
 def test_the_loop_over_records_prints_every_time_of_its_file(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (program,) = python_of("reading-results")
@@ -248,7 +307,10 @@ def test_the_functions_run_as_the_page_shows(capsys):
         "pytorch_i8_i8_bf16_scaled_mm",
     ]
     exec(of_function, {})
-    assert re.search(r"^ok \d\S* \d", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^ok \d\S* \d\S*\n\d", capsys.readouterr().out, re.MULTILINE)
+    (of_readme,) = python_in(readme())
+    exec(of_readme, {})
+    assert re.search(r"^int_mm_\S+ +\d", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["commands", "from-vllm", "reading-results"])
@@ -263,11 +325,19 @@ def test_what_the_pages_import_exists(name):
 
 
 def test_the_readme_counts_what_the_committed_records_hold():
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = " ".join(readme().split())
     times = [line for line in json_lines("peer_times.jsonl") if line["kind"] == "agreement"]
     gemms = [line for line in json_lines("ncu_agreement.jsonl") if line["kind"] == "agreement"]
     assert (
-        f"{len(times)} of {len(times)} times of vLLM's and DeepGEMM's kernels agree with an independent script"
-        in readme
+        f"{len(times)} of {len(times)} times of vLLM's and DeepGEMM's kernels agree with an independent script" in said
     )
-    assert f"and {len(gemms)} of {len(gemms)} with Nsight Compute" in readme
+    assert f"and {len(gemms)} of {len(gemms)} with Nsight Compute" in said
+
+
+def test_the_readme_says_of_one_kernel_what_the_report_says():
+    said = " ".join(readme().split())
+    (one,) = make_sets([results("llama31_8b_libraries")])
+    speedups = {standing.text: mean_speedup(standing.every) for standing in summarize(one).standings}
+    assert f"The report says {speedups['cutlass_fp8_fp8_bf16_scaled_mm']:.2f}x for FP8 with one scale" in said
+    assert max(speedups, key=speedups.__getitem__).startswith("cutlass_i8_"), "INT8 is first"
+    assert f"25 dB means noise of {10 ** (-25 / 20):.0%} of the signal" in said
