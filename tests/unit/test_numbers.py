@@ -267,7 +267,6 @@ def test_rigors_and_budgets_are_those_of_the_program():
     assert f"The default on a GPU {default}." in words("timing")
 
 
-@pytest.mark.skipif(not hasattr(settings, "CPU_BUDGET_S"), reason="this version has no budget of its own for a CPU")
 def test_what_a_cpu_does_is_what_the_page_says():
     said = words("timing")
     assert f"The default budget is {settings.CPU_BUDGET_S:g} s for each shape." in said
