@@ -503,6 +503,9 @@ class TestSelection:
         kernels = registry.select(None, INT8)
         assert kernels[0].startswith("pytorch_")
         assert kernels[-2:] == ("here_i8_i8_bf16_scaled_mm", "broken_i8_i8_bf16_scaled_mm")
+        assert registry.remarks(None, INT8, cuda=False) == (
+            "faulty (from faulty 1.0) can't be used: ImportError: gone",
+        )
         assert registry.remarks(None, INT8) == (
             "left out: absent (absent is not installed)",
             "faulty (from faulty 1.0) can't be used: ImportError: gone",

@@ -262,7 +262,7 @@ def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: store.W
         writer.cut()
     else:
         writer.write_header(_header(args, plan, devices, environment, resumed=bool(writer.headers)))
-    for remark in registry.remarks(args.kernels, plan.formats, args.providers):
+    for remark in registry.remarks(args.kernels, plan.formats, args.providers, cuda=device.is_cuda):
         print(remark, file=sys.stderr)
     session = Session(args, plan, devices, files, writer)
     try:

@@ -222,14 +222,19 @@ def select(
 
 
 def remarks(
-    requested: Sequence[str] | None, formats: Sequence[Format], providers: Sequence[str] | None = None
+    requested: Sequence[str] | None,
+    formats: Sequence[Format],
+    providers: Sequence[str] | None = None,
+    *,
+    cuda: bool = True,
 ) -> tuple[str, ...]:
     """What to say of providers before a run, a line each: which were asked for and can't run, and which are left out.
 
+    On a CPU (`cuda` false) nothing is said of libraries that were not asked for: none of them runs there.
     Takes what `select` took without an error.
     """
     if requested is None and providers is None:
-        absent = [(p, p.probe()) for p in all_providers() if p.is_peer]
+        absent = [(p, p.probe()) for p in all_providers() if p.is_peer and cuda]  # no CPU runs them, installed or not
         left_out = [f"{p.name} ({probe.reason})" for p, probe in absent if not probe.installed]
         lines = [f"left out: {', '.join(left_out)}"] if left_out else []
         return (*lines, *(_why_unused(p) for p in all_providers() if p.fault))
