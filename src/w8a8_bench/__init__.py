@@ -27,7 +27,14 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        why = importlib.import_module("w8a8_bench.sweep.worker").NO_TORCH
+        raise ModuleNotFoundError(why, name="torch") from None
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -42,16 +42,16 @@ class CellRun:
 class Budget:
     """Wall time of a comparison. Its first half is for the checks, so that what was checked has time to be timed.
 
-    Unless it `may_skip`, it only ends the timing.
+    Unless it `may_skip`, it is of the timing alone: the checks take what they take, and no cell is left out for it.
     """
 
     started: float
     seconds: float | None
     may_skip: bool
 
-    @property
-    def end(self) -> float | None:
-        return None if self.seconds is None else self.started + self.seconds
+    def end(self, now: float) -> float | None:
+        """When the timing that begins `now` is to end."""
+        return None if self.seconds is None else (self.started if self.may_skip else now) + self.seconds
 
     def leaves_out(self, share: float = 1.0) -> bool:
         """Whether what is still to be done is left out, since this share of the time is over."""

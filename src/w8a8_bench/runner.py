@@ -433,7 +433,7 @@ class _ComparisonRun:
             cells: Cells = {
                 index: partial(self._one, by_index[index], what, watch, broken) for index, what in timed.items()
             }
-            deadline = self._budget.end
+            deadline = self._budget.end(time.perf_counter())
             rounds = settle(cells, settings.headline, deadline) if self._device.is_cuda and cells else 0
             watch.begin()
             for run in by_index.values():

@@ -124,3 +124,43 @@ def test_a_page_that_would_be_overwritten_is_refused(tmp_path):
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "r.html exists, and the report of this sweep would overwrite it" in done.stderr
     assert (tmp_path / "r.html").read_text() == "mine"
+
+
+def test_after_a_sweep_in_which_nothing_ran_the_doctor_is_next(tmp_path):
+    out, _ = run(tmp_path, *SWEEP, "--kernels", "cutlass_i8_i8_bf16_scaled_mm", *SQUARE)
+    assert "fastest: nothing was timed" in out
+    assert "cutlass" in pasted(tmp_path, next_command(out))
+
+
+def test_times_without_an_interval_are_not_recommended_from(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    program = (
+        "from w8a8_bench import settings\n"
+        "from w8a8_bench.cli.main import main\n"
+        "settings.CPU_BUDGET_S = 0.0\n"
+        f"raise SystemExit(main({[*SWEEP, *KERNELS, *MODEL, './config.json']!r}))\n"
+    )
+    env = environment()
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    command = next_command(done.stdout)
+    assert " report " in command.replace("\\\n", " ")
+    pasted(tmp_path, command)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--out", "taken.jsonl"), "taken.jsonl exists"),
+        (("--out", "nowhere/r.jsonl"), "there is no directory nowhere"),
+        (("--out", "r.json"), "expected a name that ends in .jsonl"),
+        (("--resume",), "--resume needs --out FILE"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_sweep_would(tmp_path, words, says):
+    (tmp_path / "taken.jsonl").write_text("mine\n")
+    command = [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", "--device", "cpu", *SQUARE, "--dry-run", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert says in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]

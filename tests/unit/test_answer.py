@@ -72,6 +72,13 @@ def test_emulated_times_are_the_answer_only_if_nothing_else_was_timed_and_say_so
     assert fastest.endswith("emulated in fp32, so this says nothing about FP8")
 
 
+def test_a_speed_up_that_is_hardly_known_is_called_about():
+    noisy = (4, {"samples": {"time_host": (2e-6, 3e-6, 4e-6, 4e-6, 5e-6, 6e-6, 7e-6)}})
+    fastest, sure = answer(results({BASELINE: 8, INT8: noisy}))
+    assert fastest == f"fastest: {INT8}, about 2x as fast as bf16 (one shape)"
+    assert "that speed-up is known to ±" in sure
+
+
 def test_without_bf16_there_is_no_speed_up_and_without_times_no_answer():
     assert (
         answer(results({INT8: 4, OTHER: 2}))[0]

@@ -349,3 +349,10 @@ def test_cells_that_the_new_run_lacks_stand_in_the_headline_and_may_be_required(
         assert "the last line is torn and left out" in out
     assert run(base, new, "--require-all")[0] == 1
     assert run(base, base, "--require-all")[0] == 0
+
+
+def test_files_without_a_cell_in_both_are_not_compared(run) -> None:
+    base = write("base.jsonl", [[cell("pytorch_i8_i8_bf16_scaled_mm", 0, 1e-5)]])
+    new = write("new.jsonl", [[cell("pytorch_fp8_fp8_bf16_scaled_mm", 0, 1e-5)]])
+    code, out, errors = run(base, new)
+    assert (code, out, len(errors.splitlines())) == (2, "", 1)

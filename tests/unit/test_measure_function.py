@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
 import textwrap
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment
 
 import w8a8_bench
 from w8a8_bench import measure_function, metrics, settings
@@ -75,7 +76,11 @@ def test_importing_the_package_and_its_functions_brings_no_torch():
         "assert w8a8_bench.bench_int8.__module__ == 'w8a8_bench.compat'\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(w8a8_bench.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert result.returncode == 0, result.stderr
 

@@ -244,7 +244,8 @@ def test_the_same_cells_in_another_order_are_as_far_apart_as_the_page_says():
     assert not {Verdict.SLOWER, Verdict.FASTER} & set(verdicts)
     assert f"{apart} of {len(timed)} cells on the same GPU are more than 1% apart" in said
     unclear = verdicts.count(Verdict.INCONCLUSIVE)
-    assert f"none of the {len(timed)} changed, and {unclear} of them `inconclusive`" in said
+    assert f"none of the {len(timed)} changed, and most of them `inconclusive`" in said
+    assert unclear > len(timed) / 2
 
 
 def test_the_noise_floor_of_a_quiet_gpu_is_that_of_the_committed_sweeps():

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from w8a8_bench.cli import paste
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> Path:

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         outcome = compare(pairing, anchored=conditions.anchored(found), threshold=args.threshold / 100)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if not (outcome.timed or outcome.changes or outcome.untimed):
+        raise UsageError(f"{args.base} and {args.new}: no cell was timed in both, so there is nothing to compare")
     compared = Compared(args.base, args.new, base, new, found, outcome)
     print(FORMATS[args.format](compared, everything=args.all))
     lost = args.require_all and outcome.only_base

@@ -22,12 +22,15 @@ from w8a8_bench.comparison import is_grid
 from w8a8_bench.device import Device
 from w8a8_bench.formats import Format, dtype_text
 from w8a8_bench.kernel import FAULTS, Status
+from w8a8_bench.measures import headline
+from w8a8_bench.metrics import BASELINE
 from w8a8_bench.problem import SCHEMES, Activations
 from w8a8_bench.record import ComparisonEnd, Record
 from w8a8_bench.report import html
 from w8a8_bench.report.answer import answer, broken
 from w8a8_bench.report.sets import ResultSet, make_sets
 from w8a8_bench.report.table import View, render, render_schemes, terminal_width, why_not_here, wrapped
+from w8a8_bench.stats import interval
 from w8a8_bench.sweep.drive import run_sweep
 from w8a8_bench.sweep.estimate import Pace, duration
 from w8a8_bench.sweep.team import Finished, Team
@@ -143,7 +146,10 @@ class Session:
         cuda = self._devices[0].is_cuda
         if plan.command == QUICK and not cuda:
             return self._command("--dtype", "int8", "model_bench", "--models", MODEL, "--batch-sizes", "16")
-        if plan.command in (QUICK, "model_bench"):
+        if not any(record.status is Status.OK for record in self._records):
+            return self._command("doctor")
+        baselines = [record for record in self._records if record.kernel == BASELINE]
+        if plan.command in (QUICK, "model_bench") and baselines and all(map(has_interval, baselines)):
             model = self._args.models[0] if plan.command != QUICK and self._args.models else str(labels["model"])
             tp = [] if labels["tp"] == 1 else ["--tp", str(labels["tp"])]
             return self._command("recommend", records, "--model", model, *tp)
@@ -247,6 +253,12 @@ class Session:
             output.write(report, html.render(sets))
         except UsageError as error:
             raise store.StoreError(f"{error}; {self._files.records} is safe") from None
+
+
+def has_interval(record: Record) -> bool:
+    """Whether its time is known well enough for `recommend`, which compares intervals."""
+    measure = headline(record.samples)
+    return measure is not None and interval(record.samples[measure], record.groups(measure)) is not None
 
 
 def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:

@@ -55,15 +55,14 @@ def run(args: argparse.Namespace) -> int:
         plan = _plan(args)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if args.dry_run:
-        print(_described(args, plan))
-        return EXIT_COMPLETE
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError(NO_TORCH)
     if args.out == "":
         raise UsageError("--out '': expected the name of a file that ends in .jsonl")
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out FILE: the records to continue")
+    if args.dry_run:
+        return _dry_run(args, plan)
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError(NO_TORCH)
     names = args.devices or [args.device]
     if "auto" not in names:
         plan = _with_measures(args, plan, cuda=names != ["cpu"])
@@ -204,6 +203,20 @@ def _expects_cuda(args: argparse.Namespace) -> bool:
     return bool(args.devices) or expects_cuda(args.device)
 
 
+def _dry_run(args: argparse.Namespace, plan: Plan) -> int:
+    """Say what would be done. What the command itself refuses before it measures is refused here too."""
+    try:
+        records = files_of(args, plan).records
+    except store.StoreError as error:
+        raise UsageError(str(error)) from None
+    if records.exists() and not args.resume:
+        raise UsageError(f"{records} exists: add --resume to go on with it, or name another")
+    if not records.parent.is_dir():
+        raise UsageError(f"--out {records} can't be written: there is no directory {records.parent}; create it first")
+    print(_described(args, plan))
+    return EXIT_COMPLETE
+
+
 def _described(args: argparse.Namespace, plan: Plan) -> str:
     """What `--dry-run` prints: the shapes, the cells and about how long they take."""
     cuda = _expects_cuda(args)
@@ -216,7 +229,8 @@ def _described(args: argparse.Namespace, plan: Plan) -> str:
     lines = [f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(cells, 'cell')}, rigor {plan.rigor}"]
     lines += [f"  {one_line(title)}" for title in shapes[:MOST_LISTED]]
     lines += [f"  and {len(shapes) - MOST_LISTED} more shapes"] if len(shapes) > MOST_LISTED else []
-    lines += ["kernels:", *(f"  {kernel}" for kernel in kernels)]
+    lines += ["kernels, those that can't run here among them (`doctor` names these):"]
+    lines += [f"  {kernel}" for kernel in kernels]
     took_s = START_S + Pace(plan.comparisons, settings, cuda=cuda, devices=devices).whole_s
     compiling = "; kernels that were never compiled here add 1 to 2 s each" if cuda else ""
     lines.append(f"estimate: about {duration(took_s)}{compiling}")

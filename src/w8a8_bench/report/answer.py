@@ -54,7 +54,9 @@ def _fastest(summary: Summary, best: Standing, ties: Sequence[Standing]) -> str:
         return f"{one_line(best.text)}, over {over}; no 8-bit kernel was timed"
     low, mean, high = min(best.every), geometric_mean(best.every), max(best.every)
     spread = f"geometric mean of {over}, {low:.2f}x to {high:.2f}x" if shapes > 1 else over
-    speed = f"{mean:.2f}x as fast as bf16 ({spread})"
+    width = _typical_width(summary, best)
+    speed = f"{mean:.2f}x" if width is not None and width <= BUSY else f"about {mean:.1g}x"
+    speed = f"{speed} as fast as bf16 ({spread})"
     name = one_line(best.text)
     if EMULATED in best.record.flags:
         return f"{name}, {speed}; emulated in fp32, so this says nothing about FP8"
@@ -68,16 +70,26 @@ def _and_more(ties: Sequence[Standing]) -> str:
     return f" and {len(ties) - 1} more are" if len(ties) > 1 else " is"
 
 
+def _typical_width(summary: Summary, best: Standing) -> float | None:
+    """Half the width of the interval of the speed-up over bf16, over it: the median of the shapes that have one."""
+    widths = []
+    for row in (row for group in summary.rows for row in group if kernel_key(row.record) == kernel_key(best.record)):
+        times = row.times.get(summary.measure or "")
+        if times and times.speedup and times.speedup.interval:
+            low, high = times.speedup.interval
+            widths.append((high - low) / 2 / times.speedup.median)
+    return stats.median(widths) if widths else None
+
+
 def _how_sure(results: ResultSet, summary: Summary, best: Standing) -> str:
     measure = summary.measure
     assert measure is not None
     rows = [row for group in summary.rows for row in group if measure in row.times]
-    ratios = [row.times[measure].speedup for row in rows if kernel_key(row.record) == kernel_key(best.record)]
-    widths = [(r.interval[1] - r.interval[0]) / 2 / r.median for r in ratios if r and r.interval]
     parts = []
-    if widths and best.is_8_bit:
-        typical = " (median over the shapes)" if len(widths) > 1 else ""
-        parts.append(f"that speed-up is known to ±{100 * stats.median(widths):.1f}%{typical}")
+    width = _typical_width(summary, best)
+    if width is not None and best.is_8_bit:
+        typical = " (median over the shapes)" if len(best.every) > 1 else ""
+        parts.append(f"that speed-up is known to ±{100 * width:.1f}%{typical}")
     noise = noise_of(noise_floors(results, measure))
     if noise and noise.largest > BUSY:
         parts.append(f"this machine was too busy: {noise.text}")

@@ -337,6 +337,11 @@ def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> 
                 f"this machine is too busy for these numbers: the same kernel timed twice differs by "
                 f"{100 * abs(floor.median - 1):.0f}%"
             )
+        elif floor.interval and floor.interval[1] - floor.interval[0] > 2 * BUSY:
+            above.append(
+                f"this machine is too busy for these numbers: the same kernel timed twice may differ by "
+                f"{100 * max(abs(end - 1) for end in floor.interval):.0f}%"
+            )
     machine = end.machine
     if machine.get("voided_blocks"):
         below.append(f"{machine['voided_blocks']} blocks were void (thermal or hardware slowdown) and taken again")
@@ -463,7 +468,7 @@ def _speedup(record: Record, group: Iterable[Record], measure: str, target: floa
         return NOTHING
     if target is not None and any(_is_far_from_settled(one, measure, target) for one in (record, baseline)):
         return f"about {ratio.median:{'.1f' if ratio.median >= 1 else '.1g'}}x"
-    return f"{ratio.median:.2f}x"
+    return f"{ratio.median:{'.2f' if ratio.median >= 0.1 else '.1g'}}x"
 
 
 def _is_far_from_settled(record: Record, measure: str, target: float) -> bool:

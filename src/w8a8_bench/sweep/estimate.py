@@ -26,7 +26,8 @@ GPU_FLOAT64_OPERATIONS_S = 3e13
 CPU_CELL_S = 0.1
 CPU_SAMPLE_S = 6e-3
 CPU_OPERATIONS_S = 1.5e11
-CPU_FLOAT64_OPERATIONS_S = 6e10
+CPU_WEIGHT_S = 3e-8
+"""An element of the weights, quantized and turned into float64 for the oracle, once a format and scheme."""
 
 LAUNCHES = 5
 """The least that a replay holds."""
@@ -37,21 +38,36 @@ CHECKS = 2
 
 def comparison_s(comparison: Comparison, settings: Settings, *, cuda: bool) -> float:
     """Seconds that one comparison takes, as far as can be told from its shapes."""
-    passes = len(settings.measures) * settings.processes
-    blocks = (settings.stop.min_blocks + settings.stop.max_blocks) / 2
+    total = _on_a_gpu(comparison, settings) if cuda else _on_a_cpu(comparison, settings)
+    return min(total, settings.budget_s) if settings.budget_s is not None and settings.may_skip else total
+
+
+def _on_a_gpu(comparison: Comparison, settings: Settings) -> float:
+    passes, blocks = len(settings.measures) * settings.processes, _blocks(settings)
     total = 0.0
     for problem in (cell.problem for cell in comparison.cells):
-        if cuda:
-            launch = max(flops(problem) / GPU_OPERATIONS_S, bytes_moved(problem) / GPU_BYTES_S)
-            sample = max(GPU_SAMPLE_S, LAUNCHES * launch) / settings.duty
-            total += GPU_CELL_S + blocks * sample * passes
-        else:
-            launch = flops(problem) / CPU_OPERATIONS_S
-            total += CPU_CELL_S + CHECKS * launch + blocks * max(CPU_SAMPLE_S, launch) * passes
-    formats = len({(cell.problem.format, cell.problem.scaling) for cell in comparison.cells})
+        launch = max(flops(problem) / GPU_OPERATIONS_S, bytes_moved(problem) / GPU_BYTES_S)
+        total += GPU_CELL_S + blocks * passes * max(GPU_SAMPLE_S, LAUNCHES * launch) / settings.duty
     product = flops(comparison.cells[0].problem) if comparison.cells else 0
-    total += CHECKS * formats * product / (GPU_FLOAT64_OPERATIONS_S if cuda else CPU_FLOAT64_OPERATIONS_S)
-    return total if settings.budget_s is None else min(total, settings.budget_s)
+    return total + CHECKS * len(_operands(comparison)) * product / GPU_FLOAT64_OPERATIONS_S
+
+
+def _on_a_cpu(comparison: Comparison, settings: Settings) -> float:
+    launches_s = [flops(cell.problem) / CPU_OPERATIONS_S for cell in comparison.cells]
+    timing_s = _blocks(settings) * settings.processes * sum(max(CPU_SAMPLE_S, launch) for launch in launches_s)
+    if settings.budget_s is not None:
+        timing_s = min(timing_s, max(settings.budget_s, sum(launches_s)))
+    weights = CHECKS * len(_operands(comparison)) * comparison.shape.n * comparison.shape.k
+    return sum(CPU_CELL_S + CHECKS * launch for launch in launches_s) + CPU_WEIGHT_S * weights + timing_s
+
+
+def _blocks(settings: Settings) -> float:
+    return (settings.stop.min_blocks + settings.stop.max_blocks) / 2
+
+
+def _operands(comparison: Comparison) -> set[object]:
+    """Pairs of A and B, each of which the oracle multiplies for itself."""
+    return {(cell.problem.format, cell.problem.scaling, cell.problem.azp) for cell in comparison.cells}
 
 
 class Pace:
