@@ -26,7 +26,7 @@ GPU_FLOAT64_OPERATIONS_S = 3e13
 CPU_CELL_S = 0.1
 CPU_SAMPLE_S = 6e-3
 CPU_OPERATIONS_S = 1.5e11
-CPU_WEIGHT_S = 3e-8
+CPU_WEIGHT_S = 5e-9
 """An element of the weights, quantized and turned into float64 for the oracle, once a format and scheme."""
 
 LAUNCHES = 5
