@@ -1,7 +1,7 @@
 """How long a sweep will take: a guess before it starts, mended by the pace of what is done.
 
 The figures are of kernels that were compiled before, on an H200 with 16 cores and on two cores of a server's CPU; a
-guess within a factor of two is what they are for.
+guess within a factor of three is what they are for. Kernels that will turn out not to run here are counted too.
 """
 
 from __future__ import annotations
