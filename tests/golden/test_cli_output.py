@@ -198,7 +198,7 @@ def mask(text: str) -> str:
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
         if line.startswith("kernel ") and "vs bf16" in line:
             line = line.removesuffix("status")
-        elif "|" in line or "±" in line or re.search(r"\b(ok|unsupported|skipped)\b", line):
+        elif "|" in line or "±" in line or re.search(r"\b(ok|unsupported|skipped)\b| \d+(\.\d+)? [mun]s ", line):
             line = re.sub(r"  ok(, unsettled)?$", "", line.replace(", unsettled", ""))
             line = re.sub(r"(?<= )[+-]\d+(\.\d+)? [mun]?s( ±[\d.]+)?", "#", line)  # a difference of times
             line = line.replace("about ", "")
