@@ -1,4 +1,4 @@
-"""Measures how far FP8 products of `torch._scaled_mm` lie from float64 on this GPU: the constants of `reference.py`.
+"""Measures how far FP8 products of `torch._scaled_mm` lie from float64 on this GPU: the constants of `oracle.py`.
 
     PYTHONPATH=src python3 scripts/calibrate_fp8.py > fp8_accumulation.jsonl
 
@@ -13,10 +13,10 @@ import sys
 
 import torch
 
-from w8a8_bench import environment
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.names import KernelName
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect, versions
 from w8a8_bench.problem import PER_TENSOR, GemmShape
+from w8a8_bench.problem.kernel_name import KernelName
 
 ELEMENTS = 2048
 SIZES_OF_K = (16, 64, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -41,11 +41,11 @@ def measure(k: int, data: str, fast: bool) -> dict[str, object]:
 
 def main() -> int:
     try:
-        device = environment.resolve_device("cuda")
-    except environment.DeviceError as error:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
         print(f"calibrate_fp8: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"device": device.name, **environment.describe(device)}))
+    print(json.dumps({"device": device.name, **versions.describe(device)}))
     for data in ("normal", "outliers"):
         for k in SIZES_OF_K:
             for fast in (False, True):

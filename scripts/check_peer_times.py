@@ -25,18 +25,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from w8a8_bench import environment, store
-from w8a8_bench.device import Device
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect, versions
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.measures import TIME_COLD
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
-from w8a8_bench.record import Record
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import Record
 from w8a8_bench.stats import median
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphTimer
+from w8a8_bench.timing.measures import TIME_COLD
 from w8a8_bench.timing.method import rest
 
 WITHIN, OR_SECONDS = 0.03, 0.4e-6
@@ -126,13 +127,13 @@ def benchmarks(timer: GraphTimer, device: Device, record: Record, plan: rotation
 def main(words: list[str]) -> int:
     try:
         (path,) = words
-        records = store.read(path).records
-        device = environment.resolve_device("cuda")
-    except (ValueError, OSError, environment.DeviceError) as error:
+        records = json_lines.read(path).records
+        device = detect.resolve_device("cuda")
+    except (ValueError, OSError, detect.DeviceError) as error:
         print(f"check_peer_times: expected the name of a file with records, and a GPU: {error}", file=sys.stderr)
         return 2
     load_vllm()
-    print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
     timer = GraphTimer(device)
     count = apart = 0
     for record in records:

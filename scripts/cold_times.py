@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from w8a8_bench.device import Device
-from w8a8_bench.measures import TIME_COLD
-from w8a8_bench.operands import Operands
+from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing.cuda_graph import GraphMethod
+from w8a8_bench.timing.measures import TIME_COLD
 from w8a8_bench.timing.method import Bind, rest
 
 

@@ -23,13 +23,13 @@ import torch
 import triton
 import triton.language as tl
 
-from w8a8_bench import environment
-from w8a8_bench.formats import Format
+from w8a8_bench.correctness.quantize import torch_dtype
+from w8a8_bench.environment import detect, versions
 from w8a8_bench.kernel import Launch
 from w8a8_bench.kernels.triton.quantize import plan_apply_static, plan_quantize, quantize
-from w8a8_bench.memory import MOST_QUANTIZATIONS
 from w8a8_bench.problem import ActScale, Azp, ceil_div
-from w8a8_bench.quantize import torch_dtype
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.memory import MOST_QUANTIZATIONS
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphTimer
 from w8a8_bench.timing.method import rest
@@ -120,11 +120,11 @@ def seconds(timer: GraphTimer, rows: Mapping[str, list[Launch]], plan: rotation.
 
 def main() -> int:
     try:
-        device = environment.resolve_device("cuda")
-    except environment.DeviceError as error:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
         print(f"compare_quantization: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
     timer, summary = GraphTimer(device), {}
     for m, k in product(M, K):
         plan = rotation.plan(3 * m * k, device.l2_bytes, MOST_QUANTIZATIONS)

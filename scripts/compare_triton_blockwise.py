@@ -19,14 +19,14 @@ import triton
 import triton.language as tl
 from cold_times import SHAPES, ColdTimer
 
-from w8a8_bench import environment
-from w8a8_bench.formats import Format
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.correctness.oracle import Oracle, check, poison
+from w8a8_bench.environment import detect, versions
 from w8a8_bench.kernel import Launches
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCK, BLOCKWISE, Problem, ceil_div
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import triton as provider
-from w8a8_bench.reference import Oracle, check, poison
 
 TILE_M, TILE_N, GROUP, WARPS, STAGES = 64, 128, 32, 4, 2
 NAME = "triton_fp8_fp8_bf16_scaled_mm_blockwise"
@@ -93,11 +93,11 @@ def bind_described(operands: Operands) -> Launches:
 
 def main() -> int:
     try:
-        device = environment.resolve_device("cuda")
-    except environment.DeviceError as error:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
         print(f"compare_triton_blockwise: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"device": device.name, **environment.describe(device)}))
+    print(json.dumps({"device": device.name, **versions.describe(device)}))
     ratios = []
     for shape in SHAPES:
         problem = Problem(shape=shape, format=Format.FP8, out=Format.BF16, scaling=BLOCKWISE)

@@ -34,12 +34,13 @@ from typing import Any
 import torch
 from cuda.bindings import driver
 
-from w8a8_bench import environment, stats
-from w8a8_bench.device import Device
+from w8a8_bench import stats
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect, versions
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import GemmShape, Problem
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer
@@ -81,14 +82,14 @@ Counted = dict[str, float]
 
 
 def main(argv: list[str]) -> int:
-    device = environment.resolve_device("cuda")
+    device = detect.resolve_device("cuda")
     if argv[:1] == [LAUNCHES]:
         launch_all(device, SharedMemory(device, argv[1]))
         return 0
     if argv[:1] == [MEASURE]:
         print(json.dumps(measure_all(device, SharedMemory(device, argv[1]))))
         return 0
-    print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
     memory = torch.empty(MEMORY_BYTES, dtype=torch.uint8, device=device.torch_name)
     handle = ok(driver.cuIpcGetMemHandle(memory.data_ptr()))
     shared = ctypes.string_at(handle.getPtr(), HANDLE_BYTES).hex()

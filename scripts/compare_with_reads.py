@@ -21,13 +21,13 @@ import triton
 import triton.language as tl
 from cold_times import SHAPES, ColdTimer
 
-from w8a8_bench import environment
-from w8a8_bench.data import Data
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect, versions
 from w8a8_bench.kernel import Launches
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import ceil_div
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
 
 KERNELS = (
@@ -69,11 +69,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     args = parser.parse_args(argv)
     try:
-        device = environment.resolve_device("cuda")
-    except environment.DeviceError as error:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
         print(f"compare_with_reads: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
     sink = torch.zeros(1, dtype=torch.int32, device=device.torch_name)
     ratios: dict[str, list[float]] = {name: [] for name in args.kernels}
     fastest_of: dict[tuple[int, int], list[tuple[int, int, int | None]]] = {}

@@ -17,13 +17,13 @@ from dataclasses import replace
 
 import torch
 
-from w8a8_bench import environment
-from w8a8_bench.data import Data
-from w8a8_bench.device import Device
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect, versions
+from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import GemmShape, Problem
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
 from w8a8_bench.stats import median
 from w8a8_bench.timing import rotation
@@ -49,11 +49,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--last", type=int, default=512, help="largest m of the steps of 1 (default: %(default)s)")
     args = parser.parse_args(argv)
     try:
-        device = environment.resolve_device("cuda")
-    except environment.DeviceError as error:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
         print(f"find_cliffs: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"kind": "run", "environment": environment.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
     found = 0
     for name in args.kernels:
         for nk in args.nk:

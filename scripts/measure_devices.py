@@ -25,10 +25,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from w8a8_bench import environment, store
-from w8a8_bench.record import RunHeader
-from w8a8_bench.report.compare import compare
-from w8a8_bench.report.pairing import pair
+from w8a8_bench.analysis.pairing import pair
+from w8a8_bench.environment import detect
+from w8a8_bench.report.compare.compare import compare
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import RunHeader
 from w8a8_bench.stats import median
 
 
@@ -44,7 +45,7 @@ def sweep(out: Path, *words: str) -> float:
     return time.perf_counter() - started
 
 
-def of_card(results: store.Results, uuid: str) -> store.Results:
+def of_card(results: json_lines.Results, uuid: str) -> json_lines.Results:
     """The comparisons of `results` that one card measured."""
     records, ends, runs, start = [], [], [], 0
     for end, run in zip(results.ends, results.runs, strict=True):
@@ -57,7 +58,7 @@ def of_card(results: store.Results, uuid: str) -> store.Results:
     return replace(results, records=tuple(records), ends=tuple(ends), runs=tuple(runs))
 
 
-def write_shapes(path: Path, results: store.Results) -> None:
+def write_shapes(path: Path, results: json_lines.Results) -> None:
     """The shapes of `results`, in the order in which they were measured, with their labels."""
     rows = [{"m": end.shape.m, "n": end.shape.n, "k": end.shape.k, **end.labels} for end in results.ends]
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -66,7 +67,7 @@ def write_shapes(path: Path, results: store.Results) -> None:
         table.writerows(rows)
 
 
-def agreement(alone: store.Results, together: store.Results) -> dict[str, object]:
+def agreement(alone: json_lines.Results, together: json_lines.Results) -> dict[str, object]:
     """How the cells that both files have agree: verdicts of `compare`, and the largest change of a median."""
     outcome = compare(pair(alone, together), anchored=True)
     logs = [math.log(cell.ratio) for cell in outcome.timed]
@@ -87,13 +88,13 @@ def main() -> None:
         sys.exit(__doc__)
     out, words = Path(sys.argv[1]), sys.argv[2:]
     out.mkdir(parents=True, exist_ok=True)
-    count = environment.gpus()
+    count = detect.gpus()
     if count < 2:
         sys.exit(f"this machine has {count} GPUs: all of them together are no more than one alone")
     walls = {"compiling": sweep(out / "compiling.jsonl", *words, "--devices", "all", "--rigor", "quick")}
     walls["one"] = sweep(out / "one.jsonl", *words, "--devices", "cuda:0")
     walls["all"] = sweep(out / "all.jsonl", *words, "--devices", "all")
-    one, together = store.read(out / "one.jsonl"), store.read(out / "all.jsonl")
+    one, together = json_lines.read(out / "one.jsonl"), json_lines.read(out / "all.jsonl")
     with open(out / "devices.jsonl", "w", encoding="utf-8") as file:
 
         def write(line: Mapping[str, object]) -> None:
@@ -110,9 +111,9 @@ def main() -> None:
             write_shapes(shapes, dealt)
             alone = out / f"dealt_{index}.jsonl"
             sweep(alone, *options, "csv_bench", "--csv", str(shapes), "--devices", f"cuda:{index}")
-            write({"kind": "all beside each alone", "card": card, **agreement(store.read(alone), dealt)})
+            write({"kind": "all beside each alone", "card": card, **agreement(json_lines.read(alone), dealt)})
             if index == 0:
-                again = agreement(one, store.read(alone))
+                again = agreement(one, json_lines.read(alone))
                 write({"kind": "one beside itself, after other shapes", "card": card, **again})
     cells = [sorted((r.text, str(r.problem.shape), r.status.value) for r in both.records) for both in (one, together)]
     if cells[0] != cells[1]:

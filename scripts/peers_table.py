@@ -15,14 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from w8a8_bench import store
-from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import headline
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape, Scaling
-from w8a8_bench.record import Record
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import Record
 from w8a8_bench.stats import median
+from w8a8_bench.timing.measures import headline
 
 Group = tuple[str, Format, Scaling]
 DEPLOYED = Scaling.parse("channel-w-token-a")
@@ -108,4 +108,4 @@ if __name__ == "__main__":
     parser.add_argument("records", help="JSON Lines, gzipped or not")
     parser.add_argument("--shapes", action="store_true", help="a row a shape, in microseconds")
     words = parser.parse_args()
-    print(render(store.read(words.records).records, shapes=words.shapes))
+    print(render(json_lines.read(words.records).records, shapes=words.shapes))

@@ -27,22 +27,22 @@ from typing import Any
 
 import torch
 
-from w8a8_bench import environment
-from w8a8_bench.data import Data
-from w8a8_bench.device import Device
-from w8a8_bench.formats import Format
-from w8a8_bench.kernels.cutlass import build, config, occupancy, tuned
-from w8a8_bench.kernels.cutlass.call import make_plan
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect, versions
+from w8a8_bench.environment.device import Device
+from w8a8_bench.kernels.cutlass import compile_cache, configs, occupancy, tuned
+from w8a8_bench.kernels.cutlass.api import make_plan
 from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.measures import TIME_COLD, Timer
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers.cutlass import CutlassPrepared
-from w8a8_bench.settings import Settings
 from w8a8_bench.stats import median
 from w8a8_bench.timing.choose import make_method
+from w8a8_bench.timing.measures import TIME_COLD, Timer
 from w8a8_bench.timing.method import Method, Sampler, rest
+from w8a8_bench.timing.settings import Settings
 
 NK = "6144x4096 4096x4096 28672x4096 4096x14336 8192x8192"
 """The weights of Llama 3.1 8B's layers, and a square."""
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--records", type=Path, help="append every time to this JSON Lines file")
     parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
     args = parser.parse_args(argv)
-    device = environment.resolve_device("cuda")
+    device = detect.resolve_device("cuda")
     table = Path(tuned.__file__).with_name(tuned.TABLES.get(device.sm_count or 0, ""))
     if not table.is_file() and not args.dry_run:
         parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
@@ -92,12 +92,12 @@ def compile_all(problems: Iterable[Problem]) -> None:
     builds = {
         (Variant.of(problem), one): None
         for problem in problems
-        for tile in config.portfolio(Variant.of(problem))
-        if config.legal(tile, problem)
-        for one in (tile, *config.neighbours(tile, problem))
+        for tile in configs.portfolio(Variant.of(problem))
+        if configs.legal(tile, problem)
+        for one in (tile, *configs.neighbours(tile, problem))
     }
     started = time.perf_counter()
-    for (_, tile), text in build.compile_many(builds, jobs=os.cpu_count() or 1).items():
+    for (_, tile), text in compile_cache.compile_many(builds, jobs=os.cpu_count() or 1).items():
         print(f"not compiled: {tile}: {text[-300:]}", file=sys.stderr)
     print(f"{len(builds)} builds in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
@@ -116,17 +116,17 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     """The configuration that beats the heuristic's for this problem, or None."""
     gpu = occupancy.of_device(device.index)
     variant = Variant.of(problem)
-    default = config.predicted_best(problem, gpu)
-    most = within * config.predicted_s(default, problem, gpu)
-    legal = [tile for tile in config.portfolio(variant) if config.legal(tile, problem)]
-    near = [tile for tile in legal if config.predicted_s(tile, problem, gpu) <= most]
+    default = configs.predicted_best(problem, gpu)
+    most = within * configs.predicted_s(default, problem, gpu)
+    legal = [tile for tile in configs.portfolio(variant) if configs.legal(tile, problem)]
+    near = [tile for tile in legal if configs.predicted_s(tile, problem, gpu) <= most]
     factory = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0)
     operands = factory.make(problem)
     method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
 
     screened = screen(near, method, problem, device, operands)
     fastest = sorted(screened, key=lambda tile: screened[tile])[:REFINED]
-    around = dict.fromkeys(other for tile in fastest for other in config.neighbours(tile, problem))
+    around = dict.fromkeys(other for tile in fastest for other in configs.neighbours(tile, problem))
     screened |= screen([tile for tile in around if tile not in screened], method, problem, device, operands)
     finalists = sorted(screened, key=lambda tile: screened[tile])[:FINALISTS]
     finals = blocks([default, *(tile for tile in finalists if tile != default)], method, problem, device, operands)
@@ -137,7 +137,7 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     if records is not None:
         with records.open("a", encoding="utf-8") as file:
             for tile, seconds in {**screened, **finals}.items():
-                predicted = config.predicted_s(tile, problem, gpu)
+                predicted = configs.predicted_s(tile, problem, gpu)
                 row = {"config": tuned.to_json(tile), "seconds": seconds, "predicted_s": predicted}
                 file.write(json.dumps({**problem.to_json(), **row}) + "\n")
     torch.cuda.empty_cache()
@@ -152,7 +152,7 @@ def screen(
     return {
         tile: median(samples(sampler(method, problem, tile, device, operands), SCREENING_SAMPLES))
         for tile in tiles
-        if build.object_path((variant, tile)).exists()
+        if compile_cache.object_path((variant, tile)).exists()
     }
 
 
@@ -193,9 +193,9 @@ def write(table: Path, device: Device, family: str, n: int, k: int, by_m: list[t
         choices = [[m, tile and tuned.to_json(tile)] for m, tile in by_m]
         rows.append({"family": family, "n": n, "k": k, "by_m": choices})
     rows.sort(key=lambda row: (row["family"], row["n"], row["k"]))
-    about = environment.describe(device)
-    versions = ", ".join(f"{name} {about[name]}" for name in ("driver", "torch") if about.get(name))
-    note = f"Measured by scripts/tune_cutlass.py, last on {time.strftime('%Y-%m-%d')}: {versions}."
+    about = versions.describe(device)
+    stack = ", ".join(f"{name} {about[name]}" for name in ("driver", "torch") if about.get(name))
+    note = f"Measured by scripts/tune_cutlass.py, last on {time.strftime('%Y-%m-%d')}: {stack}."
     table.write_text(render(device.name, note, rows), encoding="utf-8")
 
 

@@ -22,16 +22,16 @@ import torch
 from cold_times import SHAPES, ColdTimer, shapes_of
 from triton.errors import TritonError
 
-from w8a8_bench import environment
-from w8a8_bench.device import Device
-from w8a8_bench.formats import Format
-from w8a8_bench.kernels.triton import config as configs
-from w8a8_bench.kernels.triton.config import Choice, Gemm, TileConfig, candidates
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.correctness.quantize import torch_dtype
+from w8a8_bench.environment import detect, versions
+from w8a8_bench.environment.device import Device
+from w8a8_bench.kernels.triton import configs as configs
+from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig, candidates
 from w8a8_bench.kernels.triton.prepare import gemm_of, prepare_as
 from w8a8_bench.kernels.triton.tune import plan_unscaled
-from w8a8_bench.make_operands import OperandFactory
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, GemmShape, Problem
-from w8a8_bench.quantize import torch_dtype
+from w8a8_bench.problem.formats import Format
 from w8a8_bench.timing.method import Bind
 
 KINDS = {"int8": (Format.INT8, PER_TENSOR), "fp8": (Format.FP8, PER_TENSOR), "blockwise": (Format.FP8, BLOCKWISE)}
@@ -101,9 +101,9 @@ def key_of(row: dict[str, object]) -> tuple[object, ...]:
 
 def write(path: Path, device: Device, rows: list[dict[str, object]]) -> None:
     """The whole table, a line a row, replaced at once."""
-    about = environment.describe(device)
-    versions = ", ".join(f"{name} {about[name]}" for name in ("driver", "torch", "triton") if about.get(name))
-    note = f"Measured by scripts/tune_triton.py on {time.strftime('%Y-%m-%d')}: {versions}."
+    about = versions.describe(device)
+    stack = ", ".join(f"{name} {about[name]}" for name in ("driver", "torch", "triton") if about.get(name))
+    note = f"Measured by scripts/tune_triton.py on {time.strftime('%Y-%m-%d')}: {stack}."
     lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: tuple(map(str, key_of(row)))))
     text = f'{{\n"gpu": {json.dumps(device.name)},\n"note": {json.dumps(note)},\n"rows": [\n{lines}\n]\n}}\n'
     new = path.with_suffix(".new")
@@ -121,8 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=TABLE, help="the table (default: the package's own)")
     args = parser.parse_args(arguments)
     try:
-        device = environment.resolve_device("cuda")
-    except environment.DeviceError as error:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
         print(f"tune_triton: {error}", file=sys.stderr)
         return 2
     old = json.loads(args.out.read_text()) if args.out.exists() else {"gpu": device.name, "rows": []}

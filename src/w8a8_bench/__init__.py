@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from w8a8_bench.bench.measure_function import measure
     from w8a8_bench.compat import bench_fp8, bench_int8
-    from w8a8_bench.measure_function import measure
 
 __version__ = "0.2.0"
 
@@ -19,7 +19,7 @@ __all__ = ["__version__", "bench_fp8", "bench_int8", "measure"]
 _MODULES = {
     "bench_fp8": "w8a8_bench.compat",
     "bench_int8": "w8a8_bench.compat",
-    "measure": "w8a8_bench.measure_function",
+    "measure": "w8a8_bench.bench.measure_function",
 }
 """Where the functions stand. A module is imported when its function is first asked for: the commands need none."""
 
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        why = importlib.import_module("w8a8_bench.sweep.worker").NO_TORCH
+        why = importlib.import_module("w8a8_bench.bench.worker").NO_TORCH
         raise ModuleNotFoundError(why, name="torch") from None
     return getattr(module, name)
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.benchmark import Compare, Measurement, TaskSpec
 
-from w8a8_bench import environment
-from w8a8_bench.comparison import LabelledShape
-from w8a8_bench.formats import Format, dtype_text
+from w8a8_bench.bench.comparison_run import run_comparison
+from w8a8_bench.bench.plan import make_plan
+from w8a8_bench.bench.retry import within_memory
+from w8a8_bench.environment import detect
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, choose, headline
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.problem.formats import Format, dtype_text
 from w8a8_bench.providers import registry
-from w8a8_bench.record import Record
-from w8a8_bench.runner import run_comparison
-from w8a8_bench.settings import Settings
-from w8a8_bench.sweep.plan import make_plan
-from w8a8_bench.sweep.survive import within_memory
+from w8a8_bench.results.record import Record
+from w8a8_bench.timing.measures import TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, choose, headline
+from w8a8_bench.timing.settings import Settings
 
 if TYPE_CHECKING:
-    from w8a8_bench.device import Device
+    from w8a8_bench.environment.device import Device
 
 ENV = {
     TIME_COLD: "graph, cold L2",
@@ -84,7 +84,7 @@ def _bench(
         raise ValueError(f"bench_kernels {bench_kernels!r}: expected a list of names, or None for all")
     kernels = registry.select(bench_kernels, (fmt,))
     (comparison,) = make_plan([LabelledShape(shape)], kernels, (fmt,))
-    device = environment.resolve_device(environment.AUTO)
+    device = detect.resolve_device(detect.AUTO)
     timer, measures = choose(None, None, cuda=device.is_cuda)
     settings = Settings(timer=timer, measures=measures)
     if not device.is_cuda:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
-from w8a8_bench.device import Device
-from w8a8_bench.operands import Operands
+from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import Problem
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.text import shown
 
 Launch = Callable[[], object]

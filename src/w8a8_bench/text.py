@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from w8a8_bench.stats import Difference
+
 GAP = "  "
 
 _MARKDOWN = {ord(char): f"\\{char}" for char in "\\`*_[]|~#"} | {
@@ -52,3 +54,46 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: C
     """Lines of a Markdown table. Cells are Markdown already."""
     rule = ["---" if place in left else "--:" for place in range(len(header))]
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+
+
+def format_time(seconds: float) -> str:
+    """Four significant digits with the unit that keeps them readable: `13.42 us`."""
+    value, decimals, unit, _ = _scaled(seconds)
+    return f"{value:.{decimals}f} {unit}"
+
+
+def format_difference(difference: Difference) -> str:
+    """With its sign and half the width of its interval, in one unit: `+2.713 us ±0.021`."""
+    value, decimals, unit, scale = _scaled(abs(difference.median))
+    text = f"{'-' if difference.median < 0 else '+'}{value:.{decimals}f} {unit}"
+    if difference.interval is None:
+        return text
+    low, high = difference.interval
+    return f"{text} ±{(high - low) / 2 / scale:.{decimals}f}"
+
+
+def _scaled(seconds: float) -> tuple[float, int, str, float]:
+    """The number to show, its decimals for four significant digits, its unit, and the unit in seconds."""
+    digits, _, exponent_text = f"{seconds:.3e}".partition("e")
+    exponent = int(exponent_text)
+    # Of the rounded number, so that 999.96 us becomes 1.000 ms and not 1000 us.
+    thousands = max(-3, min(0, exponent // 3))
+    unit = {0: "s", -1: "ms", -2: "us", -3: "ns"}[thousands]
+    shift = exponent - 3 * thousands
+    return float(digits) * 10.0**shift, max(0, 3 - shift), unit, 10.0 ** (3 * thousands)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong as a reason: the error's type and the first line of its text that is not empty.
+
+    Compilers say there where it is, and what it is on the last line.
+    """
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception as other:  # of an error whose text can't be made, its type is all there is
+        lines = [f"its text can't be made: {type(other).__name__}"]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[-1]}"
+    if getattr(error, "speaks_for_itself", False):  # `providers.errors.Unfit`
+        return one_line(" ".join(lines))
+    return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

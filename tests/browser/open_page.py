@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from w8a8_bench.report import html
-from w8a8_bench.report.sets import make_sets
-from w8a8_bench.store import Results
+from w8a8_bench.report.comparable_runs import make_sets
+from w8a8_bench.results.json_lines import Results
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRIVER = "chromedriver"

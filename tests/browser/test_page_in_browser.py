@@ -14,14 +14,18 @@ from made_results import END, HEADER, end, record
 from made_sweep import LAYERS, made_sweep
 from open_page import Page, start, why_not
 
-from w8a8_bench import metrics, stats, store
+from w8a8_bench import stats
+from w8a8_bench.analysis import metrics
 from w8a8_bench.kernel import Status
-from w8a8_bench.metrics import BASELINE, format_time
+from w8a8_bench.problem import work
+from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import table
 from w8a8_bench.report.cliffs import find_cliffs
-from w8a8_bench.report.sets import make_sets
+from w8a8_bench.report.comparable_runs import make_sets
 from w8a8_bench.report.summary import geometric_mean, summarize
-from w8a8_bench.store import Results
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.json_lines import Results
+from w8a8_bench.text import format_time
 
 ROOT = Path(__file__).resolve().parents[2]
 COLD, HOT = "time_cold_l2", "time_hot_l2"
@@ -48,7 +52,7 @@ def page(browser, tmp_path) -> Page:
 
 @pytest.fixture(scope="module")
 def h200() -> Results:
-    return store.read(ROOT / "results/h200/llama2_7b_28_shapes_run1.jsonl.gz")
+    return json_lines.read(ROOT / "results/h200/llama2_7b_28_shapes_run1.jsonl.gz")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +168,7 @@ def test_speedups_of_one_layer_are_those_of_its_own_cells(page, h200) -> None:
 @pytest.fixture(scope="module")
 def host_timed() -> Results:
     """Times that lie close together, with the baseline among the best."""
-    return store.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")
+    return json_lines.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")
 
 
 @pytest.mark.parametrize("which", ["h200", "made", "host_timed"])
@@ -212,7 +216,7 @@ def test_a_point_of_a_curve_tells_its_own_time_interval_and_limit(page, h200) ->
         seconds = stats.median(r.samples[COLD])
         assert said[text][1].split()[:3] == ["m=16", "n=4096", "k=4096"]
         assert said[text][2] == f"{format_time(seconds)} ({format_time(low)} to {format_time(high)})"
-        assert said[text][3].startswith(f"{metrics.tflops(r.problem, seconds):.4g} TFLOP/s · ")
+        assert said[text][3].startswith(f"{work.tflops(r.problem, seconds):.4g} TFLOP/s · ")
     assert len(said) >= 3, "points on one another share a tip, but not all of them"
 
 
@@ -292,7 +296,7 @@ def test_accuracy_of_schemes_stands_beside_their_speed(page, made) -> None:
     assert rows[FP8]["mean SQNR, outliers data"] == f"{sum(levels) / len(levels):.1f} dB"
     speed = next(geometric_mean(one.every) for one in summary.standings if one.text == FP8)
     assert rows[FP8]["speed-up over bf16"] == f"{speed:.2f}x"
-    page.open([store.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")])
+    page.open([json_lines.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")])
     assert not page.is_shown("#accuracy"), "no record there knows the accuracy of its scheme"
 
 
@@ -353,7 +357,7 @@ def test_records_without_the_baseline_are_compared_with_the_fastest(page, made) 
 
 
 def test_a_page_without_roofs_or_clocks_says_so(page) -> None:
-    page.open([store.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")])
+    page.open([json_lines.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")])
     assert "no roofs" in page.text("#roofline .note")
     assert page.text("#time h2") == "Time over m = n = k"
     assert page.complaints() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from w8a8_bench import store
+from w8a8_bench.results import json_lines
 
 KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 TINY = {
@@ -29,7 +29,7 @@ def test_layers_of_a_configuration_are_measured_and_counted(cli, tmp_path):
     assert "== Results torch.int8 tiny-TP4 ====" in result.stdout
     measured = [
         (r.labels["tp"], r.labels["layer"], r.labels["count"], r.problem.shape.k, r.problem.shape.n)
-        for r in store.read(tmp_path / "r.jsonl").records
+        for r in json_lines.read(tmp_path / "r.jsonl").records
         if r.kernel == KERNELS[0]
     ]
     assert measured == [

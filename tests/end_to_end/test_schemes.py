@@ -6,10 +6,10 @@ import itertools
 import json
 from itertools import product
 
-from w8a8_bench import store
 from w8a8_bench.kernel import Status
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import Activations
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.results import json_lines
 
 SCHEMES = ("tensor-w-tensor-a", "tensor-w-token-a", "channel-w-tensor-a", "channel-w-token-a")
 KINDS = tuple(kind.value for kind in Activations)
@@ -32,7 +32,7 @@ def legal(kernel: str) -> set[tuple[str, str]]:
 def test_every_legal_combination_is_measured_or_refused_with_its_reason_and_says_what_quantizing_costs(cli, tmp_path):
     result = cli(*GRID, *ONE, "--out", "r.jsonl")
     assert result.returncode == 0, result.stderr
-    records = [record for record in store.read(tmp_path / "r.jsonl").records if record.provider == "pytorch"]
+    records = [record for record in json_lines.read(tmp_path / "r.jsonl").records if record.provider == "pytorch"]
     found: dict[str, list[tuple[str, str]]] = {}
     for record in records:
         if not KernelName.parse(record.kernel).is_baseline:
@@ -74,5 +74,5 @@ def test_a_grid_of_everything_can_be_gone_on_with(cli, tmp_path):
     result = cli(*GRID, *sizes, *few, "--out", "r.jsonl", "--resume")
     assert result.returncode == 0, result.stderr
     cells = [json.loads(line) for line in whole]
-    again = [(r.comparison, r.kernel, r.problem.to_json()) for r in store.read(path).records]
+    again = [(r.comparison, r.kernel, r.problem.to_json()) for r in json_lines.read(path).records]
     assert again == [(c["comparison"], c["kernel"], c["problem"]) for c in cells if c["kind"] == "cell"]

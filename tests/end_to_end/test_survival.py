@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
-from w8a8_bench import store
-from w8a8_bench.comparison import LabelledShape
-from w8a8_bench.formats import Format
+from w8a8_bench.bench.device_workers import Team
+from w8a8_bench.bench.plan import make_plan
+from w8a8_bench.bench.process import Limits
+from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
-from w8a8_bench.settings import Settings, StopRule
-from w8a8_bench.sweep.drive import run_sweep
-from w8a8_bench.sweep.plan import make_plan
-from w8a8_bench.sweep.process import Limits
-from w8a8_bench.sweep.team import Team
+from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.results import json_lines
+from w8a8_bench.timing.settings import Settings, StopRule
 
 PLANTED = ROOT / "tests/planted"
 sys.path.insert(0, str(PLANTED))
@@ -133,7 +133,7 @@ def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_pat
     time.sleep(moments.uniform(0, 6))
     whom = moments.choice(["parent", "worker"])
     for number, line in marked(mark).items():
-        if ("sweep.worker" in line) == (whom == "worker"):
+        if ("bench.worker" in line) == (whom == "worker"):
             try:
                 os.kill(number, signal.SIGKILL)
             except ProcessLookupError:  # it had just ended
@@ -147,7 +147,7 @@ def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_pat
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     cells = [(line["comparison"], line["kernel"], line["status"]) for line in lines if line["kind"] == "cell"]
     assert cells == [(index, name, "ok") for index in range(SHAPES) for name in GOOD]
-    assert store.read(tmp_path / "r.jsonl").warnings == ()
+    assert json_lines.read(tmp_path / "r.jsonl").warnings == ()
     assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == len(cells)
     assert none_is_left(mark), "a process was left behind"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import DOOR, ROOT, environment
 
-from w8a8_bench import store
 from w8a8_bench.cli import main, sweep
+from w8a8_bench.results import json_lines
 
 CPU = ("--device", "cpu")
 SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
@@ -276,7 +276,7 @@ def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli, tmp_p
     words = ("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--processes", "2", "--out", "r.jsonl")
     result = cli(*words)
     assert result.returncode == 0, result.stderr
-    records = store.read(tmp_path / "r.jsonl")
+    records = json_lines.read(tmp_path / "r.jsonl")
     assert records.warnings == ()
     for record in records.records:
         taken, process = record.samples["time_host"], record.groups("time_host")
@@ -368,7 +368,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path):
 def test_a_wrong_kernel_is_left_out_of_the_tables_and_ends_with_exit_code_3(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
-        "if any('w8a8_bench.sweep.worker' in word for word in sys.orig_argv):\n"
+        "if any('w8a8_bench.bench.worker' in word for word in sys.orig_argv):\n"
         "    import torch\n"
         "    right = torch._int_mm\n"
         "    def wrong(a, b, *, out):\n"

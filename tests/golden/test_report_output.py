@@ -17,12 +17,13 @@ from made_results import end, record
 from made_sweep import LAYERS, header, lines, made_sweep
 from test_cli_output import assert_golden
 
-from w8a8_bench import stats, store
+from w8a8_bench import stats
 from w8a8_bench.kernel import Status
-from w8a8_bench.metrics import BASELINE
+from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import REPORTS, markdown
-from w8a8_bench.report.sets import make_sets
-from w8a8_bench.store import Results
+from w8a8_bench.report.comparable_runs import make_sets
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.json_lines import Results
 
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 
@@ -187,7 +188,7 @@ def test_an_output_that_can_not_be_written_is_one_clear_line(cli, made):
 
 
 def test_csv_has_every_digit_of_every_time(tmp_path, made):
-    results = store.read(tmp_path / made)
+    results = json_lines.read(tmp_path / made)
     rows = list(csv.DictReader(io.StringIO(REPORTS["csv"](make_sets([results])))))
     assert len(rows) == len(results.records)
     for row, r in zip(rows, results.records, strict=True):

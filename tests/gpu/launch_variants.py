@@ -6,11 +6,11 @@ import sys
 
 import torch
 
-from w8a8_bench import environment
-from w8a8_bench.data import Data
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.names import KernelName
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment import detect
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import cutlass, registry
 
 SHAPES = (GemmShape(m=5, n=144, k=528), GemmShape(m=67, n=208, k=1040), GemmShape(m=259, n=400, k=784))
@@ -18,7 +18,7 @@ SHAPES = (GemmShape(m=5, n=144, k=528), GemmShape(m=67, n=208, k=1040), GemmShap
 
 
 def main() -> int:
-    device = environment.resolve_device("cuda")
+    device = detect.resolve_device("cuda")
     provider = next(one for one in registry.PROVIDERS if one.name == "cutlass")
     launched = 0
     for shape in SHAPES:

@@ -13,16 +13,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench import environment  # noqa: E402
-from w8a8_bench.data import Data  # noqa: E402
-from w8a8_bench.formats import Format  # noqa: E402
-from w8a8_bench.kernels.cutlass import blockwise_mm, build, scaled_mm, scaled_mm_azp  # noqa: E402
-from w8a8_bench.make_operands import OperandFactory  # noqa: E402
-from w8a8_bench.names import KernelName  # noqa: E402
-from w8a8_bench.operands import Operands  # noqa: E402
+from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.environment import detect  # noqa: E402
+from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, scaled_mm, scaled_mm_azp  # noqa: E402
 from w8a8_bench.problem import SCHEMES, GemmShape  # noqa: E402
+from w8a8_bench.problem.distribution import Data  # noqa: E402
+from w8a8_bench.problem.formats import Format  # noqa: E402
+from w8a8_bench.problem.kernel_name import KernelName  # noqa: E402
+from w8a8_bench.problem.operands import Operands  # noqa: E402
 from w8a8_bench.providers import cutlass  # noqa: E402
-from w8a8_bench.reference import Oracle, check, poison  # noqa: E402
 
 NAMES = (
     *(f"cutlass_i8_i8_bf16_scaled_mm{end}" for end in ("", "_bias", "_azp", "_azp_bias", "_azp_pt", "_azp_pt_bias")),
@@ -35,7 +35,7 @@ def why_not() -> str | None:
         return "this machine has no GPU that torch can use"
     if torch.cuda.get_device_capability() != (9, 0):
         return "the GPU is not of compute capability 9.0"
-    return build.why_missing()
+    return compile_cache.why_missing()
 
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
@@ -51,7 +51,7 @@ def random_shapes(count: int) -> list[GemmShape]:
 
 def check_shape(shape: GemmShape, seed: int) -> None:
     """Every variant under one scheme, and under every one for the first: scales of all schemes are one kernel."""
-    device = environment.resolve_device("cuda")
+    device = detect.resolve_device("cuda")
     factory = OperandFactory(shape, device.torch_name, data=Data.OUTLIERS.value, seed=seed)
     oracle = Oracle()
     for position, name in enumerate(NAMES):

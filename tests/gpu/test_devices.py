@@ -6,19 +6,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench import environment  # noqa: E402
-from w8a8_bench.comparison import Cell, Comparison, LabelledShape  # noqa: E402
-from w8a8_bench.data import Data  # noqa: E402
-from w8a8_bench.formats import W8A8_FORMATS, Format  # noqa: E402
+from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
+from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
-from w8a8_bench.make_operands import OperandFactory  # noqa: E402
-from w8a8_bench.measures import TIME_COLD, Timer  # noqa: E402
-from w8a8_bench.names import KernelName  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402
+from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
+from w8a8_bench.problem.distribution import Data  # noqa: E402
+from w8a8_bench.problem.formats import W8A8_FORMATS, Format  # noqa: E402
+from w8a8_bench.problem.kernel_name import KernelName  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402
-from w8a8_bench.reference import Oracle, check, poison  # noqa: E402
-from w8a8_bench.runner import run_comparison  # noqa: E402
-from w8a8_bench.settings import Settings, StopRule  # noqa: E402
+from w8a8_bench.timing.measures import TIME_COLD, Timer  # noqa: E402
+from w8a8_bench.timing.settings import Settings, StopRule  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +38,7 @@ def test_every_kernel_is_checked_and_timed_on_the_gpu_that_is_asked_for():
         if parsed.serves(fmt)
     ]
     comparison = Comparison(0, LabelledShape(SHAPE), tuple(dict.fromkeys(cells)))
-    records, _ = run_comparison(comparison, environment.resolve_device("cuda:1"), ONCE)
+    records, _ = run_comparison(comparison, detect.resolve_device("cuda:1"), ONCE)
     for record in records:
         assert record.status in (Status.OK, Status.UNSUPPORTED), f"{record.kernel}: {record.status} {record.reason}"
     assert sum(record.status is Status.OK for record in records) > len(records) / 2

@@ -9,16 +9,16 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench.comparison import LabelledShape  # noqa: E402
-from w8a8_bench.formats import Format  # noqa: E402
+from w8a8_bench.bench.device_workers import Team  # noqa: E402
+from w8a8_bench.bench.plan import make_plan  # noqa: E402
+from w8a8_bench.bench.process import Limits  # noqa: E402
+from w8a8_bench.bench.scheduler import run_sweep  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
-from w8a8_bench.measures import TIME_COLD, Timer  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402
-from w8a8_bench.settings import Settings, StopRule  # noqa: E402
-from w8a8_bench.sweep.drive import run_sweep  # noqa: E402
-from w8a8_bench.sweep.plan import make_plan  # noqa: E402
-from w8a8_bench.sweep.process import Limits  # noqa: E402
-from w8a8_bench.sweep.team import Team  # noqa: E402
+from w8a8_bench.problem.comparison import LabelledShape  # noqa: E402
+from w8a8_bench.problem.formats import Format  # noqa: E402
+from w8a8_bench.timing.measures import TIME_COLD, Timer  # noqa: E402
+from w8a8_bench.timing.settings import Settings, StopRule  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

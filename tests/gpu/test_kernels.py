@@ -6,16 +6,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench import environment  # noqa: E402
-from w8a8_bench.comparison import Cell, Comparison, LabelledShape  # noqa: E402
-from w8a8_bench.data import Data  # noqa: E402
-from w8a8_bench.formats import W8A8_FORMATS, Format  # noqa: E402
+from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
+from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
-from w8a8_bench.names import KernelName  # noqa: E402
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape  # noqa: E402
+from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
+from w8a8_bench.problem.distribution import Data  # noqa: E402
+from w8a8_bench.problem.formats import W8A8_FORMATS, Format  # noqa: E402
+from w8a8_bench.problem.kernel_name import KernelName  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402
-from w8a8_bench.runner import run_comparison  # noqa: E402
-from w8a8_bench.settings import Settings, StopRule  # noqa: E402
+from w8a8_bench.timing.settings import Settings, StopRule  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,7 +46,7 @@ def test_the_answer_is_right_or_refused_with_a_reason(name, shape):
     m, n, k = shape
     where = LabelledShape(GemmShape(m=m, n=n, k=k))
     comparison = Comparison(0, where, tuple(cells(name, where.shape)))
-    records, _ = run_comparison(comparison, environment.resolve_device("cuda"), ONCE)
+    records, _ = run_comparison(comparison, detect.resolve_device("cuda"), ONCE)
     for record in records:
         assert record.status in (Status.OK, Status.UNSUPPORTED), f"{record.problem}: {record.status} {record.reason}"
         assert record.status is Status.OK or record.reason

@@ -9,16 +9,20 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import w8a8_bench  # noqa: E402
-from w8a8_bench import environment, metrics  # noqa: E402
-from w8a8_bench.comparison import Cell, Comparison, LabelledShape  # noqa: E402
+from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
+from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
-from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer  # noqa: E402
-from w8a8_bench.names import KernelName  # noqa: E402
-from w8a8_bench.problem import GemmShape, Problem, Scaling  # noqa: E402
+from w8a8_bench.problem import (  # noqa: E402
+    GemmShape,
+    Problem,
+    Scaling,
+)
+from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
+from w8a8_bench.problem.kernel_name import BASELINE, KernelName  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402
 from w8a8_bench.providers.function import make_kernel  # noqa: E402
-from w8a8_bench.runner import run_comparison  # noqa: E402
-from w8a8_bench.settings import Settings, StopRule  # noqa: E402
+from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer  # noqa: E402
+from w8a8_bench.timing.settings import Settings, StopRule  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,7 +38,7 @@ measure = partial(w8a8_bench.measure, dtype="fp8", m=SHAPE.m, n=SHAPE.n, k=SHAPE
 
 @pytest.fixture(scope="module", autouse=True)
 def device():
-    found = environment.resolve_device("cuda")
+    found = detect.resolve_device("cuda")
     if found.capability is None or found.capability < (9, 0):
         pytest.skip(f"{found.name} has no row-wise FP8")
     return found
@@ -49,7 +53,7 @@ def test_a_function_that_returns_its_output_stands_beside_pytorch_and_cutlass():
     assert (result.status, result.reason) == (Status.OK, "")
     assert result.record.config == {"output": "returned"}
     assert result.record.rotation["sets"] >= 2
-    assert {record.kernel for record in result.records} >= {metrics.BASELINE, PYTORCH, CUTLASS}
+    assert {record.kernel for record in result.records} >= {BASELINE, PYTORCH, CUTLASS}
     assert {record.status for record in result.records} <= {Status.OK, Status.UNSUPPORTED}
     assert result.seconds > 0 and result.speedup > 1
     assert 0.7 < result.ratio(PYTORCH).median < 1.4, "the same operation of the same library"

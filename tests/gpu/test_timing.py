@@ -13,27 +13,28 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench import environment, metrics  # noqa: E402
-from w8a8_bench.comparison import Cell, Comparison, LabelledShape  # noqa: E402
-from w8a8_bench.device import Device  # noqa: E402
-from w8a8_bench.formats import Format  # noqa: E402
+from w8a8_bench.analysis import metrics  # noqa: E402
+from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
+from w8a8_bench.bench.device_workers import Team  # noqa: E402
+from w8a8_bench.environment import detect  # noqa: E402
+from w8a8_bench.environment.device import Device  # noqa: E402
 from w8a8_bench.kernel import Launches, Status  # noqa: E402
-from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_EVENT, TIME_HOT, TIME_KERNEL, Timer  # noqa: E402
-from w8a8_bench.memory import L2_TIMES, MAX_SETS  # noqa: E402
-from w8a8_bench.names import KernelName  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402
+from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
+from w8a8_bench.problem.formats import Format  # noqa: E402
+from w8a8_bench.problem.kernel_name import BASELINE, KernelName  # noqa: E402
+from w8a8_bench.problem.memory import L2_TIMES, MAX_SETS  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402
-from w8a8_bench.record import ComparisonEnd, Record  # noqa: E402
-from w8a8_bench.runner import run_comparison  # noqa: E402
-from w8a8_bench.settings import Settings, StopRule  # noqa: E402
-from w8a8_bench.sweep.team import Team  # noqa: E402
+from w8a8_bench.results.record import ComparisonEnd, Record  # noqa: E402
+from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_EVENT, TIME_HOT, TIME_KERNEL, Timer  # noqa: E402
+from w8a8_bench.timing.settings import Settings, StopRule  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use"),
 ]
 
-BF16, FP8 = metrics.BASELINE, "pytorch_fp8_fp8_bf16_scaled_mm"
+BF16, FP8 = BASELINE, "pytorch_fp8_fp8_bf16_scaled_mm"
 FP8_FAST = "pytorch_fp8_fp8_bf16_scaled_mm_fast_accum"
 FP8_BLOCKWISE = "pytorch_fp8_fp8_bf16_scaled_mm_blockwise"
 SHAPE = GemmShape(m=16, n=4096, k=4096)
@@ -43,7 +44,7 @@ BLOCKS = 8
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    found = environment.resolve_device("cuda")
+    found = detect.resolve_device("cuda")
     if found.capability is None or found.capability < (8, 9):
         pytest.skip(f"{found.name} has no FP8")
     return found

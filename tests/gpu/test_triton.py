@@ -10,16 +10,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench import environment  # noqa: E402
-from w8a8_bench import quantize as reference  # noqa: E402
-from w8a8_bench.formats import OUT_FORMATS, Format  # noqa: E402
-from w8a8_bench.make_operands import OperandFactory  # noqa: E402
+from w8a8_bench.correctness import quantize as reference  # noqa: E402
+from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.problem import SCHEMES, Activations, ActScale, Azp, GemmShape, Problem  # noqa: E402
-from w8a8_bench.reference import Oracle, check, poison  # noqa: E402
+from w8a8_bench.problem.formats import OUT_FORMATS, Format  # noqa: E402
 
 if importlib.util.find_spec("triton") is not None:
     from w8a8_bench.kernels.triton import TileConfig, apply_static, quantize
-    from w8a8_bench.kernels.triton.config import Choice, choose, legal, why_unsupported
+    from w8a8_bench.kernels.triton.configs import Choice, choose, legal, why_unsupported
     from w8a8_bench.kernels.triton.prepare import gemm_of, prepare_as
 
 pytestmark = [
@@ -33,7 +33,7 @@ CHUNKS, CHUNK = 8, 50
 
 @pytest.fixture(scope="module")
 def device():
-    return environment.resolve_device("cuda")
+    return detect.resolve_device("cuda")
 
 
 def made_shapes() -> list[GemmShape]:

@@ -1,5 +1,7 @@
-"""These tests run Triton's kernels under its interpreter, in processes of their own: it is on or off before Triton is
-imported. `tests/unit/test_triton_interpreted.py` starts those processes; elsewhere nothing here is collected."""
+"""Run Triton's kernels under its interpreter, in processes of their own: it is on or off before Triton is imported.
+
+`tests/unit/kernels/triton/test_triton_interpreted.py` starts those processes; elsewhere nothing here is collected.
+"""
 
 import os
 

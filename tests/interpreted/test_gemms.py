@@ -12,7 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-from w8a8_bench.formats import Format
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.kernels.triton import (
     TileConfig,
     blockwise_mm,
@@ -24,10 +25,9 @@ from w8a8_bench.kernels.triton import (
 )
 from w8a8_bench.kernels.triton.device import tiles
 from w8a8_bench.kernels.triton.operands import take_sides
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Azp, GemmShape, Problem, Scaling
-from w8a8_bench.reference import Oracle
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.operands import Operands
 
 TOKEN_CHANNEL = Scaling.parse("channel-w-token-a")
 

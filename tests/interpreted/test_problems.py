@@ -8,14 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from w8a8_bench.formats import Format
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.correctness.oracle import Oracle, check
 from w8a8_bench.kernels.triton import make_workspace
-from w8a8_bench.kernels.triton.config import Choice, Gemm, TileConfig
+from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig
 from w8a8_bench.kernels.triton.prepare import PreparedGemm
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import SCHEMES, Activations, Azp, GemmShape, Problem
-from w8a8_bench.reference import Oracle, check
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.operands import Operands
 
 SHAPE = GemmShape(m=18, n=36, k=200)
 PLAIN = TileConfig(tile_m=32, tile_n=64, tile_k=128)

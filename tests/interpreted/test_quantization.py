@@ -11,12 +11,12 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
-from w8a8_bench import quantize as reference
-from w8a8_bench.formats import Format
+from w8a8_bench.correctness import quantize as reference
+from w8a8_bench.correctness.quantize import Quantized
 from w8a8_bench.kernels.triton import apply_static, plan_quantize, quantize
 from w8a8_bench.kernels.triton.device import quantize as device
 from w8a8_bench.problem import ActScale, Azp
-from w8a8_bench.quantize import Quantized
+from w8a8_bench.problem.formats import Format
 
 module = importlib.import_module("w8a8_bench.kernels.triton.quantize")  # the package has a function of that name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 
 H200 = Device(
     kind="cuda",

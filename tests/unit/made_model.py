@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from made_results import record
 
-from w8a8_bench.metrics import BASELINE
 from w8a8_bench.problem import GemmShape, Scaling
-from w8a8_bench.record import Record
-from w8a8_bench.report.candidates import ModelLayer
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.recommend.choices import ModelLayer
+from w8a8_bench.results.record import Record
 
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 ROW_WISE = Scaling.parse("channel-w-token-a")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from made_devices import H200
 
-from w8a8_bench.data import Data
-from w8a8_bench.make_operands import OperandFactory
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.correctness.oracle import Oracle, check, poison
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import deepgemm, vllm
-from w8a8_bench.reference import Oracle, check, poison
 
 GPU = replace(H200, cuda=(13, 0))
 LIBRARIES = ("vllm", "deep_gemm")

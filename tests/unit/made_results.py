@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from w8a8_bench.kernel import Status
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import Activations, GemmShape
-from w8a8_bench.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
 
 SHAPE = GemmShape(m=16, n=4096, k=6144)
 LABELS = {"model": "meta-llama/Llama-3-8b", "layer": "qkv_proj", "tp": 2}

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from w8a8_bench.record import Record
-from w8a8_bench.store import Results
+from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.record import Record
 
 COLD = "time_cold_l2"
 RUN_SD, SHAPE_SD, CELL_SD = 0.0003, 0.0004, 0.0008

@@ -16,11 +16,11 @@ from pathlib import Path
 from made_devices import H200
 
 from w8a8_bench.kernel import Status
-from w8a8_bench.metrics import BASELINE, bytes_moved, flops
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import Activations, GemmShape, Scaling
-from w8a8_bench.record import ComparisonEnd, Record, RunHeader
-from w8a8_bench.store import Results
+from w8a8_bench.problem.kernel_name import BASELINE, KernelName
+from w8a8_bench.problem.work import bytes_moved, flops
+from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
 
 COLD, HOT = "time_cold_l2", "time_hot_l2"
 TOKENS = (1, 16, 17, 32, 64, 128, 256, 512, 1024, 4096)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from made_results import record
 
-from w8a8_bench import compat, environment
-from w8a8_bench.formats import Format
+from w8a8_bench import compat
+from w8a8_bench.environment import detect
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import HOST_LAUNCH, MEANINGS, TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.timing.measures import HOST_LAUNCH, MEANINGS, TIME_COLD, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL
 
 INT8 = "pytorch_i8_i8_bf16_scaled_mm"
 
@@ -66,8 +67,8 @@ def test_a_cell_that_is_not_ok_is_in_no_table_though_it_has_samples():
 
 
 def test_a_shape_that_memory_has_no_room_for_is_refused_before_it_is_made(monkeypatch):
-    device = replace(environment.resolve_device("cpu"), available_bytes=1 << 30)
-    monkeypatch.setattr(environment, "resolve_device", lambda wanted: device)
+    device = replace(detect.resolve_device("cpu"), available_bytes=1 << 30)
+    monkeypatch.setattr(detect, "resolve_device", lambda wanted: device)
     with pytest.raises(ValueError, match=r"needs about .* GiB and .* has 1\.0 GiB free"):
         compat.bench_int8(torch.int8, 40000, 40000, 40000, "L", "S")
 

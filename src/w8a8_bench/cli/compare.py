@@ -6,12 +6,12 @@ import argparse
 import math
 from pathlib import Path
 
+from w8a8_bench.analysis.pairing import pair
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_SLOWER, UsageError
 from w8a8_bench.cli.results import read
-from w8a8_bench.report import conditions
-from w8a8_bench.report.compare import compare
-from w8a8_bench.report.compare_text import Compared, render_markdown, render_text
-from w8a8_bench.report.pairing import pair
+from w8a8_bench.report.compare import conditions
+from w8a8_bench.report.compare.compare import compare
+from w8a8_bench.report.compare.text import Compared, render_markdown, render_text
 from w8a8_bench.text import one_line
 
 FORMATS = {"text": render_text, "markdown": render_markdown}

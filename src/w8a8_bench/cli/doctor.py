@@ -15,18 +15,18 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from w8a8_bench.bench.process import Limits, SweepRefused, Worker, WorkerLost
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.missing import Machine, advice
-from w8a8_bench.device import Device
 from w8a8_bench.environment import telemetry
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.provider import Provider
-from w8a8_bench.record import RunHeader
-from w8a8_bench.settings import DEFAULT_DUTY
-from w8a8_bench.sweep.process import Limits, SweepRefused, Worker, WorkerLost
+from w8a8_bench.results.record import RunHeader
 from w8a8_bench.text import GAP, aligned, one_line
+from w8a8_bench.timing.settings import DEFAULT_DUTY
 
 STEP_S = 60.0
 """How long an answer may take: importing a library from a cold disk, and more than any `supports` needs."""

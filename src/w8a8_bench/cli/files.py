@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from w8a8_bench import store
 from w8a8_bench.cli.paste import is_script
 from w8a8_bench.cli.plan import Plan
-from w8a8_bench.formats import dtype_text
+from w8a8_bench.problem.formats import dtype_text
+from w8a8_bench.results import json_lines
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ def files_of(args: argparse.Namespace, plan: Plan) -> Files:
     if args.out is not None:
         records = Path(args.out)
         if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
-            raise store.StoreError(f"--out {args.out}: expected a name that ends in .jsonl, say results.jsonl")
+            raise json_lines.StoreError(f"--out {args.out}: expected a name that ends in .jsonl, say results.jsonl")
         files = Files.beside(records, with_report=with_report)
         try:
             records.lstat()
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise store.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
+            raise json_lines.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
         for path in files.made_of_records:
             if path.is_dir() or (path.exists() and not records.exists()):
                 what = "pickle" if path == files.pickle else "report"
-                raise store.StoreError(
+                raise json_lines.StoreError(
                     f"{path} exists, and the {what} of this sweep would overwrite it: choose another --out"
                 )
         return files

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
-from w8a8_bench.formats import W8A8_FORMATS
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import BLOCKWISE, SCHEMES
+from w8a8_bench.problem.formats import W8A8_FORMATS
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.provider import Provider
 

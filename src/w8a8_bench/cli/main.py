@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 import w8a8_bench
 from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
-from w8a8_bench.data import Data
-from w8a8_bench.formats import W8A8_FORMATS
-from w8a8_bench.measures import REQUESTS, Timer
 from w8a8_bench.problem import Activations
-from w8a8_bench.settings import (
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.formats import W8A8_FORMATS
+from w8a8_bench.text import one_line, shown
+from w8a8_bench.timing.measures import REQUESTS, Timer
+from w8a8_bench.timing.settings import (
     CELL_BUDGET_S,
     CPU_BUDGET_S,
     DEFAULT_BUDGET_S,
@@ -30,7 +31,6 @@ from w8a8_bench.settings import (
     DEFAULT_STEP_LIMIT_S,
     RIGORS,
 )
-from w8a8_bench.text import one_line, shown
 
 DESCRIPTION = "Benchmark W8A8 GEMMs: INT8 and FP8 weights and activations, on NVIDIA GPUs and CPUs."
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 
 CUDA_EXTRAS = {
     13: ("torch>=2.11,<2.16", "cuda-bindings>=13", "nvidia-cutlass-dsl[cu13]>=4.6", "apache-tvm-ffi>=0.1.6", "numpy"),

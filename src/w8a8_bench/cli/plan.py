@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from w8a8_bench.comparison import Comparison
-from w8a8_bench.formats import Format
-from w8a8_bench.settings import Settings
-from w8a8_bench.sweep.plan import digest
+from w8a8_bench.bench.plan import digest
+from w8a8_bench.problem.comparison import Comparison
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.timing.settings import Settings
 
 QUICK = "quick_bench"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from w8a8_bench.comparison import Comparison
-from w8a8_bench.sweep.estimate import Pace, duration
+from w8a8_bench.bench.estimate import Pace, duration
+from w8a8_bench.problem.comparison import Comparison
 from w8a8_bench.text import one_line
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from w8a8_bench.comparison import LabelledShape
-from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import PER_TENSOR, GemmShape, Scaling
+from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.problem.formats import W8A8_FORMATS, Format
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.shapes import models
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"

@@ -14,9 +14,9 @@ from w8a8_bench.cli import output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
-from w8a8_bench.report.candidates import Limits, ModelLayer, Source
-from w8a8_bench.report.recommend import Recommendation, recommend
-from w8a8_bench.report.recommend_text import markdown, to_json, verdict
+from w8a8_bench.report.recommend.choices import Limits, ModelLayer, Source
+from w8a8_bench.report.recommend.recommend import Recommendation, recommend
+from w8a8_bench.report.recommend.text import markdown, to_json, verdict
 from w8a8_bench.shapes import hf_config, models
 
 SUFFIXES = {".md": "markdown", ".json": "json"}

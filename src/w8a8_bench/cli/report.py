@@ -10,7 +10,7 @@ from w8a8_bench.cli import output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.report import REPORTS
-from w8a8_bench.report.sets import ResultSet, make_sets
+from w8a8_bench.report.comparable_runs import ResultSet, make_sets
 
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".csv": "csv", ".txt": "table"}
 """The format that a name of an output stands for, unless `--format` says another."""

@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from w8a8_bench import store
 from w8a8_bench.cli.errors import UsageError
-from w8a8_bench.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.text import one_line
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -55,7 +55,7 @@ class Inputs:
         """Whether it was found in a directory and not named by the user."""
         return path in self._found
 
-    def read(self) -> list[store.Results]:
+    def read(self) -> list[json_lines.Results]:
         """The results in the files. What was found in a directory and is not a sweep's is left out, in one warning.
 
         Raises UsageError for any other file that can't be read, and for a directory without any results.
@@ -98,9 +98,9 @@ def _is_of_a_sweep(path: Path) -> bool:
     """
     try:
         with open(path, "rb") as raw:
-            packed = raw.peek(len(store.GZIP_MAGIC)).startswith(store.GZIP_MAGIC)
+            packed = raw.peek(len(json_lines.GZIP_MAGIC)).startswith(json_lines.GZIP_MAGIC)
             file = gzip.GzipFile(fileobj=raw) if packed else raw
-            lines = [file.readline(store.MAX_LINE_BYTES) for _ in range(2)]
+            lines = [file.readline(json_lines.MAX_LINE_BYTES) for _ in range(2)]
     except (OSError, EOFError, zlib.error):
         return True
     header, second = map(_object, lines)
@@ -122,13 +122,13 @@ def _names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths)
 
 
-def read(path: Path) -> store.Results:
+def read(path: Path) -> json_lines.Results:
     """The results in `path`; warns of what was left out of them. Raises UsageError where it holds none."""
     if path.is_file() and (size := path.stat().st_size) > LARGE_BYTES:
         print(f"reading {one_line(str(path))}: {size / 1e6:.0f} MB", file=sys.stderr, flush=True)
     try:
-        results = store.read(path)
-    except store.StoreError as error:
+        results = json_lines.read(path)
+    except json_lines.StoreError as error:
         raise UsageError(str(error)) from None
     for warning in results.warnings:
         print(f"warning: {one_line(warning)}", file=sys.stderr)

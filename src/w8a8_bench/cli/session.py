@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from w8a8_bench import store
+from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.estimate import Pace, duration
+from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.cli import interrupt, output, paste
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.files import Files
@@ -18,23 +20,21 @@ from w8a8_bench.cli.plan import QUICK, Plan
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.cli.quick import MODEL, NO_FP8
 from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE
-from w8a8_bench.comparison import is_grid
-from w8a8_bench.device import Device
-from w8a8_bench.formats import Format, dtype_text
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.measures import headline
-from w8a8_bench.metrics import BASELINE
 from w8a8_bench.problem import SCHEMES, Activations
-from w8a8_bench.record import ComparisonEnd, Record
+from w8a8_bench.problem.comparison import is_grid
+from w8a8_bench.problem.formats import Format, dtype_text
+from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import html
 from w8a8_bench.report.answer import answer, broken
-from w8a8_bench.report.sets import ResultSet, make_sets
+from w8a8_bench.report.comparable_runs import ResultSet, make_sets
 from w8a8_bench.report.table import View, render, render_schemes, terminal_width, why_not_here, wrapped
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.stats import interval
-from w8a8_bench.sweep.drive import run_sweep
-from w8a8_bench.sweep.estimate import Pace, duration
-from w8a8_bench.sweep.team import Finished, Team
 from w8a8_bench.text import counted, one_line
+from w8a8_bench.timing.measures import headline
 
 MOST_PICKLED_AT_ONCE = 2000
 """Cells whose pickle takes under half a second."""
@@ -52,7 +52,7 @@ class Session:
         plan: Plan,
         devices: Sequence[Device],
         files: Files,
-        writer: store.Writer,
+        writer: json_lines.Writer,
     ) -> None:
         self._args, self._plan, self._devices, self._files, self._writer = args, plan, devices, files, writer
         self._records: list[Record] = list(writer.records)
@@ -117,7 +117,7 @@ class Session:
         self._records.sort(key=lambda record: record.comparison)
         self._print_all()
         self._write_pickle()
-        sets = make_sets([store.read(self._files.records)], pool_gpus=True)
+        sets = make_sets([json_lines.read(self._files.records)], pool_gpus=True)
         self._write_report(sets)
         if self._ends:
             print(costs(time.perf_counter() - self._started, len(self._devices), self._ends))
@@ -181,7 +181,7 @@ class Session:
             return
         try:
             self._write_pickle()
-        except store.StoreError as error:
+        except json_lines.StoreError as error:
             print(error, file=sys.stderr)
 
     def _print_comparison(self, result: Finished) -> None:
@@ -236,7 +236,7 @@ class Session:
         try:
             compat.write_pickle(self._files.pickle, compat.measurements(self._records, self._plan.formats))
         except OSError as error:
-            raise store.StoreError(
+            raise json_lines.StoreError(
                 f"{self._files.pickle} can't be written: {error.strerror}; {self._files.records} is safe"
             ) from None
 
@@ -252,7 +252,7 @@ class Session:
         try:
             output.write(report, html.render(sets))
         except UsageError as error:
-            raise store.StoreError(f"{error}; {self._files.records} is safe") from None
+            raise json_lines.StoreError(f"{error}; {self._files.records} is safe") from None
 
 
 def has_interval(record: Record) -> bool:

@@ -15,33 +15,33 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from w8a8_bench import store
+from w8a8_bench.bench.device_workers import Team
+from w8a8_bench.bench.estimate import START_S, Pace, duration
+from w8a8_bench.bench.plan import make_plan
+from w8a8_bench.bench.process import Limits, SweepRefused, WorkerLost
+from w8a8_bench.bench.retry import refuse_too_large
+from w8a8_bench.bench.worker import NO_TORCH, why_no_torch
 from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.cli.files import Files, files_of
 from w8a8_bench.cli.plan import QUICK, Plan
 from w8a8_bench.cli.quick import Quick, plain, quick
 from w8a8_bench.cli.session import Session
-from w8a8_bench.comparison import LabelledShape
-from w8a8_bench.data import Data
-from w8a8_bench.device import Device
-from w8a8_bench.environment import check_device_name, expects_cuda, likely_gpus
-from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.measures import Timer, choose
+from w8a8_bench.environment.detect import check_device_name, expects_cuda, likely_gpus
+from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import SCHEMES, Activations, Problem, Scaling
+from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.providers import registry
-from w8a8_bench.record import RunHeader, flat
-from w8a8_bench.settings import RIGORS, Settings
+from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import RunHeader, flat
 from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
-from w8a8_bench.sweep.estimate import START_S, Pace, duration
-from w8a8_bench.sweep.plan import make_plan
-from w8a8_bench.sweep.process import Limits, SweepRefused, WorkerLost
-from w8a8_bench.sweep.survive import refuse_too_large
-from w8a8_bench.sweep.team import Team
-from w8a8_bench.sweep.worker import NO_TORCH, why_no_torch
 from w8a8_bench.text import counted, one_line
+from w8a8_bench.timing.measures import Timer, choose
+from w8a8_bench.timing.settings import RIGORS, Settings
 
 ALL = "all"
 """Of `--schemes`: every combination that has a meaning."""
@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         with contextlib.ExitStack() as stack:
             files = files_of(args, plan)
-            writer = stack.enter_context(store.Writer(files.records, resume=args.resume))
+            writer = stack.enter_context(json_lines.Writer(files.records, resume=args.resume))
             _refuse_another_plan(writer, plan)
             return _measure(args, plan, files, writer, _Teams(args, stack))
-    except (SweepRefused, store.StoreError) as error:
+    except (SweepRefused, json_lines.StoreError) as error:
         raise UsageError(str(error)) from None
     except WorkerLost as error:
         print(f"{args.prog}: error: {one_line(str(error))}", file=sys.stderr)
@@ -207,7 +207,7 @@ def _dry_run(args: argparse.Namespace, plan: Plan) -> int:
     """Say what would be done. What the command itself refuses before it measures is refused here too."""
     try:
         records = files_of(args, plan).records
-    except store.StoreError as error:
+    except json_lines.StoreError as error:
         raise UsageError(str(error)) from None
     if records.exists() and not args.resume:
         raise UsageError(f"{records} exists: add --resume to go on with it, or name another")
@@ -248,7 +248,7 @@ def _model_shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
     return shapes
 
 
-def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: store.Writer, starting: _Teams) -> int:
+def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: json_lines.Writer, starting: _Teams) -> int:
     warnings.filterwarnings(
         "ignore", message="Failed to initialize NumPy"
     )  # torch without numpy: nothing here needs it
@@ -288,7 +288,7 @@ def _measure(args: argparse.Namespace, plan: Plan, files: Files, writer: store.W
     except BrokenPipeError:
         session.broken_off("nobody reads standard output any more")
         raise EndOfOutput from None
-    except (SweepRefused, WorkerLost, store.StoreError) as error:
+    except (SweepRefused, WorkerLost, json_lines.StoreError) as error:
         session.broken_off(str(error))
         return EXIT_FAULTS
     except OSError as error:  # of printing: what is kept has an error of its own
@@ -309,7 +309,7 @@ def _with_measures(args: argparse.Namespace, plan: Plan, *, cuda: bool) -> Plan:
     return replace(plan, settings=settings)
 
 
-def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device | None = None) -> None:
+def _refuse_another_plan(writer: json_lines.Writer, plan: Plan, device: Device | None = None) -> None:
     """A file that is gone on with must be of the same cells, data and device: its shapes are read side by side.
 
     Before there is a device, all but the device and the measures, which depend on it, can be told.
@@ -329,14 +329,14 @@ def _refuse_another_plan(writer: store.Writer, plan: Plan, device: Device | None
                 what = (
                     f"it was begun with other shapes, kernels, schemes or activations, as {shlex.join(first.command)}"
                 )
-            raise store.StoreError(f"{writer.path} belongs to another sweep: {one_line(what)}; name another --out")
+            raise json_lines.StoreError(f"{writer.path} belongs to another sweep: {one_line(what)}; name another --out")
     cells: dict[int, list[tuple[str, Problem]]] = {}
     for record in writer.records:
         cells.setdefault(record.comparison, []).append((record.kernel, record.problem))
     planned = {c.index: [(cell.kernel, cell.problem) for cell in c.cells] for c in plan.comparisons}
     for index in writer.done:
         if writer.done.count(index) > 1 or cells.get(index) != planned.get(index):
-            raise store.StoreError(
+            raise json_lines.StoreError(
                 f"{writer.path} holds records of comparison {index} that this sweep did not write: name another --out"
             )
 
@@ -353,7 +353,7 @@ def _changes_since(headers: Sequence[RunHeader], environment: Mapping[str, objec
     ]
 
 
-def _refuse_lost_providers(writer: store.Writer, plan: Plan) -> None:
+def _refuse_lost_providers(writer: json_lines.Writer, plan: Plan) -> None:
     """A provider that was there and is not: its cells would be done without ever being measured."""
     if not writer.headers:
         return
@@ -362,7 +362,7 @@ def _refuse_lost_providers(writer: store.Writer, plan: Plan) -> None:
     for provider in dict.fromkeys(map(registry.provider_of, kernels)):
         probe, was = provider.probe(), before.get(f"providers.{provider.name}")
         if not probe and was is not None and was != str(probe):
-            raise store.StoreError(
+            raise json_lines.StoreError(
                 f"{provider.name} can't be used any more, and {writer.path} is not done with its kernels: {probe} "
                 f"(it was {was}); mend that, or name another --out"
             )

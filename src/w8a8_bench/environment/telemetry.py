@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 
 POWER_CAP = "power_cap"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.environment.telemetry import SLOWDOWNS, Snapshot, Telemetry, Unavailable
 
 

@@ -24,17 +24,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w8a8_bench.data import Data
-from w8a8_bench.device import Device, dotted
-from w8a8_bench.formats import Format
+from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Refused, Support
-from w8a8_bench.measures import TIME_COLD
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations, ActScale, GemmShape, Problem, WeightScale, ceil_div
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import cublaslt_api as api
-from w8a8_bench.settings import DEFAULT_DUTY
+from w8a8_bench.timing.measures import TIME_COLD
 from w8a8_bench.timing.method import Sampler, Uncapturable, rest
+from w8a8_bench.timing.settings import DEFAULT_DUTY
 
 if TYPE_CHECKING:
     import torch
@@ -222,7 +222,7 @@ class CublasLtKernel:
     def _search(self, problem: Problem, device: Device) -> Bound:
         import torch
 
-        from w8a8_bench.make_operands import OperandFactory
+        from w8a8_bench.correctness.operand_factory import OperandFactory
         from w8a8_bench.timing.cuda_graph import GraphMethod
 
         library, fast_accum = _library(device.index), KernelName.parse(self.name).variant == "fast_accum"

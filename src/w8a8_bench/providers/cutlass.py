@@ -11,14 +11,14 @@ from functools import partial
 
 import torch
 
-from w8a8_bench.device import Device, dotted
+from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import Launches, Support
-from w8a8_bench.kernels.cutlass import build, config
-from w8a8_bench.kernels.cutlass.call import HOPPER, Plan, make_plan
+from w8a8_bench.kernels.cutlass import compile_cache, configs
+from w8a8_bench.kernels.cutlass.api import HOPPER, Plan, make_plan
 from w8a8_bench.kernels.cutlass.geometry import Variant
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class CutlassKernel:
             return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}"
         if problem.activations is not Activations.PREQUANTIZED:
             return f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only"
-        if missing := build.why_missing():
+        if missing := compile_cache.why_missing():
             return missing
-        return config.why_unsupported(Variant.of(problem), problem.shape)
+        return configs.why_unsupported(Variant.of(problem), problem.shape)
 
 
 def kernel(name: str) -> CutlassKernel:

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w8a8_bench.device import Device, dotted
+from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCK, Activations, Problem, ceil_div
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import vllm
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launches, Support
-from w8a8_bench.names import name_of
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Azp, Problem
-from w8a8_bench.raised import Unfit, defined_at
+from w8a8_bench.problem.kernel_name import name_of
+from w8a8_bench.problem.operands import Operands
+from w8a8_bench.providers.errors import Unfit, defined_at
 from w8a8_bench.text import shown
 
 Function = Callable[..., object]

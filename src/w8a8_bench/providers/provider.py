@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Kernel, Prepared, Probe, Refused, Support
 from w8a8_bench.problem import Problem
-from w8a8_bench.raised import Unfit, call, defined_at, in_one_line, is_mistake, with_place
-from w8a8_bench.text import one_line, shown
+from w8a8_bench.providers.errors import Unfit, call, defined_at, is_mistake, with_place
+from w8a8_bench.text import in_one_line, one_line, shown
 
 
 def pass_interrupts(error: BaseException) -> None:

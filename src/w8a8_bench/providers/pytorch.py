@@ -14,13 +14,13 @@ from typing import ClassVar
 
 import torch
 
-from w8a8_bench.device import Device, dotted
-from w8a8_bench.formats import Format
+from w8a8_bench.correctness.quantize import apply_static, quantize_activations, upcast
+from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import Launch, Launches, Support
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations, ActScale, Azp, Problem, WeightScale, ceil_div
-from w8a8_bench.quantize import apply_static, quantize_activations, upcast
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 
 HOPPER = (9, 0)
 FP8_SINCE = (8, 9)

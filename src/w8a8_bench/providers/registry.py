@@ -11,9 +11,9 @@ import difflib
 import functools
 from collections.abc import Iterable, Sequence
 
-from w8a8_bench.formats import Format
 from w8a8_bench.kernel import Kernel
-from w8a8_bench.names import KernelName
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import third_party
 from w8a8_bench.providers.provider import Provider
 

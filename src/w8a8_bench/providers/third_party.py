@@ -22,10 +22,10 @@ from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from w8a8_bench.names import KernelName, is_provider_name
+from w8a8_bench.problem.kernel_name import KernelName, is_provider_name
+from w8a8_bench.providers.errors import Unfit, is_mistake, with_place
 from w8a8_bench.providers.provider import Provider, as_a_guest, ask_probe, pass_interrupts
-from w8a8_bench.raised import Unfit, in_one_line, is_mistake, with_place
-from w8a8_bench.text import one_line, shown
+from w8a8_bench.text import in_one_line, one_line, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

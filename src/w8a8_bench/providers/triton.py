@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Prepared, Support
-from w8a8_bench.names import KernelName
 from w8a8_bench.problem import Problem
+from w8a8_bench.problem.kernel_name import KernelName
 
 IS_INSTALLED = importlib.util.find_spec("triton") is not None
 
@@ -38,7 +38,7 @@ class TritonKernel:
             return "Triton's kernels need an NVIDIA GPU; this is a CPU"
         if not IS_INSTALLED:
             return "triton is not installed"
-        from w8a8_bench.kernels.triton.config import why_unsupported
+        from w8a8_bench.kernels.triton.configs import why_unsupported
 
         return why_unsupported(problem.format, device.capability)
 

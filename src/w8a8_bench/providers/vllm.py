@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w8a8_bench.device import Device, dotted
-from w8a8_bench.formats import Format
+from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
-from w8a8_bench.names import KernelName
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import BLOCK, Activations, Azp, Problem
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.operands import Operands
 
 if TYPE_CHECKING:
     import torch

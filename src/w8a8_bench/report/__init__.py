@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from w8a8_bench.report import csv_table, html, markdown, table
-from w8a8_bench.report.sets import ResultSet
+from w8a8_bench.report.comparable_runs import ResultSet
 
 Report = Callable[[Sequence[ResultSet]], str]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from w8a8_bench import stats
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.record import Record
-from w8a8_bench.report.facts import noise_floors, noise_of
-from w8a8_bench.report.sets import ResultSet
+from w8a8_bench.report.comparable_runs import ResultSet
+from w8a8_bench.report.run_facts import noise_floors, noise_of
 from w8a8_bench.report.summary import AS_FAST, Standing, Summary, geometric_mean, kernel_key, summarize
 from w8a8_bench.report.table import BUSY, EMULATED, UNSETTLED
+from w8a8_bench.results.record import Record
 from w8a8_bench.text import one_line
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import headline
 from w8a8_bench.problem import GemmShape, Problem
-from w8a8_bench.record import Record
+from w8a8_bench.results.record import Record
+from w8a8_bench.timing.measures import headline
 
 REPEATABILITY = 0.01
 """Two m are two comparisons, with addresses and clocks of their own, which no interval of samples covers.

@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
-from w8a8_bench.measures import part
-from w8a8_bench.record import Record
+from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.rows import NUMBERS, PARTS, Row, make_rows, measures_of
-from w8a8_bench.report.sets import ResultSet
+from w8a8_bench.results.record import Record
+from w8a8_bench.timing.measures import part
 
 COMMON_LABELS = ("model", "layer", "tp")
 """Columns of their own; other labels are `label_<name>`, so that none hides a column."""

@@ -14,20 +14,19 @@ from decimal import ROUND_05UP, Context
 from importlib import resources
 
 import w8a8_bench
-from w8a8_bench import metrics
-from w8a8_bench.formats import Format
+from w8a8_bench.environment.architecture import operations_per_clock
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.measures import MEANINGS, part
-from w8a8_bench.metrics import BASELINE
-from w8a8_bench.peaks import operations_per_clock
-from w8a8_bench.problem import Activations, Azp, Problem
-from w8a8_bench.record import Record
-from w8a8_bench.report import facts
+from w8a8_bench.problem import Activations, Azp, Problem, work
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report import run_facts
+from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import place
 from w8a8_bench.report.rows import NUMBERS, PARTS, Row, Times, make_rows, measures_of
-from w8a8_bench.report.sets import ResultSet
 from w8a8_bench.report.summary import cliffs_of, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
+from w8a8_bench.results.record import Record
+from w8a8_bench.timing.measures import MEANINGS, part
 
 Json = dict[str, object]
 
@@ -106,10 +105,10 @@ def set_data(results: ResultSet) -> Json:
         "warnings": [*results.warnings, *([EMULATED_NOTE] if emulated else [])],
         "device": results.device_name,
         "facts": [
-            {"title": "Device", "facts": facts.device_facts(results)},
-            {"title": "Software", "facts": facts.software_facts(results.headers[0])},
-            {"title": "Run", "facts": facts.run_facts(results)},
-            {"title": "Clocks and noise", "facts": facts.quiet_facts(results, rows_by_comparison, headline)},
+            {"title": "Device", "facts": run_facts.device_facts(results)},
+            {"title": "Software", "facts": run_facts.software_facts(results.headers[0])},
+            {"title": "Run", "facts": run_facts.run_facts(results)},
+            {"title": "Clocks and noise", "facts": run_facts.quiet_facts(results, rows_by_comparison, headline)},
         ],
         "measures": [{"name": name, "meaning": MEANINGS[name]} for name in measures],
         "faults": [status.value for status in FAULTS],
@@ -131,7 +130,7 @@ def set_data(results: ResultSet) -> Json:
 def _comparisons(results: ResultSet, measure: str | None) -> Json:
     ends = [comparison.end for comparison in results.comparisons]
     layers, places = place(ends)
-    noise = facts.noise_floors(results, measure)
+    noise = run_facts.noise_floors(results, measure)
     return {
         "layers": [vars(layer) for layer in layers],
         "layer": [one.layer for one in places],
@@ -162,7 +161,7 @@ def _cells(rows: Sequence[Row], sizes: Iterable[int]) -> Json:
             "flags": [flags.index(", ".join(record.flags)) for record in records],
             "config": [configs.index(_config(record)) for record in records],
             "error": [_short(record.error["relative"] if record.error else None) for record in records],
-            "intensity": [_short(metrics.flops(r.problem) / metrics.bytes_moved(r.problem)) for r in records],
+            "intensity": [_short(work.flops(r.problem) / work.bytes_moved(r.problem)) for r in records],
         },
         "sqnr": {name: [_short(record.scheme_sqnr_db.get(name)) for record in records] for name in data_names},
         "reasons": reasons.texts,

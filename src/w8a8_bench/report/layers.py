@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench.problem import GemmShape
-from w8a8_bench.record import ComparisonEnd, Labels
+from w8a8_bench.results.record import ComparisonEnd, Labels
 
 SIZES = ("m", "n", "k")
 

@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.metrics import format_time
-from w8a8_bench.record import Record
-from w8a8_bench.report import facts
+from w8a8_bench.report import run_facts
+from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.rows import Row
-from w8a8_bench.report.sets import ResultSet
 from w8a8_bench.report.summary import AS_FAST, Standing, Summary, cliffs_of, geometric_mean, summarize
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE, NOTHING
-from w8a8_bench.text import one_line
+from w8a8_bench.results.record import Record
+from w8a8_bench.text import format_time, one_line
 
 MOST_CHARACTERS = 60_000
 """Of a whole report: GitHub takes comments of 65,536."""
@@ -50,13 +49,13 @@ def _section(results: ResultSet, summary: Summary) -> Lines:
     lines += [_verdict(summary), ""]
     lines += _speeds(summary) + _best(summary) + _costs(summary)
     lines += _accuracy(summary) + _cliffs(results, summary) + _statuses(results)
-    quiet = facts.quiet_facts(results, summary.rows, summary.measure)
+    quiet = run_facts.quiet_facts(results, summary.rows, summary.measure)
     return [*lines, *(f"- {name}: {_plain(text)}" for name, text in quiet), ""]
 
 
 def _where(results: ResultSet) -> str:
-    run = dict(facts.run_facts(results))
-    software = dict(facts.software_facts(results.headers[0]))
+    run = dict(run_facts.run_facts(results))
+    software = dict(run_facts.software_facts(results.headers[0]))
     words = [f"{name} {code(software[name])}" for name in ("torch", "driver", "git revision") if name in software]
     words += [f"{name} {code(run[name])}" for name in ("timed data", "measured") if name in run]
     return ", ".join([*words, *map(code, results.files)])

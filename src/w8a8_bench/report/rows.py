@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from w8a8_bench import metrics, stats
-from w8a8_bench.device import Device
+from w8a8_bench import stats
+from w8a8_bench.analysis import metrics
+from w8a8_bench.analysis.roofline import Roofline, roofline
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import HOST_LAUNCH, MEANINGS, part
-from w8a8_bench.peaks import Roofline, roofline
-from w8a8_bench.record import Record
-from w8a8_bench.report.sets import Comparison, ResultSet
+from w8a8_bench.problem import work
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.comparable_runs import Comparison, ResultSet
+from w8a8_bench.results.record import Record
+from w8a8_bench.timing.measures import HOST_LAUNCH, MEANINGS, part
 
 QUANT, GEMM = PARTS = ("quant", "gemm")
 GEMM_ALONE = tuple(part(measure, GEMM) for measure in MEANINGS if measure != HOST_LAUNCH)
@@ -92,7 +95,7 @@ def measures_of(records: Sequence[Record]) -> tuple[str, ...]:
 
 def _rows(comparison: Comparison, device: Device | None) -> Iterator[Row]:
     records = comparison.records
-    baselines = {record.problem.shape: record for record in records if record.kernel == metrics.BASELINE}
+    baselines = {record.problem.shape: record for record in records if record.kernel == BASELINE}
     for record in records:
         if record.status is not Status.OK:
             yield Row(record, {})
@@ -120,7 +123,7 @@ def _times(record: Record, measure: str, baseline: Record | None, twin: Record |
         interval=stats.interval(samples, groups),
         half_width=stats.half_width(samples, groups),
         clock_mhz=stats.median(clocks) if clocks else None,
-        tflops=metrics.tflops(record.problem, seconds) if product else None,
+        tflops=work.tflops(record.problem, seconds) if product else None,
         speedup=metrics.speedup(record, baseline, measure) if whole and baseline else None,
         limit=roofline(record, measure, device) if whole and device else UNKNOWN,
         cost=metrics.quantization_cost(record, twin, measure) if whole and twin else None,

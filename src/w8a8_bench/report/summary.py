@@ -9,15 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from w8a8_bench.formats import W8A8_FORMATS, Format
-from w8a8_bench.metrics import BASELINE
-from w8a8_bench.names import KernelName
-from w8a8_bench.record import Record
+from w8a8_bench.problem.formats import W8A8_FORMATS, Format
+from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.report.cliffs import Cliff, find_cliffs
-from w8a8_bench.report.facts import noise_floors
+from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import Layer, Place, place
 from w8a8_bench.report.rows import Row, Times, make_rows, measures_of
-from w8a8_bench.report.sets import ResultSet
+from w8a8_bench.report.run_facts import noise_floors
+from w8a8_bench.results.record import Record
 
 Key = tuple[str, Format]
 

@@ -8,17 +8,19 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from w8a8_bench import metrics, stats
-from w8a8_bench.comparison import LabelledShape, is_grid
-from w8a8_bench.device import Device
-from w8a8_bench.formats import Format
+from w8a8_bench import stats, text
+from w8a8_bench.analysis import metrics
+from w8a8_bench.analysis.roofline import roofline
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
-from w8a8_bench.peaks import roofline
-from w8a8_bench.problem import SCHEMES, Activations, Azp, Problem
-from w8a8_bench.record import ComparisonEnd, Record, RunHeader
-from w8a8_bench.report.sets import ResultSet, is_measure
+from w8a8_bench.problem import SCHEMES, Activations, Azp, Problem, work
+from w8a8_bench.problem.comparison import LabelledShape, is_grid
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.comparable_runs import ResultSet, is_measure
+from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.text import GAP, aligned, one_line
+from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
 
 EMULATED = "emulated"
 UNSETTLED = "unsettled"
@@ -313,7 +315,7 @@ def _title(record: Record) -> str:
 
 
 def _baseline(group: Iterable[Record]) -> Record | None:
-    return next((record for record in group if record.kernel == metrics.BASELINE), None)
+    return next((record for record in group if record.kernel == BASELINE), None)
 
 
 def _headed(title: str, group: Iterable[Record], measure: str) -> str:
@@ -443,9 +445,7 @@ def _row(
         *(_median(record.samples.get(name) if samples else None, record, name) for name in further),
         *([_cost(record, group, measure)] if cost else []),
         *([_clock(record, measure)] if clock else []),
-        f"{metrics.tflops(record.problem, stats.estimate(samples, record.groups(measure))):.4g}"
-        if samples
-        else NOTHING,
+        f"{work.tflops(record.problem, stats.estimate(samples, record.groups(measure))):.4g}" if samples else NOTHING,
         *([_limit(record, measure, device)] if device else []),
         _speedup(record, group, measure, target),
         f"{record.error['relative']:.1e}" if record.error else NOTHING,
@@ -481,7 +481,7 @@ def _cost(record: Record, group: Iterable[Record], measure: str) -> str:
     """What quantizing inside costs over the same kernel on prequantized activations."""
     twin = metrics.prequantized_twin(record, group)
     cost = metrics.quantization_cost(record, twin, measure) if twin else None
-    return metrics.format_difference(cost) if cost else NOTHING
+    return text.format_difference(cost) if cost else NOTHING
 
 
 def _sqnr(of: Iterable[Record], data: str) -> str:
@@ -492,7 +492,7 @@ def _sqnr(of: Iterable[Record], data: str) -> str:
 
 
 def _median(samples: Sequence[float] | None, record: Record, measure: str) -> str:
-    return metrics.format_time(stats.estimate(samples, record.groups(measure))) if samples else NOTHING
+    return text.format_time(stats.estimate(samples, record.groups(measure))) if samples else NOTHING
 
 
 def _interval(record: Record, measure: str) -> str:

@@ -11,8 +11,8 @@ import io
 import re
 from pathlib import Path
 
-from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.shapes import read_at_most
 
 SIZES = ("m", "n", "k")

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.shapes import hf_config
 from w8a8_bench.shapes.layers import DeepseekConfig, Layer, LlamaConfig, TpDoesNotDivide
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from w8a8_bench.comparison import LabelledShape
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.shapes import check_steps
 
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from w8a8_bench.settings import StopRule
 from w8a8_bench.timing.method import Sample
+from w8a8_bench.timing.settings import StopRule
 
 Cells = Mapping[int, Callable[[], Mapping[str, Sample]]]
 """By cell, what takes one sample of every measure. A cell that broke gives none."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from w8a8_bench.device import Device
-from w8a8_bench.measures import TIME_KERNEL, Timer
-from w8a8_bench.settings import Settings
+from w8a8_bench.environment.device import Device
+from w8a8_bench.timing.measures import TIME_KERNEL, Timer
 from w8a8_bench.timing.method import Method
+from w8a8_bench.timing.settings import Settings
 
 
 def make_method(device: Device, settings: Settings) -> Method:

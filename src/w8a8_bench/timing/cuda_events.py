@@ -11,13 +11,13 @@ from statistics import median
 
 import torch
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
-from w8a8_bench.measures import HOST_LAUNCH, TIME_EVENT
-from w8a8_bench.memory import L2_TIMES
-from w8a8_bench.operands import Operands
+from w8a8_bench.problem.memory import L2_TIMES
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
+from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_EVENT
 from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, parts
 
 SAMPLE_LAUNCHES = 16

@@ -25,14 +25,14 @@ from dataclasses import replace
 
 import torch
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
-from w8a8_bench.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
-from w8a8_bench.memory import L2_TIMES, MAX_SETS, MIN_LAUNCHES
-from w8a8_bench.operands import Operands
-from w8a8_bench.raised import in_one_line
+from w8a8_bench.problem.memory import L2_TIMES, MAX_SETS, MIN_LAUNCHES
+from w8a8_bench.problem.operands import Operands
+from w8a8_bench.text import in_one_line
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
+from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
 from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, Uncapturable, parts, size_like
 
 REPLAY_S = 3e-3

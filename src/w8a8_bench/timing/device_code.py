@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 
 SOURCE = r"""
 extern "C" {

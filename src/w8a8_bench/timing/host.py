@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import torch
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
-from w8a8_bench.measures import HOST_LAUNCH, TIME_HOST
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem.operands import Operands
+from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_HOST
 from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, parts, size_like
 
 SAMPLE_S = 5e-3

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from w8a8_bench.kernel import Launch, Launches
-from w8a8_bench.measures import part
-from w8a8_bench.operands import Operands
+from w8a8_bench.problem.operands import Operands
+from w8a8_bench.timing.measures import part
 
 Bind = Callable[[Operands], Launches]
 """`Prepared.bind`: called once for each operand set."""

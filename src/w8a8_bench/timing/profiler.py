@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
-from w8a8_bench.measures import TIME_KERNEL
-from w8a8_bench.memory import MAX_SETS
-from w8a8_bench.operands import Operands
+from w8a8_bench.problem.memory import MAX_SETS
+from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer, Turns
+from w8a8_bench.timing.measures import TIME_KERNEL
 from w8a8_bench.timing.method import Bind, Sample, Timed, size_like
 
 OWN_KERNELS = ("read_clocks", "read_all", "spin_apart", "forget_apart")

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from w8a8_bench.kernel import Launch, Launches
-from w8a8_bench.measures import part
-from w8a8_bench.memory import MAX_SETS, MIN_LAUNCHES, MOST_QUANTIZATIONS, rotation_sets
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations
+from w8a8_bench.problem.memory import MAX_SETS, MIN_LAUNCHES, MOST_QUANTIZATIONS, rotation_sets
+from w8a8_bench.problem.operands import Operands
+from w8a8_bench.timing.measures import part
 from w8a8_bench.timing.method import Bind, parts
 
 ALIGNMENT = 1024

@@ -16,15 +16,15 @@ from functools import partial
 import torch
 
 from w8a8_bench import stats
-from w8a8_bench.device import Device
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
-from w8a8_bench.memory import MIN_LAUNCHES
-from w8a8_bench.settings import StopRule
+from w8a8_bench.problem.memory import MIN_LAUNCHES
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.blocks import run_blocks, settle
 from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphSampler, GraphTimer, segments_of
 from w8a8_bench.timing.method import Sample, rest
 from w8a8_bench.timing.profiler import KernelSampler
+from w8a8_bench.timing.settings import StopRule
 
 SPINS_US = (3, 10, 30, 100, 300, 1000, 3000)
 SLOPE_TOLERANCE = 0.005

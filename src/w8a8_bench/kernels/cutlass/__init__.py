@@ -13,6 +13,6 @@ call for a size compiles or loads a kernel, and must not itself be captured. Nee
 
 from __future__ import annotations
 
-from w8a8_bench.kernels.cutlass.call import blockwise_mm, scaled_mm, scaled_mm_azp
+from w8a8_bench.kernels.cutlass.api import blockwise_mm, scaled_mm, scaled_mm_azp
 
 __all__ = ["blockwise_mm", "scaled_mm", "scaled_mm_azp"]

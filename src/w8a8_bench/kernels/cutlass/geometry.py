@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from w8a8_bench.formats import Format
 from w8a8_bench.problem import BLOCK, Azp, Problem, ceil_div
+from w8a8_bench.problem.formats import Format
 
 INSTRUCTION_ROWS = 64
 INSTRUCTION_K = 32

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from w8a8_bench.kernels.cutlass import build
+from w8a8_bench.kernels.cutlass import compile_cache
 from w8a8_bench.kernels.cutlass.geometry import CLUSTER_SIZES, Occupancy
 
 
@@ -24,7 +24,7 @@ from w8a8_bench.kernels.cutlass.geometry import CLUSTER_SIZES, Occupancy
 def of_device(index: int) -> Occupancy:
     """Of CUDA device `index`. Its context becomes the current one, if there is none."""
     properties = torch.cuda.get_device_properties(index)
-    path = build.cache_directory() / f"clusters-{properties.uuid}.json"
+    path = compile_cache.cache_directory() / f"clusters-{properties.uuid}.json"
     clusters = _read(path)
     if clusters is None:
         with torch.cuda.device(index):

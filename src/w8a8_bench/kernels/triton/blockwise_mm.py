@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from w8a8_bench.kernels.triton import operands
-from w8a8_bench.kernels.triton.call import Call
-from w8a8_bench.kernels.triton.config import TileConfig
+from w8a8_bench.kernels.triton.api import Call
+from w8a8_bench.kernels.triton.configs import TileConfig
 from w8a8_bench.kernels.triton.device import blockwise_mm as device
 from w8a8_bench.kernels.triton.operands import Workspace
 from w8a8_bench.problem import BLOCK, ceil_div

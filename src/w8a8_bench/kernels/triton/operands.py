@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from w8a8_bench.formats import Format
-from w8a8_bench.kernels.triton.config import ALIGNMENT_BYTES, Gemm, TileConfig, choose, legal, why_unsupported
+from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, Gemm, TileConfig, choose, legal, why_unsupported
 from w8a8_bench.problem import GemmShape, ceil_div
+from w8a8_bench.problem.formats import Format
 from w8a8_bench.text import shown
 
 FORMATS = {torch.int8: Format.INT8, torch.float8_e4m3fn: Format.FP8}

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from w8a8_bench.device import Device
-from w8a8_bench.formats import Format
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch, Launches
 from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
-from w8a8_bench.kernels.triton.config import ALIGNMENT_BYTES, FP8_ACCUMULATION, Choice, Gemm, choose
+from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, FP8_ACCUMULATION, Choice, Gemm, choose
 from w8a8_bench.kernels.triton.operands import Workspace, make_workspace
 from w8a8_bench.kernels.triton.quantize import plan_apply_static, plan_quantize
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
 from w8a8_bench.kernels.triton.tune import measure
-from w8a8_bench.memory import a_variant
-from w8a8_bench.operands import Operands
 from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.memory import a_variant
+from w8a8_bench.problem.operands import Operands
 
 
 @dataclass(frozen=True)

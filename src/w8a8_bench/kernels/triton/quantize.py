@@ -1,4 +1,4 @@
-"""Quantization of activations: `quantize` and `apply_static` of `w8a8_bench.quantize`, bit for bit, as Triton kernels.
+"""Quantization of activations: `quantize` and `apply_static` of `correctness.quantize`, bit for bit, as Triton kernels.
 
 A `plan_*` function checks, allocates what is not given and returns the launches; the function of that name runs them.
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from w8a8_bench.formats import Format
-from w8a8_bench.kernels.triton.call import Call
+from w8a8_bench.correctness.quantize import Quantized, torch_dtype
+from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.device import quantize as device
 from w8a8_bench.kernels.triton.operands import check_tensor, has_dense_rows, require_tensor, row_stride
 from w8a8_bench.problem import BLOCK, ActScale, Azp, ceil_div
-from w8a8_bench.quantize import Quantized, torch_dtype
+from w8a8_bench.problem.formats import Format
 
 IN_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

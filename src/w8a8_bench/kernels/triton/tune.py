@@ -8,12 +8,12 @@ import torch
 from triton import testing
 from triton.errors import TritonError
 
+from w8a8_bench.correctness.quantize import torch_dtype
+from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
-from w8a8_bench.kernels.triton.call import Call
-from w8a8_bench.kernels.triton.config import Choice, Gemm, TileConfig, candidates
+from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig, candidates
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
 from w8a8_bench.problem import BLOCK, ceil_div
-from w8a8_bench.quantize import torch_dtype
 
 MEASURED = 8
 """Candidates that are compiled and measured. Each that is not in Triton's cache takes about two seconds, at every shape

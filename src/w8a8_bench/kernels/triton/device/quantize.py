@@ -1,4 +1,4 @@
-"""Quantization by the formulas of `w8a8_bench.quantize`, bit for bit: IEEE division, rounding to nearest even.
+"""Quantization by the formulas of `correctness.quantize`, bit for bit: IEEE division, rounding to nearest even.
 
 `tl.div_rn` is `div.rn.f32`; a plain `/` is `div.full.f32`, which is off by up to 2 units in the last place (PTX ISA).
 A division an element costs more than memory does, so elements are divided through the reciprocal of their scale:
@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from w8a8_bench import formats
-from w8a8_bench.quantize import FP8_GROUP_FLOOR, FP8_TENSOR_FLOOR, FP8_TOKEN_FLOOR
+from w8a8_bench.correctness.quantize import FP8_GROUP_FLOOR, FP8_TENSOR_FLOOR, FP8_TOKEN_FLOOR
+from w8a8_bench.problem import formats
 
 FP8_MAX = tl.constexpr(formats.FP8_MAX)
 TENSOR_FLOOR = tl.constexpr(FP8_TENSOR_FLOOR)

@@ -1,0 +1,85 @@
+"""What is worked out from records when they are shown: operations, bytes, TFLOP/s, speed-ups, times as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from w8a8_bench.kernel import Status
+from w8a8_bench.problem import Activations
+from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.stats import Difference, Ratio, paired_difference, paired_ratio
+
+
+def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
+    """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
+
+    None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
+    records of different comparisons.
+    """
+    if not _comparable(record, baseline, measure):
+        return None
+    return paired_ratio(
+        baseline.samples[measure],
+        baseline.blocks[measure],
+        record.samples[measure],
+        record.blocks[measure],
+        process_of_block=record.processes,
+    )
+
+
+def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | None:
+    """The record among `records` of the same kernel and problem with activations quantized beforehand.
+
+    None for a record that is its own twin, and where the twin was not planned.
+    """
+    if record.problem.activations is Activations.PREQUANTIZED:
+        return None
+    wanted = record.comparison, record.kernel, replace(record.problem, activations=Activations.PREQUANTIZED)
+    return next((other for other in records if (other.comparison, other.kernel, other.problem) == wanted), None)
+
+
+def quantization_cost(record: Record, twin: Record, measure: str) -> Difference | None:
+    """Seconds that quantizing A inside the timed region adds: `record` minus its `prequantized_twin`, block by block.
+
+    Not the quantization alone: after it the GEMM finds A in the L2, so that the two need not add up. It may be below
+    zero by noise. None and ValueError as `speedup`.
+    """
+    if not _comparable(record, twin, measure):
+        return None
+    return paired_difference(
+        record.samples[measure],
+        record.blocks[measure],
+        twin.samples[measure],
+        twin.blocks[measure],
+        process_of_block=record.processes,
+    )
+
+
+def _comparable(record: Record, other: Record, measure: str) -> bool:
+    """Whether both were measured. Raises ValueError for records of different comparisons.
+
+    Blocks of different comparisons have the same numbers but were not taken together.
+    """
+    where, other_where = _where(record), _where(other)
+    if where != other_where:
+        raise ValueError(f"comparison {where} against {other_where}: samples are paired within one comparison")
+    return all(r.status is Status.OK and measure in r.samples for r in (record, other))
+
+
+def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Ratio | None:
+    """The duplicate's time over that of the kernel that it duplicates: identical code, so that what differs is noise.
+
+    None where nothing was duplicated, or the cell itself has no time.
+    """
+    taken, cell = end.duplicate_samples(measure), end.duplicate.get("cell")
+    original = next((record for record in records if record.text == cell), None)
+    if taken is None or original is None or original.status is not Status.OK or measure not in original.samples:
+        return None
+    return paired_ratio(
+        *taken, original.samples[measure], original.blocks[measure], process_of_block=original.processes
+    )
+
+
+def _where(record: Record) -> str:
+    return f"{record.comparison} ({record.problem.shape})"

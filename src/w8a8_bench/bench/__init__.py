@@ -1,0 +1,1 @@
+"""Measuring: one comparison, and many of them on every device."""

@@ -1,0 +1,389 @@
+"""The parent's hold on one worker process: what is said to it, what it answers, and how it is watched and ended.
+
+The worker is a session of its own, so that Ctrl-C reaches the parent alone and what a kernel started can be ended with
+it. Whatever a kernel does to it, the parent learns from the worker's end, its silence or its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import w8a8_bench
+from w8a8_bench.bench.status import Note, Slate
+from w8a8_bench.bench.worker import CLOSED
+from w8a8_bench.environment.detect import host_memory
+from w8a8_bench.environment.device import Device
+from w8a8_bench.kernel import Probe, Status
+from w8a8_bench.problem.comparison import Comparison
+from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.timing.settings import DEFAULT_STEP_LIMIT_S, Settings
+
+STDERR_LINES = 5
+"""Last lines of a lost worker's error output that go into the reason."""
+
+STDERR_BYTES = 1 << 20
+"""Error output that is kept; a kernel that prints more fills no disk."""
+
+LOOK_S = 0.2
+"""How often a silent worker is looked at."""
+
+STARTUP_S = 300.0
+"""How long a worker may take to say what device it has: loading torch and waking a GPU on a busy machine."""
+
+STARTS = 3
+"""How often a worker is started that ends before it has said what device it has."""
+
+ENDING_S = 5.0
+"""How long a worker that was killed may take to be gone: a GPU's context is taken down first."""
+
+Progress = Callable[[Comparison, str, str, float], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a kernel may take before its worker is ended.
+
+    step_s      seconds of one step of a cell: compiling and the first launch, getting ready, one sample; None: no limit
+    host_bytes  main memory of the worker process; None: all that is available when it starts, but for a reserve
+    """
+
+    step_s: float | None = DEFAULT_STEP_LIMIT_S
+    host_bytes: int | None = None
+
+
+LAUNCH = """\
+import sys
+sys.path[:] = sys.argv.pop(1).split(":")
+from w8a8_bench.bench.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""A worker imports what this process would: with `-m` the working directory came first, whatever lies there."""
+
+SILENCE_S = 600.0
+"""How long a worker may do nothing that it tells of outside of kernels, or ten step limits if that is longer: the
+oracle takes minutes over a large product on a CPU."""
+
+MARK = "W8A8_BENCH_WORKER"
+"""Variable by which the processes that a worker started are known, whoever their parent is by now."""
+
+SWEEP_UP = """\
+import os, sys, time
+sys.stdin.read()
+mark = sys.argv[1].encode()
+for _ in range(100):
+    left = False
+    for number in filter(str.isdecimal, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{number}/environ', 'rb') as environment:
+                if mark in environment.read().split(b'\\0'):
+                    os.kill(int(number), 9)
+                    left = True
+        except OSError:
+            pass
+    if not left:
+        break
+    time.sleep(0.02)
+"""
+"""A process of its own that waits for its input to end, as it does when the worker is to go and when this process has
+ended, however; then it kills whatever the worker started. A worker that is killed takes none of it along."""
+
+HOST_RESERVE = 0.05
+"""Share of the main memory that a worker must leave: where there is none, the system ends processes of its choice."""
+
+
+class SweepRefused(ValueError):
+    """The sweep can't begin: no torch, no such device, or more memory than there is."""
+
+
+class WorkerLost(Exception):
+    """The worker ended, or was ended, before it answered.
+
+    cell    place in the comparison of the cell whose kernel ran, or ran last; None where none had run
+    status  what becomes of that cell
+    """
+
+    def __init__(self, reason: str, *, status: Status = Status.CRASHED, cell: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.status, self.cell = reason, status, cell
+
+
+class Worker:
+    """A worker process, started for one device. Use as a context manager: leaving it ends the process."""
+
+    def __init__(self, wanted: str, limits: Limits | None = None) -> None:
+        self._wanted = wanted
+        self._limits = limits or Limits()
+        try:
+            self._slate = Slate()
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
+        except OSError as error:
+            where = tempfile.tempdir or "any usual directory"
+            raise SweepRefused(
+                f"no temporary file can be written in {where}: {error.strerror}; TMPDIR names another directory"
+            ) from None
+        # Appending, whoever writes, so that it can be cut while the worker writes on.
+        fcntl.fcntl(self._errors, fcntl.F_SETFL, fcntl.fcntl(self._errors, fcntl.F_GETFL) | os.O_APPEND)
+        self._closed = False
+        self._start()
+
+    def _start(self) -> None:
+        source = str(Path(w8a8_bench.__file__).resolve().parents[1])
+        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+        searched = os.pathsep.join(dict.fromkeys([source, *sys.path]))
+        self._hello: dict[str, object] | None = None
+        self._received = b""
+        self._slate.wipe()
+        self._noted, self._since = self._slate.read().number, time.monotonic()
+        self._heard = self._since
+        total, available = host_memory()
+        self._host_bytes = self._limits.host_bytes or max(int(available - HOST_RESERVE * total), available // 2)
+        self._started = time.monotonic()
+        words = [self._wanted, str(self._slate.descriptor), str(os.getpid())]
+        self._mark = str(uuid.uuid4())
+        self._sweeper = subprocess.Popen(
+            [sys.executable, "-ISc", SWEEP_UP, f"{MARK}={self._mark}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, searched, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            pass_fds=(self._slate.descriptor,),
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), MARK: self._mark, "PYTHONIOENCODING": "utf-8"},
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._closed = True
+        self._end()
+        self._errors.close()
+        self._slate.close()
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    def hello(self) -> tuple[Device, dict[str, object]]:
+        """The device and the environment, as the worker found them. A worker that is lost before it says so, is started
+        again, `STARTS` times in all. Raises SweepRefused where it found none, and WorkerLost.
+        """
+        for start in range(1, STARTS + 1):
+            try:
+                return self._greeted()
+            except WorkerLost:
+                if start == STARTS or self._closed or time.monotonic() - self._started > STARTUP_S:
+                    raise
+                self._start_again()
+        raise AssertionError("the last start returns or raises")
+
+    def _greeted(self) -> tuple[Device, dict[str, object]]:
+        if self._hello is None:
+            message = self._receive()
+            if message["kind"] == "refused":
+                raise SweepRefused(str(message["reason"]))
+            self._hello = message
+        device, environment = self._hello["device"], self._hello["environment"]
+        assert isinstance(device, dict) and isinstance(environment, dict)
+        return Device.from_json(device), environment
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs the worker sees."""
+        self.hello()
+        assert self._hello is not None
+        return int(str(self._hello["gpus"]))
+
+    def restart(self) -> None:
+        """Begin anew after a loss; the device must still be there. Raises WorkerLost where this worker was left."""
+        if self._closed:
+            raise WorkerLost("the sweep has ended")
+        self._start_again()
+        self.hello()
+
+    def _start_again(self) -> None:
+        self._end()
+        self._cut_errors(0)
+        self._start()
+
+    def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> tuple[list[Record], ComparisonEnd]:
+        """Have the worker run `comparison`. Raises WorkerLost, with the reason, where it ends before it answers."""
+        self._slate.wipe()
+        self._heard = time.monotonic()
+        self._say({"comparison": comparison.to_json(), "settings": settings.to_json()})
+        while True:
+            message = self._receive()
+            if message["kind"] == "progress":
+                progress(comparison, str(message["phase"]), str(message["what"]), float(str(message["done"])))
+                continue
+            if message["kind"] == "lost":
+                raise WorkerLost(str(message["reason"]), cell=self._slate.read().last)
+            records, end = message["records"], message["end"]
+            assert isinstance(records, list) and isinstance(end, dict)
+            return [Record.from_json(record) for record in records], ComparisonEnd.from_json(end)
+
+    def self_test(
+        self, *, duty: float, seed: int, progress: Callable[[str, float], None]
+    ) -> Iterator[dict[str, object]]:
+        """Have the worker test its timing: one verdict after another, as objects. Raises WorkerLost."""
+        self._heard = time.monotonic()
+        self._say({"self_test": {"duty": duty, "seed": seed}})
+        while (message := self._receive())["kind"] != "tested":
+            if message["kind"] == "progress":
+                progress(str(message["what"]), float(str(message["done"])))
+            else:
+                yield message
+
+    def ask(self, questions: Sequence[Mapping[str, object]]) -> Iterator[str | Probe]:
+        """Have the worker answer what it is asked about providers (Probe) and kernels (text). Raises WorkerLost."""
+        self._slate.wipe()
+        self._heard = time.monotonic()
+        self._say({"questions": [dict(question) for question in questions]})
+        while (message := self._receive())["kind"] == "answer":
+            probe = message.get("probe")
+            yield Probe(**probe) if isinstance(probe, dict) else str(message["text"])
+
+    def _say(self, message: dict[str, object]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write((json.dumps(message) + "\n").encode())
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise self._lost() from None
+
+    def _receive(self) -> dict[str, object]:
+        """The next message. Raises WorkerLost where there is none, or over a limit."""
+        while b"\n" not in self._received:
+            if not self._read():
+                raise self._lost()
+            self._watch()
+        line, _, self._received = self._received.partition(b"\n")
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict) or "kind" not in message:
+            raise self._lost(f"the worker answered with what is no message: {line[:60]!r}")
+        return message
+
+    def _read(self) -> bool:
+        """Wait a little for output; whether the worker can still give some."""
+        assert self._process.stdout is not None
+        if self._process.stdout.closed:
+            return False  # it was lost before, and ended
+        pipe = self._process.stdout.fileno()
+        gone = self._process.poll() is not None  # asked first, so that its last words are still read
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        if poll.poll(0 if gone else 1000 * LOOK_S):
+            chunk = os.read(pipe, 1 << 16)
+            self._received += chunk
+            self._heard = time.monotonic()
+            return bool(chunk)
+        return not gone  # a process that a kernel forked may hold the pipe open
+
+    def _watch(self) -> None:
+        """Raise WorkerLost, the worker ended, where its kernel takes more than the limits allow."""
+        note, now = self._slate.read(), time.monotonic()
+        if note.number != self._noted:
+            self._noted, self._since = note.number, now
+        step_s = self._limits.step_s
+        if note.cell is not None and step_s is not None and now - self._since > step_s:
+            raise self._lost(f"{note.step} took over {step_s:g} s (--step-limit)", status=Status.TIMED_OUT)
+        silent_s = max(SILENCE_S, 10 * step_s) if step_s is not None else None
+        if self._hello is not None and silent_s is not None and now - max(self._since, self._heard) > silent_s:
+            raise self._lost(f"the worker did and said nothing for {silent_s:g} s, outside of any kernel")
+        held = _resident_bytes(self._process.pid)
+        if held > self._host_bytes:
+            raise self._lost(
+                f"the worker held {held / 2**30:.1f} GiB of main memory, of {self._host_bytes / 2**30:.1f} available"
+                f"{_where(note)}",
+                status=Status.OUT_OF_MEMORY,
+            )
+        if self._hello is None and now - self._started > STARTUP_S:
+            raise self._lost(f"the worker did not start within {STARTUP_S:g} s")
+        if os.fstat(self._errors.fileno()).st_size > STDERR_BYTES:
+            self._cut_errors(STDERR_BYTES // 4)
+
+    def _cut_errors(self, keep: int) -> None:
+        """Forget all but the last `keep` bytes of the error output."""
+        kept = self._last_errors(keep)
+        self._errors.truncate(0)
+        self._errors.write(kept)
+        self._errors.flush()
+
+    def _last_errors(self, size: int) -> bytes:
+        self._errors.seek(max(os.fstat(self._errors.fileno()).st_size - size, 0))
+        return self._errors.read(size)
+
+    def _lost(self, reason: str = "", *, status: Status = Status.CRASHED) -> WorkerLost:
+        """End what is left of the worker and say what happened."""
+        note = self._slate.read()
+        if reason:
+            self._end()
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING_S)  # its output is closed: it is ending, or will be ended
+            code = self._process.poll()
+            self._end()
+            how = "its output closed" if code is None else f"exit code {code}"
+            if code == CLOSED:
+                how = "its pipes to the benchmark closed by a kernel"
+            if code is not None and code < 0:
+                how = f"signal {signal.Signals(-code).name}"
+            reason = f"the worker ended with {how}{_where(note)}"
+        lines = self._last_errors(STDERR_BYTES).decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
+        said = " | ".join("".join(char if char.isprintable() else " " for char in line).strip() for line in lines)
+        return WorkerLost(
+            reason + (f": {said}" if said else ""), status=status, cell=note.last if note.cell is None else note.cell
+        )
+
+    def _end(self) -> None:
+        """Kill the worker and whatever it started, in its session or in one of its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING_S)
+        assert self._sweeper.stdin is not None
+        self._sweeper.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._sweeper.wait(ENDING_S)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _where(note: Note) -> str:
+    """In which step of a kernel, or after which one."""
+    if note.step is None:
+        return ""
+    return f" {'after' if note.cell is None else 'in'} {note.step}"
+
+
+def _resident_bytes(process_id: int) -> int:
+    """Main memory that a process holds; 0 where it has ended or this system does not say."""
+    try:
+        fields = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0

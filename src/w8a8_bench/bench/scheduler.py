@@ -1,0 +1,142 @@
+"""The parent's side of a sweep: deals comparisons out to the devices and records what becomes of each. Touches none."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.process import LOOK_S, Progress, SweepRefused, WorkerLost
+from w8a8_bench.bench.retry import Standing, survive
+from w8a8_bench.problem.comparison import Comparison
+from w8a8_bench.results.record import Record
+from w8a8_bench.timing.settings import Settings
+
+
+def run_sweep(
+    teams: Sequence[Team],
+    comparisons: Sequence[Comparison],
+    settings: Settings,
+    *,
+    progress: Progress,
+    finished: Callable[[Finished], None],
+    said: Callable[[str], None] = lambda line: None,
+    before: Iterable[Record] = (),
+) -> None:
+    """Run `comparisons`, each whole on one of `teams`, in order where there is one.
+
+    Of several, each has a share that the plan alone decides, so that two sweeps measure most shapes on the same GPU
+    after the same others, and can be compared; a team that is done takes over what is left of the others' shares.
+
+    Every callback is called in this thread: `progress` while cells are measured, `finished` with each comparison, and
+    `said` with what the user should know meanwhile. `before` are the records of the sweep that this one goes on with.
+    Raises what callbacks raise, and SweepRefused or WorkerLost where a device is gone for good.
+    """
+    dealer = _Dealer(comparisons, len(teams), settings, Standing(before), progress, finished, said)
+    for share, team in enumerate(teams):
+        threading.Thread(target=dealer.work, args=(team, share), daemon=True).start()
+    dealer.serve()
+
+
+class _Dealer:
+    """Comparisons on their way to teams, each in a thread of its own, and what comes back to the thread that serves."""
+
+    def __init__(
+        self,
+        comparisons: Sequence[Comparison],
+        teams: int,
+        settings: Settings,
+        standing: Standing,
+        progress: Progress,
+        finished: Callable[[Finished], None],
+        said: Callable[[str], None],
+    ) -> None:
+        self._shares: list[deque[Comparison]] = [deque() for _ in range(teams)]
+        for comparison in comparisons:
+            self._shares[comparison.index % teams].append(comparison)
+        self._settings, self._standing = settings, standing
+        self._progress, self._finished, self._said = progress, finished, said
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._in_hand = 0
+        self._working = teams
+        self._gone: BaseException | None = None
+
+    def serve(self) -> None:
+        """Call what the teams' threads ask for until they have ended. Raises what made a device be given up."""
+        while self._working:
+            try:
+                event = self._events.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue  # a signal that came just before the wait began does not end it; it is served here
+            event()
+        if self._gone is not None and any(self._shares):
+            raise self._gone
+
+    def work(self, team: Team, share: int) -> None:
+        """In a team's own thread: one comparison after another."""
+        try:
+            while comparison := self._next(share):
+                try:
+                    result = survive(
+                        team, comparison, self._settings, self._standing, progress=self._tell, said=self._say
+                    )
+                except (SweepRefused, WorkerLost):
+                    self._put_back(comparison, share)  # for another device, or for the next run
+                    raise
+                # Waited for, so that printing and writing are not beside what is timed next.
+                done = threading.Event()
+                self._events.put(partial(self._ended_comparison, result, done))
+                done.wait()
+        except BaseException as error:
+            self._events.put(partial(self._give_up, error))
+        else:
+            self._events.put(self._ended)
+
+    def _next(self, share: int) -> Comparison | None:
+        """The next comparison of a share, or the last of the longest; waited for while another team's may come back.
+
+        None where all are done.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: any(self._shares) or not self._in_hand)
+            if not any(self._shares):
+                return None
+            self._in_hand += 1
+            own = self._shares[share]
+            return own.popleft() if own else max(self._shares, key=len).pop()
+
+    def _put_back(self, comparison: Comparison, share: int) -> None:
+        with self._changed:
+            self._shares[share].appendleft(comparison)
+            self._in_hand -= 1
+            self._changed.notify_all()
+
+    def _ended(self) -> None:
+        self._working -= 1
+
+    def _ended_comparison(self, result: Finished, done: threading.Event) -> None:
+        self._finished(result)
+        for line in self._standing.note(result.records):
+            self._said(line)
+        with self._changed:
+            self._in_hand -= 1
+            self._changed.notify_all()
+        done.set()
+
+    def _give_up(self, error: BaseException) -> None:
+        if not isinstance(error, SweepRefused | WorkerLost):
+            raise error
+        self._gone = error
+        self._working -= 1
+        if self._working:
+            self._said(f"a device is given up, and the others go on: {error}")
+
+    def _tell(self, comparison: Comparison, phase: str, what: str, done: float) -> None:
+        self._events.put(partial(self._progress, comparison, phase, what, done))
+
+    def _say(self, line: str) -> None:
+        self._events.put(partial(self._said, line))

@@ -1,0 +1,1 @@
+"""Right answers: operands, quantization, the oracle, and guards around outputs and inputs."""

@@ -1,0 +1,77 @@
+"""Writes of a kernel to what it reads, found by fingerprints of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from w8a8_bench.problem.memory import FINGERPRINT_CHUNK
+from w8a8_bench.problem.operands import Operands
+
+INPUTS = ("a", "b", "scale_a", "scale_b", "azp", "azp_adj", "bias")
+
+
+class InputsWritten(Exception):
+    """A kernel wrote to what it is to read. The text says when, and to which operands."""
+
+    def __init__(self, when: str, names: Sequence[str]) -> None:
+        super().__init__(f"wrote{when} to what it is to read: {', '.join(names)}")
+
+
+class InputWatch:
+    """All memory that inputs of a comparison lie in, every copy of a rotation: whether it is what it was made as.
+
+    Of each it keeps a fingerprint, which is another when any bit of the memory is: words are weighted by their place.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+
+    def see(self, operands: Operands) -> None:
+        """Take in inputs that nothing was launched on yet; memory that others lay in before is known."""
+        for name, tensor in _inputs(operands):
+            if _address(tensor) not in self._seen:
+                self._seen[_address(tensor)] = _Seen(name, _bytes(tensor), _fingerprint(tensor))
+
+    def changed(self, among: Operands | None = None) -> list[str]:
+        """Names of inputs that were written to since they were seen: all, or those whose memory `among` shares."""
+        seen = self._seen if among is None else [_address(tensor) for _, tensor in _inputs(among)]
+        known = [self._seen[address] for address in seen if address in self._seen]
+        return list(dict.fromkeys(one.name for one in known if _fingerprint(one.memory) != one.fingerprint))
+
+
+class _Seen(NamedTuple):
+    name: str
+    memory: torch.Tensor
+    fingerprint: int
+
+
+def _inputs(operands: Operands) -> list[tuple[str, torch.Tensor]]:
+    given = [(name, getattr(operands, name)) for name in INPUTS]
+    return [(name, tensor) for name, tensor in given if tensor is not None]
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Of all the memory that the tensor lies in, which copies of one operand in a rotation share."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """All bytes that the tensor lies in, in whichever order it strides through them."""
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def _fingerprint(tensor: torch.Tensor) -> int:
+    storage = _bytes(tensor)
+    whole = storage.numel() // 8 * 8
+    words = storage[:whole].view(torch.int64)
+    odd = 2 * torch.arange(min(FINGERPRINT_CHUNK, len(words)), device=tensor.device) + 1
+    places = odd * 0x9E3779B97F4A7C1
+    rest = storage.new_zeros(8)
+    rest[: storage.numel() - whole] = storage[whole:]
+    total = rest.view(torch.int64).sum()
+    for number, part in enumerate(words.split(FINGERPRINT_CHUNK)):
+        total = total + (part * places[: len(part)]).sum() * (2 * number + 1)
+    return int(total)

@@ -1,0 +1,52 @@
+"""Writes that no kernel is to make: outside D, found by guard bands, and to what it reads, found by fingerprints."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+
+from w8a8_bench.problem.memory import guard_elements
+
+POISON = 0x7FA5
+"""A NaN in bf16 and in fp16 alike, and not the one that arithmetic or a fill yields."""
+
+ALIGNMENT_BYTES = 1024
+"""Of the first element of a guarded output: more than TMA or any vector store asks for."""
+
+
+_GUARDED: weakref.WeakValueDictionary[int, torch.Tensor] = weakref.WeakValueDictionary()
+
+
+def make_guarded(m: int, n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An [m,n] contiguous output of 16 bits an element inside a larger buffer, all of it poisoned."""
+    before, after = guard_elements(n=n)
+    slack = ALIGNMENT_BYTES // 2
+    buffer = torch.full((before + slack + m * n + after,), POISON, dtype=torch.int16, device=device)
+    start = before + (-(buffer.data_ptr() + 2 * before) % ALIGNMENT_BYTES) // 2
+    out = buffer[start : start + m * n].view(dtype).view(m, n)
+    _GUARDED[id(out)] = out
+    return out
+
+
+def is_guarded(out: torch.Tensor) -> bool:
+    """Whether `out` is a tensor that `make_guarded` returned (not a view of one)."""
+    return _GUARDED.get(id(out)) is out
+
+
+def guard_damage(out: torch.Tensor) -> str | None:
+    """What was written outside a guarded output, bit by bit; None where nothing was, or where `out` has no guards."""
+    if not is_guarded(out):
+        return None
+    total = out.untyped_storage().nbytes() // 2
+    buffer = out.view(torch.int16).as_strided((total,), (1,), 0)
+    start = out.storage_offset()
+    end = start + out.numel()
+    before = (buffer[:start] != POISON).nonzero()
+    after = (buffer[end:] != POISON).nonzero()
+    damage = []
+    if len(before):
+        damage.append(f"{len(before)} elements before its start (nearest: {start - int(before[-1])} before)")
+    if len(after):
+        damage.append(f"{len(after)} elements past its end (nearest: {int(after[0]) + 1} past)")
+    return f"wrote outside the output: {' and '.join(damage)}" if damage else None

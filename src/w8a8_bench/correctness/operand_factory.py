@@ -1,0 +1,267 @@
+"""Seeded operands for all problems of one shape, sharing whatever two problems have in common.
+
+Cells of a comparison get the same source values, and where their formats and scales agree the very same tensors, so
+that a difference between their times is not one between their data, and memory is spent once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from w8a8_bench.correctness.guard_bands import make_guarded
+from w8a8_bench.correctness.quantize import Quantized, apply_static, quantize, quantize_weights, torch_dtype
+from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Problem, WeightScale, ceil_div
+from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.formats import W8A8_FORMATS, Format
+from w8a8_bench.problem.memory import QUANTIZE_CHUNK, AVariant, BVariant, a_variant, at_once, b_variant, row_chunks
+from w8a8_bench.problem.operands import Operands
+
+AZP_SHIFT = 0.5
+"""Added to the activations of problems with a zero point. Such schemes are for activations that lean to one side, as
+after a GELU; on symmetric ones the zero point is near 0 and an error in it hardly shows."""
+
+ONE_SIDED = 1.0
+"""How far all elements of the first of several such tokens lie off 0 at least. The range of a zero point holds 0 still,
+and a kernel whose range does not shows."""
+
+STATIC_ROOM = 1.25
+"""Static scales over what A itself would give. A calibrated scale leaves room; and a kernel that computes a scale of
+its own, where it is given one, must not find the same."""
+
+OUTLIER_FACTOR = 20.0
+OUTLIER_SPACING = 256
+"""One input channel in so many is an outlier."""
+
+BIAS_FLOOR = 0.5
+"""Every bias is at least so many times the typical output away from 0: a bias left out shows in every column."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights as [k,n] column-major, their scale, and the exact int64 sum of each column (int8 only)."""
+
+    b: torch.Tensor
+    scale: torch.Tensor
+    column_sums: torch.Tensor | None
+
+
+@dataclass
+class _WeightCache:
+    w: torch.Tensor | None = None
+    wide: dict[Format, torch.Tensor] = field(default_factory=dict)
+    quantized: dict[BVariant, _Weights] = field(default_factory=dict)
+
+
+@dataclass
+class _Cache:
+    x: dict[bool, torch.Tensor] = field(default_factory=dict)
+    wide_a: dict[Format, torch.Tensor] = field(default_factory=dict)
+    a: dict[AVariant, Quantized] = field(default_factory=dict)
+    bias: dict[Format, torch.Tensor] = field(default_factory=dict)
+    azp_adj: dict[tuple[AVariant, BVariant], torch.Tensor] = field(default_factory=dict)
+
+
+class OperandFactory:
+    """Makes the operands of problems of `shape` on `device` (`cpu`, `cuda:0`) from `data` and `seed`.
+
+    Deterministic for a device kind and a version of torch. What it makes is cached and shared between problems, except
+    `out`, which is fresh every time: treat the inputs as read-only. With `weights_of`, a factory of the same shape and
+    data, it takes the weights that one made instead of making its own. Raises ValueError for unknown data.
+    """
+
+    def __init__(
+        self, shape: GemmShape, device: str, *, data: str, seed: int, weights_of: OperandFactory | None = None
+    ) -> None:
+        self.shape = shape
+        self.device = torch.device(device)
+        self.data = Data.parse(data)
+        self.seed = seed
+        self._cache = _Cache()
+        self._weight_cache: _WeightCache = weights_of._weight_cache if weights_of else _WeightCache()
+
+    def make(self, problem: Problem, *, guarded: bool = False) -> Operands:
+        """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands (`guard`).
+
+        Raises ValueError where the problem has another shape or is illegal.
+        """
+        if problem.shape != self.shape:
+            raise ValueError(f"problem of {problem.shape}: this factory makes {self.shape}")
+        if reason := problem.why_illegal():
+            raise ValueError(reason)
+        m, n, dtype = self.shape.m, self.shape.n, torch_dtype(problem.out)
+        if guarded:
+            out = make_guarded(m, n, dtype, self.device)
+        else:
+            out = torch.empty(m, n, dtype=dtype, device=self.device)
+
+        if problem.format not in W8A8_FORMATS:
+            return Operands(problem=problem, a=self._wide_a(problem.format), b=self._wide_b(problem.format), out=out)
+        weights = self._weights(b_variant(problem))
+        if problem.scaling is None:
+            return Operands(problem=problem, a=self._activations(a_variant(problem)).q, b=weights.b, out=out)
+        a, scale_a, azp = self._side_a(problem)
+        return Operands(
+            problem=problem,
+            a=a,
+            b=weights.b,
+            out=out,
+            scale_a=scale_a,
+            scale_b=weights.scale,
+            azp=azp,
+            azp_adj=None if problem.azp is Azp.NONE else self._azp_adj(problem),
+            bias=self._bias(problem.out) if problem.bias else None,
+        )
+
+    def forget(self) -> None:
+        """Make everything anew when it is next asked for."""
+        self._cache, self._weight_cache = _Cache(), _WeightCache()
+
+    def activations(self, *, shifted: bool = False) -> torch.Tensor:
+        """Source activations [m,k] in bf16; with `shifted`, as those are that have a zero point (`AZP_SHIFT`,
+        `ONE_SIDED`), but for zeros and units."""
+        shifted = shifted and self.data not in (Data.ZEROS, Data.UNIT)
+        if shifted not in self._cache.x:
+            if shifted:
+                x = self.activations() + AZP_SHIFT
+                if self.shape.m > 1:
+                    x[0] = x[0].abs() + ONE_SIDED
+                self._cache.x[True] = x
+            else:
+                self._cache.x[False] = self._source(self.shape.m, "x", self._outliers())
+        return self._cache.x[shifted]
+
+    def weights(self) -> torch.Tensor:
+        """Source weights [n,k] in bf16."""
+        if self._weight_cache.w is None:
+            self._weight_cache.w = self._source(self.shape.n, "w", None)
+        return self._weight_cache.w
+
+    def _side_a(self, problem: Problem) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """A, its scale and its zero point. A is x itself where the kernel quantizes, and dynamic scales are its own."""
+        x = self.activations(shifted=problem.azp is not Azp.NONE)
+        if problem.activations is Activations.DYNAMIC:
+            return x, None, None
+        quantized = self._activations(a_variant(problem))
+        if problem.activations is Activations.STATIC:
+            return x, quantized.scale if self.data is Data.UNIT else quantized.scale * STATIC_ROOM, quantized.azp
+        return quantized.q, quantized.scale, quantized.azp
+
+    def _activations(self, variant: AVariant) -> Quantized:
+        return _cached(self._cache.a, variant, lambda: self._quantize_a(*variant))
+
+    def _quantize_a(self, fmt: Format, activation: ActScale, azp: Azp) -> Quantized:
+        x = self.activations(shifted=azp is not Azp.NONE)
+        if self.data is not Data.UNIT:
+            return quantize(x, fmt, activation, azp)
+        m, k = self.shape.m, self.shape.k
+        sizes = {ActScale.TENSOR: (1, 1), ActScale.TOKEN: (m, 1), ActScale.GROUP: (m, ceil_div(k, BLOCK))}
+        scale = torch.ones(sizes[activation], device=self.device)
+        zero_point = None
+        if azp is not Azp.NONE:
+            rows = torch.arange(1 if azp is Azp.TENSOR else m, dtype=torch.int32, device=self.device)
+            zero_point = (rows % 7 + 1).view(-1, 1)  # 1 to 7, and never 0, which would not show
+        return Quantized(apply_static(x, scale, zero_point, fmt), scale, zero_point)
+
+    def _weights(self, variant: BVariant) -> _Weights:
+        return _cached(self._weight_cache.quantized, variant, lambda: self._quantize_b(*variant))
+
+    def _quantize_b(self, fmt: Format, weight: WeightScale) -> _Weights:
+        n, k = self.shape.n, self.shape.k
+        if self.data is Data.UNIT:
+            sizes = {WeightScale.TENSOR: (1, 1), WeightScale.CHANNEL: (1, n)}
+            scale = torch.ones(sizes.get(weight, (ceil_div(k, BLOCK), ceil_div(n, BLOCK))), device=self.device)
+            q = apply_static(self.weights(), torch.ones(1, 1, device=self.device), None, fmt)
+        else:
+            q, scale = quantize_weights(self.weights(), fmt, weight)
+        sums = q.sum(dim=1, dtype=torch.int64) if fmt is Format.INT8 else None
+        return _Weights(q.t(), scale, sums)
+
+    def _azp_adj(self, problem: Problem) -> torch.Tensor:
+        """int32 [n]: column sums of B, times the zero point where there is one for the whole tensor."""
+        return _cached(self._cache.azp_adj, (a_variant(problem), b_variant(problem)), lambda: self._sum_b(problem))
+
+    def _sum_b(self, problem: Problem) -> torch.Tensor:
+        sums = self._weights(b_variant(problem)).column_sums
+        assert sums is not None, "zero points go with int8"
+        if problem.azp is Azp.TENSOR:
+            azp = self._activations(a_variant(problem)).azp
+            assert azp is not None
+            sums = sums * azp.view(()).to(torch.int64)
+        if int(sums.abs().max()) >= 2**31:
+            raise ValueError(f"azp_adj of {self.shape} does not fit int32")
+        return sums.to(torch.int32)
+
+    def _wide_a(self, fmt: Format) -> torch.Tensor:
+        return _cached(self._cache.wide_a, fmt, lambda: self.activations().to(torch_dtype(fmt)))
+
+    def _wide_b(self, fmt: Format) -> torch.Tensor:
+        return _cached(self._weight_cache.wide, fmt, lambda: self.weights().to(torch_dtype(fmt)).t())
+
+    def _bias(self, out: Format) -> torch.Tensor:
+        return _cached(self._cache.bias, out, lambda: self._make_bias(out))
+
+    def _make_bias(self, out: Format) -> torch.Tensor:
+        """[n] of either sign, about as large as the outputs without it: rms(x) * rms(w) * sqrt(k), or 1 for zeros."""
+        typical = _rms(self.activations()) * _rms(self.weights()) * self.shape.k**0.5 or 1.0
+        z = torch.randn(self.shape.n, generator=self._generator("bias"), device=self.device)
+        bias = typical * (z + torch.where(z < 0, -BIAS_FLOOR, BIAS_FLOOR))
+        limit = torch.finfo(torch_dtype(out)).max / 4  # leaves the sum room in fp16
+        return bias.clamp(-limit, limit).to(torch_dtype(out))
+
+    def _source(self, rows: int, stream: str, outliers: torch.Tensor | None) -> torch.Tensor:
+        """[rows, k] in bf16. Drawn in fp32, whose tails bf16 generation lacks, and a chunk at a time."""
+        columns = self.shape.k
+        values = torch.empty(rows, columns, dtype=torch.bfloat16, device=self.device)
+        if self.data is Data.ZEROS:
+            return values.zero_()
+        generator = self._generator(stream)
+        for part in row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, self.device.type)):
+            drawn = torch.empty(part.stop - part.start, columns, device=self.device)
+            if self.data is Data.UNIFORM:
+                drawn.uniform_(-1.0, 1.0, generator=generator)
+            else:
+                drawn.normal_(generator=generator)
+            if self.data is Data.UNIT:
+                # int8's range, the narrower one. bf16 holds these integers exactly; fp8 rounds the rare ones past 16.
+                drawn.mul_(5.0).round_().clamp_(-128.0, 127.0)
+            if outliers is not None:
+                drawn[:, outliers] *= OUTLIER_FACTOR
+            values[part] = drawn
+        return values
+
+    def _outliers(self) -> torch.Tensor | None:
+        """Indices of the input channels that are outliers."""
+        if self.data is not Data.OUTLIERS:
+            return None
+        k = self.shape.k
+        order = torch.randperm(k, generator=self._generator("outliers"), device=self.device)
+        return order[: max(1, k // OUTLIER_SPACING)]
+
+    def _generator(self, stream: str) -> torch.Generator:
+        """Random numbers of one stream's own, so that nothing depends on what was drawn before."""
+        # Hashed, since neighbouring seeds give some generators neighbouring sequences.
+        digest = hashlib.blake2b(f"{self.seed} {stream}".encode(), digest_size=8).digest()
+        generator = torch.Generator(self.device)
+        generator.manual_seed(int.from_bytes(digest, "little") >> 1)  # torch takes 63 bits
+        return generator
+
+
+def _cached(cache: dict[K, V], key: K, make: Callable[[], V]) -> V:
+    if key not in cache:
+        cache[key] = make()
+    return cache[key]
+
+
+def _rms(values: torch.Tensor) -> float:
+    rows, columns = values.shape
+    parts = row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, values.device.type))
+    squares = [float(values[part].float().square_().sum()) for part in parts]
+    return float((sum(squares) / values.numel()) ** 0.5)

@@ -1,0 +1,256 @@
+"""Kernels compiled on first use, kept on disk and loaded from there: one object file a variant and configuration.
+
+The directory is `$W8A8_BENCH_CACHE`, else `w8a8-bench` in the user's cache; below it one directory for each state of
+these sources and versions of the tools, so that what is stale is not found. The architecture is fixed: `sm_90a`.
+
+As a program (`python -m w8a8_bench.kernels.cutlass.build`) it compiles what it reads from stdin, a JSON object a line,
+and needs no GPU for it. `compile_many` runs several of them. ptxas' remarks are kept beside each object then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from w8a8_bench.kernel import CompileError
+from w8a8_bench.kernels.cutlass import tuned
+from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
+from w8a8_bench.problem import Azp
+from w8a8_bench.problem.formats import Format
+
+ARCHITECTURE = "sm_90a"
+PACKAGES = ("nvidia-cutlass-dsl", "apache-tvm-ffi")
+"""The compiler, and what calls its functions with PyTorch's tensors: their versions are part of a kernel's identity."""
+
+SOURCES = (
+    "compile_cache.py",
+    "geometry.py",
+    *(f"sm90/{name}.py" for name in ("epilogue", "fragments", "gemm", "mainloop", "pipeline", "ptx", "tile_scheduler")),
+)
+"""What a compiled kernel depends on."""
+
+SYMBOL = "gemm"
+PATIENCE_S = 1.0
+"""Compilation that takes longer says so."""
+
+Build = tuple[Variant, TileConfig]
+
+
+def why_missing() -> str | None:
+    """What has to be installed before anything can be compiled or loaded; None where all is there."""
+    for package in PACKAGES:
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return f"{package} is not installed: install the extra cu13 or cu12"
+    return None
+
+
+def cache_directory() -> Path:
+    """Where objects of these sources and tools lie; it need not exist yet."""
+    root = os.environ.get("W8A8_BENCH_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "w8a8-bench"
+    )
+    return Path(root, "cutlass", _fingerprint())
+
+
+@cache
+def _fingerprint() -> str:
+    digest = hashlib.sha256(ARCHITECTURE.encode())
+    for package in PACKAGES:
+        digest.update(f" {package} {importlib.metadata.version(package)}".encode())
+    for name in SOURCES:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def object_path(build: Build) -> Path:
+    variant, config = build
+    words = f"{config.tile_m}x{config.tile_n}x{config.tile_k}"
+    digest = hashlib.sha256(repr(build).encode()).hexdigest()[:12]
+    return cache_directory() / f"{variant.name}-{words}-{digest}.o"
+
+
+@cache
+def load(variant: Variant, config: TileConfig) -> Callable[..., None]:
+    """The compiled host function, from disk where it is there, else made now.
+
+    It takes (a, b, scale_a, scale_b, d, bias, azp_adj, azp, max_clusters), as `GemmKernel.__call__` does, and launches
+    on PyTorch's current stream. Raises CompileError where the compiler fails.
+    """
+    path = object_path((variant, config))
+    if path.exists():
+        try:
+            return _open(path)
+        except Exception as error:
+            _say(f"{path} can't be loaded, and is made anew: {error}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        where = path
+    except OSError as error:
+        where = Path(tempfile.mkdtemp(prefix="w8a8-bench-")) / path.name
+        _say(f"{error}: compiled kernels are kept until this process ends only; W8A8_BENCH_CACHE names another place")
+    with _progress(f"compiling {variant.name} {config.tile_m}x{config.tile_n} for {ARCHITECTURE}"):
+        _export(variant, config, where)
+    return _open(where)
+
+
+def _open(path: Path) -> Callable[..., None]:
+    from cutlass.cute import runtime
+
+    function: Callable[..., None] = getattr(runtime.load_module(str(path), enable_tvm_ffi=True), SYMBOL)
+    return function
+
+
+def _export(variant: Variant, config: TileConfig, path: Path, *, remarks: bool = False) -> None:
+    """Compile and write an object file, whole or not at all."""
+    import cutlass.cute as cute
+
+    from w8a8_bench.kernels.cutlass.sm90.gemm import GemmKernel
+
+    options = f"--gpu-arch {ARCHITECTURE} --enable-tvm-ffi" + (" remarks{ptx}" if remarks else "")
+    try:
+        function = cute.compile(GemmKernel(Geometry(config, variant)), *_signature(variant), options=options)
+    except Exception as error:
+        raise CompileError(f"{variant.name} {config}: {type(error).__name__}: {error}") from error
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        made = Path(scratch, path.name)
+        function.export_to_c(str(made), function_name=SYMBOL)
+        os.replace(made, path)
+
+
+def _signature(variant: Variant) -> list[Any]:
+    """Stand-ins for the arguments. What they say is checked at every call: dtype, device, alignment, shared sizes."""
+    import cutlass.cute as cute
+    from cutlass import Float32, Int32
+
+    from w8a8_bench.kernels.cutlass.sm90.gemm import ELEMENTS
+
+    def tensor(element: Any, shape: tuple[Any, ...], stride: tuple[Any, ...], align: int) -> Any:
+        return cute.runtime.make_fake_tensor(element, shape, stride, assumed_align=align)
+
+    operand, out = ELEMENTS[variant.format], ELEMENTS[variant.out]
+    size, stride = cute.sym_int, cute.sym_int64
+    m, n, k = size(), size(), size()
+    return [
+        tensor(operand, (m, k), (stride(divisibility=16), 1), 16),
+        tensor(operand, (k, n), (1, stride(divisibility=16)), 16),
+        tensor(Float32, (size(), size()), (stride(), stride()), 4),
+        tensor(Float32, (size(), size()), (stride(), stride()), 4),
+        tensor(out, (m, n), (stride(divisibility=8), 1), 16),
+        tensor(out, (n,), (1,), 4) if variant.bias else None,
+        tensor(Int32, (n,), (1,), 4) if variant.azp is not Azp.NONE else None,
+        tensor(Int32, (m, 1), (stride(), stride()), 4) if variant.azp is Azp.TOKEN else None,
+        Int32(1),
+        cute.runtime.make_fake_stream(use_tvm_ffi_env_stream=True),
+    ]
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[None]:
+    """Say on stderr what is going on once it has taken a while."""
+    started = time.perf_counter()
+    late = threading.Timer(PATIENCE_S, _say, [f"{what} ..."])
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+    seconds = time.perf_counter() - started
+    if seconds > PATIENCE_S:
+        _say(f"{what}: {seconds:.1f} s, once")
+
+
+def _say(text: str) -> None:
+    print(f"w8a8-bench: {text}", file=sys.stderr, flush=True)
+
+
+def compile_many(builds: Iterable[Build], jobs: int) -> dict[Build, str]:
+    """Compile what the disk does not hold yet, in `jobs` processes. Returns the errors of those that failed."""
+    wanted = [build for build in dict.fromkeys(builds) if not log_path(build).exists()]
+    if not wanted:
+        return {}
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "CUTE_DSL_ARCH": ARCHITECTURE,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+    def work(share: list[Build]) -> str:
+        """What a process that compiles its share says on stderr: nothing, unless it breaks."""
+        lines = "\n".join(json.dumps(_to_json(build)) for build in share)
+        command = [sys.executable, "-m", "w8a8_bench.kernels.cutlass.compile_cache"]
+        return subprocess.run(command, input=lines, capture_output=True, text=True, env=environment).stderr
+
+    shares = [wanted[first::jobs] for first in range(min(jobs, len(wanted)))]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        said = pool.map(work, shares)
+    errors = {}
+    for share, text in zip(shares, said, strict=True):
+        for build in share:
+            if not object_path(build).exists():
+                log = log_path(build)
+                errors[build] = log.read_text(encoding="utf-8") if log.exists() else text or "the process ended early"
+    return errors
+
+
+def log_path(build: Build) -> Path:
+    """What the compiler said of an object that `compile_many` made."""
+    return object_path(build).with_suffix(".log")
+
+
+def _to_json(build: Build) -> dict[str, object]:
+    variant, config = build
+    return {"variant": asdict(variant), "config": tuned.to_json(config)}
+
+
+def _from_json(line: str) -> Build:
+    data = json.loads(line)
+    fields = data["variant"]
+    variant = Variant(
+        format=Format(fields["format"]),
+        out=Format(fields["out"]),
+        bias=fields["bias"],
+        azp=Azp(fields["azp"]),
+        blockwise=fields["blockwise"],
+    )
+    return variant, tuned.from_json(data["config"])
+
+
+def main() -> None:
+    """Compile each build on stdin, its compiler's output into its log."""
+    for line in sys.stdin:
+        build = _from_json(line)
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+            # The compiler writes to the file descriptor, below Python's sys.stderr.
+            own = os.dup(2)
+            os.dup2(log.fileno(), 2)
+            try:
+                _export(*build, object_path(build), remarks=True)
+            except CompileError as error:
+                print(error, file=sys.stderr, flush=True)
+            finally:
+                sys.stderr.flush()
+                os.dup2(own, 2)
+                os.close(own)
+            log.seek(0)
+            log_path(build).write_text(log.read(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""Which configurations are legal, which are worth trying, and which one is taken for a problem.
+
+`choose` looks into the table of tuned choices (`tuned`) and falls back to the least predicted time over `PORTFOLIO`. A
+prediction is the slower of memory, L2 and tensor cores over the waves that a tile size makes, plus what a launch, a
+tile's end and an exchange cost. Every term grows with m, so the least of them does: no m is predicted faster for having
+more tokens, which is what a cliff would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from w8a8_bench.kernels.cutlass import tuned
+from w8a8_bench.kernels.cutlass.geometry import (
+    INSTRUCTION_K,
+    INSTRUCTION_ROWS,
+    MAX_CLUSTER,
+    MAX_STAGES,
+    SHARED_BYTES,
+    Geometry,
+    Occupancy,
+    Schedule,
+    TileConfig,
+    Variant,
+)
+from w8a8_bench.problem import BLOCK, GemmShape, Problem, ceil_div
+from w8a8_bench.problem.formats import Format
+
+ALIGNMENT = 16
+"""n and k are multiples of it: TMA reads rows of 16-byte units, and 8-bit elements make 16 of them."""
+
+OTHER_REGISTERS = 40
+"""Beside accumulators and scales: measured on what compiles, 9 to 34 over all variants, and some room."""
+
+BLOCKWISE_SPLIT_REGISTERS = 40
+"""More of these, where a blockwise kernel splits k."""
+
+
+def why_illegal(config: TileConfig, variant: Variant, shape: GemmShape | None = None) -> str | None:
+    """The reason why `config` can't compute `variant`, or `shape` with it; None where it can."""
+    g = Geometry(config, variant)
+    return _illegal_tile(g) or _illegal_sharing(g) or _illegal_size(g) or (_illegal_shape(g, shape) if shape else None)
+
+
+def legal(config: TileConfig, problem: Problem) -> bool:
+    return why_illegal(config, Variant.of(problem), problem.shape) is None
+
+
+def _illegal_tile(g: Geometry) -> str | None:
+    config = g.config
+    columns = "a multiple of 8" if g.variant.format is Format.FP8 else "8, 24 or a multiple of 16"
+    if g.rows not in (64, 128, 256) or (g.is_pingpong and g.rows == 256):
+        return f"{g.rows} rows of the instruction: expected 64 or 128, and 256 for two cooperating warpgroups"
+    if not 8 <= g.columns <= 256 or g.columns % 8 or (g.variant.format is Format.INT8 and not _int8_columns(g.columns)):
+        return f"{g.columns} columns: {g.variant.format.value} instructions take {columns}, up to 256"
+    if config.tile_k not in (128, 256):
+        return f"tile_k={config.tile_k}: expected 128 or 256, whole lines of the 128-byte swizzle"
+    if not 2 <= config.stages <= MAX_STAGES:
+        # One stage would wait for itself: a step's instructions are in flight while the next is waited for.
+        return f"stages={config.stages}: expected 2 to {MAX_STAGES}"
+    if config.raster < 1:
+        return f"raster={config.raster}: expected at least 1"
+    if g.variant.blockwise and config.tile_k != BLOCK:
+        return f"tile_k={config.tile_k}: blockwise scales change every {BLOCK}"
+    if g.variant.blockwise and g.weight_scales > (1 if config.swap else 2):
+        return f"tile_n={config.tile_n}: a blockwise tile lies in two blocks of {BLOCK} at most, swapped in one"
+    return None
+
+
+def _int8_columns(columns: int) -> bool:
+    """PTX ISA, wgmma shapes: .s8 takes n = 8, 24 and multiples of 16."""
+    return columns in (8, 24) or columns % 16 == 0
+
+
+def _illegal_sharing(g: Geometry) -> str | None:
+    config = g.config
+    if min(*config.cluster, config.split_k) < 1 or g.cluster_size > MAX_CLUSTER:
+        return f"cluster {config.cluster} x split {config.split_k}: expected 1 to {MAX_CLUSTER} blocks"
+    for extent, sharing in ((g.rows, g.cluster_columns), (g.columns, g.cluster_rows)):
+        if extent % (8 * sharing):
+            return f"cluster {config.cluster}: {extent} rows of an operand are not {sharing} times a multiple of 8"
+    if config.split_k > 1 and g.is_pingpong:
+        return "split_k with ping-pong: the two warpgroups' tiles would exchange in turn"
+    return None
+
+
+def _illegal_size(g: Geometry) -> str | None:
+    config = g.config
+    if g.shared_bytes > SHARED_BYTES:
+        return f"{g.shared_bytes} bytes of shared memory: at most {SHARED_BYTES}"
+    registers = (1 + g.product_sets) * g.accumulators + OTHER_REGISTERS
+    if g.variant.blockwise and config.split_k > 1:
+        registers += BLOCKWISE_SPLIT_REGISTERS
+    if registers > g.register_limit:
+        return f"about {registers} registers a thread: {g.threads} threads may have {g.register_limit}"
+    return None
+
+
+def _illegal_shape(g: Geometry, shape: GemmShape) -> str | None:
+    for name, size in (("n", shape.n), ("k", shape.k)):
+        if size % ALIGNMENT:
+            return f"{name}={size} is not a multiple of {ALIGNMENT}, which TMA needs for 8-bit operands"
+    if g.config.split_k > ceil_div(shape.k, g.config.tile_k):
+        tiles = ceil_div(shape.k, g.config.tile_k)
+        return f"split_k={g.config.split_k}: k={shape.k} has {tiles} tiles of {g.config.tile_k}"
+    return None
+
+
+def fill(config: TileConfig, variant: Variant, blocks_of_sm: int = 1) -> TileConfig:
+    """`config` with as many stages as leave room for `blocks_of_sm` blocks; its own where even two do not fit."""
+    for stages in range(MAX_STAGES, 1, -1):
+        filled = replace(config, stages=stages)
+        g = Geometry(filled, variant)
+        if g.shared_bytes <= SHARED_BYTES and g.blocks_of_sm >= blocks_of_sm:
+            return filled
+    return config
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A row of the portfolio: tokens, features, and what else is not the default."""
+
+    tile_m: int
+    tile_n: int
+    tile_k: int = 128
+    swap: bool = False
+    pingpong: bool = False
+    cluster: tuple[int, int] = (1, 1)
+    splits: tuple[int, ...] = (1,)
+    blocks_of_sm: int = 1
+
+
+# Few tokens: weights stream through tiles of 64 features, k split until all multiprocessors have some. Many: tiles as
+# large as accumulators allow, loads shared by two blocks. In between, sizes that fill one wave where others need two.
+_PLAIN = (
+    *(_Shape(m, 64, 256, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
+    *(_Shape(m, 64, 256, swap=True, splits=(1, 2, 4)) for m in (48, 64)),
+    _Shape(64, 64, swap=True, splits=(1, 2, 4), blocks_of_sm=2),
+    _Shape(64, 64, swap=True, cluster=(2, 1)),
+    *(_Shape(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96, 128)),
+    _Shape(64, 128, swap=True, cluster=(2, 1)),
+    _Shape(128, 128, swap=True, cluster=(1, 2)),
+    _Shape(128, 128, pingpong=True, cluster=(2, 1)),
+    _Shape(128, 160, cluster=(2, 1)),
+    _Shape(128, 192, cluster=(2, 1)),
+    _Shape(128, 256, cluster=(2, 1)),
+    _Shape(256, 128, cluster=(2, 1)),
+)
+_BLOCKWISE = (
+    *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
+    _Shape(64, 48),
+    _Shape(64, 64, splits=(1, 2, 4)),
+    _Shape(64, 64, cluster=(2, 1)),
+    _Shape(64, 128),
+    _Shape(64, 128, cluster=(2, 1)),
+    _Shape(128, 64),
+    _Shape(128, 128),
+    _Shape(128, 128, cluster=(2, 1)),
+    _Shape(128, 192, cluster=(2, 1)),
+)
+
+
+@cache
+def portfolio(variant: Variant) -> tuple[TileConfig, ...]:
+    """The configurations that the heuristic chooses from."""
+    configs = []
+    for row in _BLOCKWISE if variant.blockwise else _PLAIN:
+        for split in row.splits:
+            config = TileConfig(
+                tile_m=row.tile_m,
+                tile_n=row.tile_n,
+                tile_k=row.tile_k,
+                swap=row.swap,
+                cluster=row.cluster,
+                split_k=split,
+                stages=2,
+                schedule=Schedule.PINGPONG if row.pingpong else Schedule.COOPERATIVE,
+            )
+            config = fill(config, variant, row.blocks_of_sm)
+            if why_illegal(config, variant) is None:
+                configs.append(config)
+    return tuple(dict.fromkeys(configs))
+
+
+def neighbours(config: TileConfig, problem: Problem) -> Iterator[TileConfig]:
+    """Legal ones that differ in the cluster, in the order of tiles, or in how many blocks a multiprocessor holds."""
+    clusters = {config.cluster, (1, 1), (2, 1), (1, 2)} if config.split_k == 1 else {config.cluster}
+    seen = {config}
+    for cluster in sorted(clusters):
+        for raster in {config.raster} if config.swap else {8, 16}:
+            for blocks in (1, 2) if config.swap else (1,):
+                other = fill(replace(config, cluster=cluster, raster=raster), Variant.of(problem), blocks)
+                if other not in seen and legal(other, problem):
+                    seen.add(other)
+                    yield other
+
+
+# The model. Rates are per clock of a multiprocessor, times in clocks unless they say otherwise. Of an H200; on another
+# Hopper the ratios hold.
+
+CLOCK_HZ = 1.7e9
+"""Under load."""
+
+OPERATIONS = 8000
+"""8-bit multiply-adds counted as two: 8192 by the H100 architecture whitepaper, less what the 700 W cap takes of it in
+large GEMMs (1,500 TFLOP/s are the best that any library reaches)."""
+
+SHARED_RATE = 165.0
+"""Bytes of shared memory, read by the tensor core or written by TMA."""
+
+L2_RATE, L2_TOTAL_RATE = 66.0, 7400.0
+"""Bytes from the L2, of one multiprocessor and of all together. Tiles of 64x128 and 64x64 at n=4096, k=14336 took 63
+bytes a clock each on 32 and 64 multiprocessors, and 51 on 128."""
+
+OUTSIDE = 8.0
+"""Clocks in which TMA fills a row of 128 bytes with zeros that lies outside the matrix, after all that it loads."""
+
+MEMORY_RATE = 4.4e12
+"""Bytes a second from memory, measured by copy."""
+
+LATENCY_S = 0.5e-6
+"""From a load to its data with memory under load: what is in flight over it bounds a multiprocessor's rate."""
+
+LAUNCH_S = 2.5e-6
+"""What a kernel that only reads takes beside the time of its bytes (8.4 to 117 MB)."""
+
+EXPOSED = 0.16
+"""Share of the faster of memory and multiprocessors that the slower one does not hide."""
+
+FILL = 1400.0
+"""Until a block's first tile is in flight, and its last sums are stored."""
+
+TILE_END = 650.0
+"""Accumulators to memory, which cooperating warpgroups do while the tensor cores rest; ping-pong hides most of it."""
+
+EXCHANGE = 1400.0
+"""Pushing sums to their owners and adding them."""
+
+SHADOW = 0.05
+"""Share of what a step does beside its longest part that the longest does not hide."""
+
+PROMOTION = 1.12
+"""How much longer a blockwise step takes, whose scaled additions the next step's products don't hide altogether."""
+
+
+def resident_clusters(g: Geometry, gpu: Occupancy) -> int:
+    """Clusters that run at one time."""
+    return max(1, gpu.resident(g.cluster_size) * g.blocks_of_sm)
+
+
+def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
+    """Seconds that the model gives a legal configuration, weights cold in the L2."""
+    g, shape = Geometry(config, Variant.of(problem)), problem.shape
+    along_m = ceil_div(ceil_div(shape.m, config.tile_m), config.cluster[0])
+    along_n = ceil_div(ceil_div(shape.n, config.tile_n), config.cluster[1])
+    clusters = along_m * along_n
+    resident = min(clusters, resident_clusters(g, gpu))
+    waves = ceil_div(clusters, resident)
+
+    # One tile of one block. Blocks on one multiprocessor share it.
+    blocks_of_sm = ceil_div(resident * g.cluster_size, gpu.sm_count)
+    l2_rate = min(L2_RATE, L2_TOTAL_RATE / min(gpu.sm_count, resident * g.cluster_size))
+    steps = ceil_div(ceil_div(shape.k, config.split_k), INSTRUCTION_K)
+    instructions = g.rows // INSTRUCTION_ROWS
+    multiply = instructions * INSTRUCTION_ROWS * g.columns * INSTRUCTION_K * 2 / OPERATIONS
+    operands = (g.rows + g.columns) * INSTRUCTION_K
+    shared = (instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE
+    loaded = (g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K / l2_rate
+    loaded += g.rows_outside(shape.m) * OUTSIDE * INSTRUCTION_K / 128
+    if g.variant.blockwise:
+        multiply *= PROMOTION
+    longest, *others = sorted((multiply, shared, loaded), reverse=True)
+    step = (longest + SHADOW * sum(others)) * blocks_of_sm
+    end = TILE_END * (0.25 if g.is_pingpong else 1.0) * g.accumulators / 128 * blocks_of_sm
+    end += EXCHANGE if config.split_k > 1 else 0.0
+    compute_s = (waves * (steps * step + end) + FILL) / CLOCK_HZ
+
+    # All of memory: every input once and the output, no faster than the weights in flight allow.
+    size = shape.m * shape.k + shape.n * shape.k + 2 * shape.m * shape.n
+    streams = min(along_n, resident_clusters(g, gpu)) * config.cluster[1] * config.split_k
+    rate = min(MEMORY_RATE, streams * config.stages * config.tile_n * config.tile_k / LATENCY_S)
+    slower, faster = sorted((size / rate, compute_s), reverse=True)
+    return LAUNCH_S + slower + EXPOSED * faster
+
+
+def why_unsupported(variant: Variant, shape: GemmShape) -> str | None:
+    """The reason why no configuration computes a shape; None where one does."""
+    return why_illegal(portfolio(variant)[0], variant, shape)  # which has neither a split nor a cluster
+
+
+def choose(problem: Problem, gpu: Occupancy) -> TileConfig:
+    """The configuration to take. Raises ValueError where none is legal, with the reason."""
+    variant, shape = Variant.of(problem), problem.shape
+    if reason := why_unsupported(variant, shape):
+        raise ValueError(reason)
+    found = tuned.lookup(variant, shape, gpu.sm_count)
+    if found is not None and why_illegal(found, variant, shape) is None:
+        return found
+    return predicted_best(problem, gpu)
+
+
+def predicted_best(problem: Problem, gpu: Occupancy) -> TileConfig:
+    """What the heuristic takes for a problem that it supports."""
+    options = [config for config in portfolio(Variant.of(problem)) if legal(config, problem)]
+    return min(options, key=lambda config: predicted_s(config, problem, gpu))

@@ -1,0 +1,1 @@
+"""Device code for Hopper (sm_90a)."""

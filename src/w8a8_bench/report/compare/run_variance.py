@@ -1,0 +1,278 @@
+"""By how much two runs of the same code differ, so that what is more can be called a change.
+
+A run is one draw: memory lies where it lies, each graph is captured once, the GPU is as warm as it is. Two runs of the
+same code therefore differ by more than the intervals within either of them say. Here
+
+    ln(new / base) = change of the code + effect of run and shape + effect of the cell + samples
+
+with a variance for each of the last three. That of the samples comes from them. That of the cell is what was measured
+(`CELL_SD`), or more where the baseline and its duplicate, timed apart in one run, differ by more. That of run and shape
+falls on all cells of a shape alike. Where versions are equal the 16-bit baselines are the same code in both runs: they
+are anchors, and what they moved is the machine's doing, so that it widens the intervals of the cells beside them.
+
+Times are compared as they are, not over the baseline's: between two sweeps of an H200
+(`results/h200/llama2_7b_28_shapes_run1.jsonl.gz`, `_run2`), times differ by 0.13% (standard deviation over the cells),
+ratios to the baseline by 0.16%, since they hold the baseline's noise too. With other cells and measures beside them
+(`results/h200/model_fp8_llama2_7b.jsonl.gz`), all times of a shape moved together by up to 5%, and the others by up to
+1.7 times as much as the baseline's: it tells that the machine moved, but not by how much each cell did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from w8a8_bench import stats
+from w8a8_bench.analysis.pairing import Measured, ShapePair
+from w8a8_bench.kernel import Status
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.results.record import Record
+from w8a8_bench.stats import Variance, total_variance
+
+CELL_SD = 0.001
+SHAPE_SD = 0.0004
+RUN_SD = 0.0004
+"""Standard deviations of ln(new / base) for unchanged code: of a cell, of all cells of a shape, of all cells of a run.
+
+The least that is assumed. Measured on an H200 by analysis of variance over two sweeps of 280 cells: 0.0008, 0.0004 and
+0.0003; the first by baselines and duplicates: 0.0011.
+"""
+
+DEGREES = 10
+"""Degrees of freedom of these effects: few, since they have longer tails than a normal distribution."""
+
+ELSEWHERE_CELL_SD = 0.002
+ELSEWHERE_SHAPE_SD = 0.003
+ELSEWHERE_DEGREES = 3
+"""The same where other cells were timed beside or before these, as when several GPUs share the shapes out: memory lies
+elsewhere then. Of 7 pairs of sweeps on two H200s and an H100 with 13 or 14 shapes each (three of them are committed:
+`results/h200/llama31_8b_one.jsonl.gz`, `_two_gpus`, `_dealt`), cells had 0.002 to 0.004, shapes 0.0012 to 0.0017; the
+tails are long: single 16-bit cells moved by up to 3.7%, and the first shape of a process by 5%. With the same cells
+before them, on the same cards: 0.0007 to 0.0009 and 0.0003 to 0.0009.
+"""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A cell that both runs timed: `log` is ln(new / base), `samples` its variance; None where they are too few."""
+
+    base: Record
+    new: Record
+    base_s: float
+    new_s: float
+    samples: Variance | None
+
+    @property
+    def log(self) -> float:
+        return math.log(self.new_s / self.base_s)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """ln(new / base) of `cells` cells together, and the variance that it has from their samples."""
+
+    log: float
+    samples: float
+    cells: int
+
+
+@dataclass(frozen=True)
+class Common:
+    """What falls on all cells of a shape alike: its variance by shape, and the part of it that all shapes share.
+
+    `moved` is what it was learned from, by shape; None where there is nothing to learn from.
+    """
+
+    shapes: tuple[Variance, ...]
+    run: Variance
+    moved: tuple[Moved | None, ...]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Variances of ln(new / base) for unchanged code: of a cell, and common to a shape's cells.
+
+    `cells` is by shape. `anchors` is what is common to an anchor and the cells beside it, by kernel; `common` is for
+    the other cells.
+    """
+
+    cells: tuple[Variance, ...]
+    common: Common
+    anchors: Mapping[str, Common]
+
+    def of(self, shift: Shift, shape: int) -> Variance | None:
+        """Of one cell, samples included."""
+        if shift.samples is None:
+            return None
+        common = self.anchors.get(shift.new.kernel, self.common)
+        return total_variance([shift.samples, self.cells[shape], common.shapes[shape]])
+
+    def of_mean(self, placed: Sequence[tuple[int, Shift]]) -> Variance:
+        """Of the mean of shifts with their shapes: the effects of cells and shapes average out, that of the run not."""
+        n = len(placed)
+        kernels = {one.new.kernel for _, one in placed}
+        common = self.anchors.get(kernels.pop(), self.common) if len(kernels) == 1 else self.common
+        parts = [common.run]
+        parts += [common.shapes[shape].scaled(cells / n) for shape, cells in Counter(s for s, _ in placed).items()]
+        parts += [part.scaled(1 / n) for shape, one in placed for part in (one.samples, self.cells[shape]) if part]
+        return total_variance(parts)
+
+
+def shift(base: Record, new: Record, measure: str) -> Shift | None:
+    """None where not both are `ok` with samples of `measure`."""
+    for record in (base, new):
+        if record.status is not Status.OK or not record.samples.get(measure):
+            return None
+    return _shift(base, new, *((record.samples[measure], record.groups(measure)) for record in (base, new)))
+
+
+def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measure: str, *, anchored: bool) -> Effects:
+    """What to expect of unchanged code, from the duplicates of both runs and, where `anchored`, from the anchors.
+
+    For most cells the machine moved as far as all anchors of their shape agree. For an anchor it moved as far as that
+    anchor agrees with another, or with the middle of all other cells: an anchor that moves alone was changed.
+    """
+    wander = _wander(pairs, measure)
+    cells = tuple(
+        Variance(max(CELL_SD**2, wander), DEGREES)
+        if pair.alike
+        else Variance(max(ELSEWHERE_CELL_SD**2, wander), ELSEWHERE_DEGREES)
+        for pair in pairs
+    )
+    anchors = [_anchors(*shape, measure) if anchored else {} for shape in zip(pairs, shifts, strict=True)]
+    beside = {
+        kernel: [_beside(kernel, *shape) for shape in zip(anchors, shifts, strict=True)]
+        for kernel in dict.fromkeys(kernel for of_shape in anchors for kernel in of_shape)
+    }
+    alike = [pair.alike for pair in pairs]
+    return Effects(
+        cells=cells,
+        common=_common([_agreed(list(of_shape.values())) for of_shape in anchors], cells, alike),
+        anchors={kernel: _common(moves, cells, alike) for kernel, moves in beside.items()},
+    )
+
+
+def _shift(base: Record, new: Record, *sides: tuple[Sequence[float], Sequence[int]]) -> Shift:
+    base_s, new_s = (stats.estimate(*side) for side in sides)
+    variances = [stats.relative_variance(*side) for side in sides]
+    known = [variance for variance in variances if variance]
+    return Shift(base, new, base_s, new_s, total_variance(known) if len(known) == len(variances) else None)
+
+
+def _wander(pairs: Sequence[ShapePair], measure: str) -> float:
+    """How far baseline and duplicate are apart in one run, squared: each is a cell of its own, of the same code."""
+    seen = []
+    for runs in ([pair.base for pair in pairs], [pair.new for pair in pairs]):
+        apart = [found for run in runs if (found := _apart(run, measure))]
+        # Around their mean: what they all have in common is no effect of a cell.
+        middle = sum(log for log, _ in apart) / len(apart) if len(apart) > 1 else 0.0
+        seen += [(log - middle) ** 2 * len(apart) / max(1, len(apart) - 1) - variance.value for log, variance in apart]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
+def _apart(run: Measured, measure: str) -> tuple[float, Variance] | None:
+    """ln(duplicate / original) from samples of the same blocks, and the variance that it has from them."""
+    twice = _Duplicate.of(run, measure)
+    if twice is None:
+        return None
+    original = twice.original
+    by_block = dict(zip(original.blocks[measure], original.samples[measure], strict=True))
+    ratios = {b: sample / by_block[b] for sample, b in zip(twice.samples, twice.blocks, strict=True) if b in by_block}
+    if not ratios:
+        return None
+    pairs = list(ratios.values()), twice.groups(tuple(ratios))
+    variance = stats.relative_variance(*pairs)
+    return (math.log(stats.estimate(*pairs)), variance) if variance else None
+
+
+def _anchors(pair: ShapePair, shifts: Sequence[Shift], measure: str) -> dict[str, Moved]:
+    """The moves of the 16-bit baselines of a shape, by kernel; that of one with a duplicate is the mean of both."""
+    found: dict[str, list[Shift]] = {}
+    for one in shifts:
+        if _is_anchor(one.new.kernel):
+            found.setdefault(one.new.kernel, []).append(one)
+    base, new = (_Duplicate.of(run, measure) for run in (pair.base, pair.new))
+    if base and new and base.original.kernel == new.original.kernel in found:
+        sides = [(one.samples, one.groups(one.blocks)) for one in (base, new)]
+        found[new.original.kernel].append(_shift(base.original, new.original, *sides))
+    return {kernel: moved for kernel, ones in found.items() if (moved := _mean(ones))}
+
+
+def _is_anchor(kernel: str) -> bool:
+    try:
+        name = KernelName.parse(kernel)
+    except ValueError:  # of a later version or another maker
+        return False
+    return name.is_baseline and name.provider == "pytorch" and not name.casts_inside
+
+
+def _beside(kernel: str, anchors: Mapping[str, Moved], shifts: Sequence[Shift]) -> Moved | None:
+    """As far as one anchor moved together with another, or with the middle of all other cells of its shape."""
+    if kernel not in anchors:
+        return None
+    others = [moved for other, moved in anchors.items() if other != kernel]
+    cells = [one for one in shifts if one.new.kernel != kernel]
+    if mean := _mean(cells):
+        others.append(replace(mean, log=stats.median([one.log for one in cells if one.samples])))
+    agreed = (_agreed([anchors[kernel], other]) for other in others)
+    return max(filter(None, agreed), key=lambda moved: abs(moved.log), default=None)
+
+
+def _mean(shifts: Sequence[Shift]) -> Moved | None:
+    known = [(one.log, one.samples.value) for one in shifts if one.samples]
+    n = len(known)
+    return Moved(sum(log for log, _ in known) / n, sum(value for _, value in known) / n**2, n) if known else None
+
+
+def _agreed(moves: Sequence[Moved]) -> Moved | None:
+    """The least of several in one direction; none at all where they are in both."""
+    if not moves:
+        return None
+    least = min(moves, key=lambda moved: abs(moved.log))
+    return least if all(moved.log * least.log > 0 for moved in moves) else replace(least, log=0.0)
+
+
+def _common(moves: Sequence[Moved | None], cells: Sequence[Variance], alike: Sequence[bool]) -> Common:
+    """What the moves of the shapes say: each of its own shape, and their mean of the run."""
+    noises = [m.samples + cell.value / m.cells if m else 0.0 for m, cell in zip(moves, cells, strict=True)]
+    logs = [moved.log if moved else 0.0 for moved in moves]
+    known = sum(moved is not None for moved in moves)
+    run = (sum(logs) ** 2 - sum(noises)) / known**2 if known else 0.0
+    # Where other cells were before, anchors tell that a shape did not move, if there are any.
+    sds = [SHAPE_SD if same or moved else ELSEWHERE_SHAPE_SD for same, moved in zip(alike, moves, strict=True)]
+    leasts = [sd**2 + RUN_SD**2 for sd in sds]
+    return Common(
+        shapes=tuple(
+            Variance(max(least, log**2 - noise), DEGREES if same else ELSEWHERE_DEGREES)
+            for least, log, noise, same in zip(leasts, logs, noises, alike, strict=True)
+        ),
+        run=Variance(max(RUN_SD**2, run), DEGREES),
+        moved=tuple(moves),
+    )
+
+
+@dataclass(frozen=True)
+class _Duplicate:
+    """The second set of samples of a comparison, and the cell that it is of."""
+
+    original: Record
+    samples: tuple[float, ...]
+    blocks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, run: Measured, measure: str) -> _Duplicate | None:
+        taken, text = run.end.duplicate_samples(measure), run.end.duplicate.get("cell")
+        if taken is None or not taken[0]:
+            return None
+        cells = (one for one in run.cells.values() if one.text == text)
+        original = next(cells, None)
+        if original is None or original.status is not Status.OK or not original.samples.get(measure):
+            return None
+        return cls(original, *taken)
+
+    def groups(self, blocks: Sequence[int]) -> list[int]:
+        """The process that took each of `blocks`."""
+        processes = self.original.processes
+        return [processes[block] if block < len(processes) else 0 for block in blocks]

@@ -1,0 +1,281 @@
+"""What two runs say of each other, as text for a terminal and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from w8a8_bench import stats
+from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.report.compare.compare import ERROR_RATE, Outcome, Shape, Timed, Verdict
+from w8a8_bench.report.compare.conditions import Difference, anchored
+from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.record import Record, RunHeader
+from w8a8_bench.stats import Interval
+from w8a8_bench.text import GAP, aligned, format_time, markdown, markdown_table, one_line
+
+CHANGED = (Verdict.SLOWER, Verdict.FASTER)
+NOTHING = "-"
+NO_INTERVAL = "no interval"
+NAME = re.compile(r"[\w.,\[\]-]+", re.ASCII)
+"""What may stand in a span of code. A kernel of another maker may be called anything."""
+CLOCK_MARGIN = 0.01
+"""Two sweeps of the same code on an H200 differ by a tenth of it (root mean square over the cells)."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two files, by the names that they were given, and what came of them."""
+
+    base_name: str
+    new_name: str
+    base: Results
+    new: Results
+    differences: tuple[Difference, ...]
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Table:
+    """`left` are the columns that stand flush left, `code` those whose text is a name and not words."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: tuple[int, ...]
+    code: tuple[int, ...] = ()
+
+
+def render_text(compared: Compared, *, everything: bool = False) -> str:
+    """Summary, runs, means by kernel, a table a shape of what is not the same (of `everything`, if asked), notes."""
+    outcome = compared.outcome
+    lines = [summary(outcome), "", *aligned(_runs(compared), (0, 1, 2, 3)), *_conditions(compared), ""]
+    tables = [_kernels(outcome)]
+    for shape in outcome.shapes:
+        rows = [timed for timed in shape.timed if everything or timed.verdict is not Verdict.SAME]
+        tables.append(_cells(shape.pair.where.title, [(shape, timed) for timed in rows], with_shape=False))
+    for table in [*tables, _statuses(outcome)]:
+        if table.rows:
+            lines += [one_line(table.title), *aligned([table.header, *_harmless(table.rows)], table.left), ""]
+    return "\n".join([*lines, *map(one_line, [*_lists(outcome), *_notes(compared)])])
+
+
+def render_markdown(compared: Compared, *, everything: bool = False) -> str:
+    """The same for a pull request: the summary on top, what changed in sight and the rest folded away."""
+    outcome = compared.outcome
+    pairs = [(shape, timed) for shape in outcome.shapes for timed in shape.timed]
+    changed = [pair for pair in pairs if pair[1].verdict in CHANGED]
+    unclear = [pair for pair in pairs if pair[1].verdict is Verdict.INCONCLUSIVE]
+    same = [pair for pair in pairs if pair[1].verdict is Verdict.SAME] if everything else []
+    lines = [f"**{markdown(summary(outcome))}**", ""]
+    for table in (_cells("Changed", changed), _statuses(outcome), _kernels(outcome)):
+        lines += _markdown(table)
+    lines += _folded(_cells("Inconclusive", unclear)) + _folded(_cells("Same", same))
+    lines += [f"- {markdown(GAP.join(row))}" for row in _runs(compared)]
+    lines += [f"- {markdown(line)}" for line in [*_conditions(compared), *_lists(outcome), *_notes(compared)]]
+    return "\n".join(lines)
+
+
+def summary(outcome: Outcome) -> str:
+    """One line: how many cells are what, their mean, and what is worse for another reason than time."""
+    counts = Counter(timed.verdict for timed in outcome.timed)
+    parts = [f"{counts[verdict]} {verdict.value}" for verdict in Verdict]
+    text = f"{', '.join(parts)} of {_cells_of(len(outcome.timed))}"
+    if outcome.mean:
+        text += f" by {outcome.measure}; new/base {_ratio(outcome.mean.ratio)} ({_interval(outcome.mean.interval)})"
+    if beyond := outcome.beyond():
+        worst = max(timed.ratio for timed in beyond)
+        text += f"; {len(beyond)} slower by more than {_percent(outcome.threshold)}, the worst {_ratio(worst)}"
+    if worse := outcome.worse():
+        text += f"; {_cells_of(len(worse))} worse in status"
+    if lost := len(outcome.only_base):
+        text += f"; {_cells_of(lost)} of base {'is' if lost == 1 else 'are'} not in new"
+    if 2 * counts[Verdict.INCONCLUSIVE] > len(outcome.timed):
+        text += f"; most can't be judged{_reach(outcome.timed)}"
+    return text
+
+
+def _reach(timed: Sequence[Timed]) -> str:
+    """How wide the intervals of cells that could not be judged are."""
+    unclear = [one for one in timed if one.verdict is Verdict.INCONCLUSIVE]
+    widths = [100 * (one.interval[1] - one.interval[0]) / 2 for one in unclear if one.interval]
+    return f": half of their intervals reach over ±{stats.median(widths):.1f}%" if widths else ": too few samples"
+
+
+def _runs(compared: Compared) -> list[tuple[str, ...]]:
+    sides = (("base", compared.base_name, compared.base), ("new", compared.new_name, compared.new))
+    return [tuple(map(one_line, (side, name, *_run(results.headers)))) for side, name, results in sides]
+
+
+def _run(headers: Sequence[RunHeader]) -> tuple[str, str]:
+    header = headers[0]
+    facts = [str(header.device.get("name") or header.device.get("kind"))]
+    facts += [f"torch {header.environment['torch']}"] if "torch" in header.environment else []
+    facts += [f"git {str(header.environment['git_revision'])[:12]}"] if "git_revision" in header.environment else []
+    resumed = f", resumed {len(headers) - 1}x" if len(headers) > 1 else ""
+    return header.time + resumed, ", ".join(facts)
+
+
+def _conditions(compared: Compared) -> list[str]:
+    sides = (("base", compared.base), ("new", compared.new))
+    lines = [f"warning: {side}: {warning}" for side, results in sides for warning in results.warnings]
+    refused = [str(one) for one in compared.differences if one.refused]
+    others = [str(one) for one in compared.differences if not one.refused]
+    if refused:
+        lines.append(f"warning: --force compares what is not alike: {'; '.join(refused)}")
+    if others:
+        lines.append(f"not the same: {'; '.join(others)}")
+    return [one_line(line) for line in lines]
+
+
+def _kernels(outcome: Outcome) -> Table:
+    counts: dict[str, Counter[Verdict]] = {}
+    for timed in outcome.timed:
+        counts.setdefault(timed.cell, Counter())[timed.verdict] += 1
+    rows = []
+    for cell, verdicts in counts.items():
+        mean = outcome.by_cell.get(cell)
+        rows.append(
+            (
+                cell,
+                str(verdicts.total()),
+                *(str(verdicts[verdict]) for verdict in Verdict),
+                _ratio(mean.ratio) if mean else NOTHING,
+                _interval(mean.interval) if mean else NOTHING,
+            )
+        )
+    header = ("kernel", "cells", *(verdict.value for verdict in Verdict), "new/base", "95% interval")
+    return Table("Geometric means by kernel", header, tuple(rows), left=(0,), code=(0,))
+
+
+def _cells(title: str, pairs: Sequence[tuple[Shape, Timed]], *, with_shape: bool = True) -> Table:
+    rows = []
+    for shape, timed in pairs:
+        shift = timed.shift
+        where = (shape.pair.where.title,) if with_shape else ()
+        times = (format_time(shift.base_s), format_time(shift.new_s), _ratio(timed.ratio), _interval(timed.interval))
+        rows.append((*where, timed.cell, *times, timed.verdict.value, _flags(shift.base, shift.new)))
+    header = ("kernel", "base", "new", "new/base", "95% interval", "verdict", "flags")
+    if not with_shape:
+        return Table(title, header, tuple(rows), left=(0, 5, 6))
+    return Table(title, ("shape", *header), tuple(rows), left=(0, 1, 6, 7), code=(1,))
+
+
+def _flags(base: Record, new: Record) -> str:
+    flags = dict.fromkeys([*base.flags, *new.flags])
+    sides = {flag: [side for side, record in (("base", base), ("new", new)) if flag in record.flags] for flag in flags}
+    return ", ".join(f"{flag} ({', '.join(where)})" for flag, where in sides.items())
+
+
+def _statuses(outcome: Outcome) -> Table:
+    rows = []
+    for change in outcome.changes:
+        record = change.new
+        where = LabelledShape(record.problem.shape, record.labels).title
+        verdict = "worse" if change.worse else NOTHING
+        reason = record.reason or change.base.reason
+        rows.append((where, _cell(record), change.base.status.value, record.status.value, verdict, reason))
+    header = ("shape", "kernel", "base", "new", "verdict", "reason")
+    return Table("Statuses that changed", header, tuple(rows), left=tuple(range(6)), code=(1,))
+
+
+def _lists(outcome: Outcome) -> Iterator[str]:
+    """Cells that are in one file alone, by kernel."""
+    for side, records in (("base", outcome.only_base), ("new", outcome.only_new)):
+        kernels = Counter(_cell(record) for record in records)
+        names = ", ".join(f"{cell} at {n} shape{'s' * (n > 1)}" for cell, n in kernels.items())
+        if records:
+            yield f"only in {side}: {_cells_of(len(records))}: {names}"
+    if outcome.untimed:
+        yield f"timed in neither, with the same status: {_cells_of(outcome.untimed)}"
+
+
+def _notes(compared: Compared) -> Iterator[str]:
+    """What a reader has to know of these runs and of the verdicts."""
+    outcome = compared.outcome
+    shapes = outcome.shapes
+    moved = [shape.moved for shape in shapes if shape.moved is not None]
+    by_machine = [ratio for ratio in moved if max(ratio, 1 / ratio) > 1 + outcome.threshold]
+    if not anchored(compared.differences):
+        yield "the 16-bit baselines are other work in both runs: nothing tells a change of the machine from one of code"
+    elif by_machine:
+        yield (
+            f"the 16-bit baselines are the same work in both runs, and took {_ratio(min(by_machine))} to "
+            f"{_ratio(max(by_machine))} as long at {len(by_machine)} of {len(shapes)} shapes: the machine changed "
+            "there, and intervals are wider by that"
+        )
+    if lacking := sum(shape.moved is None for shape in shapes) if anchored(compared.differences) else 0:
+        yield f"{lacking} of {len(shapes)} shapes have no 16-bit baseline, which would show a change of the machine"
+    if unlike := sum(not shape.pair.alike for shape in shapes):
+        yield (
+            f"at {unlike} of {len(shapes)} shapes other cells were timed beside or before these, which moved the same "
+            "code by up to 5% on an H200: intervals are wider for it"
+        )
+    elsewhere = sum(not shape.pair.same_card for shape in shapes)
+    if 0 < elsewhere < len(shapes):
+        yield f"{elsewhere} of {len(shapes)} shapes were on another card, and are not judged"
+    for side, ends in (("base", [s.pair.base.end for s in shapes]), ("new", [s.pair.new.end for s in shapes])):
+        if strangers := sum(bool(end.machine.get("other_processes")) for end in ends):
+            yield f"warning: other processes were on the GPU at {strangers} of {len(shapes)} shapes of {side}"
+    clocks = [_clock(records, outcome.measure) for records in zip(*_records(outcome.timed), strict=True)]
+    if len(clocks) == 2 and all(clocks) and abs(clocks[1] / clocks[0] - 1) > CLOCK_MARGIN:
+        yield f"SM clock: {clocks[0]:.0f} MHz in base, {clocks[1]:.0f} MHz in new (median)"
+    if outcome.timed:
+        yield (
+            f"same: a change of less than {_percent(outcome.threshold)} is shown. Intervals hold the differences "
+            "between two runs of the same code; of the cells called slower or faster, and of those called same, at "
+            f"most {_percent(ERROR_RATE)} are expected to be wrong"
+        )
+
+
+def _records(timed: Iterable[Timed]) -> Iterator[tuple[Record, Record]]:
+    return ((one.shift.base, one.shift.new) for one in timed)
+
+
+def _clock(records: Iterable[Record], measure: str | None) -> float:
+    clocks = [clock for record in records for clock in record.clock_mhz.get(measure or "", ())]
+    return stats.median(clocks) if clocks else 0.0
+
+
+def _markdown(table: Table) -> list[str]:
+    if not table.rows:
+        return []
+    rows = [[_shown(text, code=place in table.code) for place, text in enumerate(row)] for row in table.rows]
+    return [f"### {table.title}", "", *markdown_table(table.header, rows, table.left), ""]
+
+
+def _shown(text: str, *, code: bool) -> str:
+    return f"`{text}`" if code and NAME.fullmatch(text) else markdown(text)
+
+
+def _folded(table: Table) -> list[str]:
+    if not table.rows:
+        return []
+    head = f"<details><summary>{table.title}: {_cells_of(len(table.rows))}</summary>"
+    return [head, "", *_markdown(table)[2:], "</details>", ""]
+
+
+def _harmless(rows: Iterable[Iterable[str]]) -> list[list[str]]:
+    return [[one_line(text) for text in row] for row in rows]
+
+
+def _cell(record: Record) -> str:
+    return record.text
+
+
+def _cells_of(number: int) -> str:
+    return f"{number} cell{'' if number == 1 else 's'}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.4f}x" if ratio < 1000 else f"{ratio:.3g}x"
+
+
+def _interval(interval: Interval | None) -> str:
+    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else NO_INTERVAL
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"

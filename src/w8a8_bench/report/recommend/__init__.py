@@ -1,0 +1,1 @@
+"""Which kernel and which scheme to run a model with."""

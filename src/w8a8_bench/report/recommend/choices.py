@@ -1,0 +1,328 @@
+"""The cells that a model's layers can be computed with: found by shape, judged, and compared with each other."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from w8a8_bench import stats
+from w8a8_bench.analysis import metrics
+from w8a8_bench.kernel import Status
+from w8a8_bench.problem import Activations, ActScale, Azp, Problem, Scaling, WeightScale
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.table import EMULATED
+from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.record import Record, RunHeader
+from w8a8_bench.shapes import models
+from w8a8_bench.timing.measures import headline
+
+OUT = Format.BF16
+"""Output of the baseline, and of whatever can stand in its place without a cast."""
+
+FAST_ACCUM = "_fast_accum"
+
+ALIKE = ("data", "duty")
+"""Settings that times depend on: records of different ones do not stand side by side."""
+
+
+@dataclass(frozen=True)
+class ModelLayer:
+    """A layer as one rank has it. `count` as in `shapes.layers.Layer`: None is in no sum."""
+
+    name: str
+    k: int
+    n: int
+    count: int | None
+
+    def __str__(self) -> str:
+        return f"{self.name} (k={self.k} n={self.n})"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A results file: its name, its headers, and the records of each of its comparisons."""
+
+    name: str
+    headers: Sequence[RunHeader]
+    comparisons: Sequence[Sequence[Record]]
+
+    @classmethod
+    def of(cls, name: str, results: Results) -> Source:
+        """By the ends of comparisons and not by their indices: those of runs in one file may be the same."""
+        lasts = list(itertools.accumulate(end.cells for end in results.ends))
+        slices = itertools.pairwise([0, *lasts])
+        return cls(name, results.headers, [results.records[first:last] for first, last in slices])
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that the headers speak of, each once."""
+        return tuple(dict.fromkeys(str(device_of(header)) for header in self.headers))
+
+    def has_any(self, shapes: Collection[tuple[int, int]]) -> bool:
+        """Whether a comparison is of one of `shapes`, each (k, n)."""
+        found = (records[0].problem.shape for records in self.comparisons if records)
+        return any((shape.k, shape.n) in shapes for shape in found)
+
+
+def device_of(header: RunHeader) -> object:
+    """The name of a run's device, or its kind if it has none."""
+    return header.device.get("name", header.device.get("kind"))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a cell must be to be chosen. `sqnr_data` None: the smallest SQNR over all data that there is one for."""
+
+    activations: Activations = Activations.PREQUANTIZED
+    min_sqnr_db: float | None = None
+    sqnr_data: str | None = None
+
+    def sqnr_db(self, record: Record) -> float | None:
+        """The SQNR that is held against the limit; None where it is unknown."""
+        if self.sqnr_data is not None:
+            return record.scheme_sqnr_db.get(self.sqnr_data)
+        return min(record.scheme_sqnr_db.values(), default=None)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How operands are quantized; `scaling` None is the 16-bit baseline."""
+
+    format: Format
+    scaling: Scaling | None
+    azp: Azp
+
+    @classmethod
+    def of(cls, problem: Problem) -> Scheme:
+        return cls(problem.format, problem.scaling, problem.azp)
+
+    @property
+    def text(self) -> str:
+        if self.scaling is None:
+            return self.format.value
+        azp = "" if self.azp is Azp.NONE else f" azp {self.azp.value}"
+        return f"{self.format.value} {self.scaling.name}{azp}"
+
+    @property
+    def complexity(self) -> int:
+        """How many parts it has beyond a product in 16 bits; the simplest scheme has the fewest.
+
+        One for quantizing at all, one for a weight scale a channel, one for an activation scale a token, two each for
+        blocks and groups (which change the sum itself too), one for a static zero point and two for one a token.
+        """
+        if self.scaling is None:
+            return 0
+        weight = {WeightScale.TENSOR: 0, WeightScale.CHANNEL: 1, WeightScale.BLOCK: 2}[self.scaling.weight]
+        activation = {ActScale.TENSOR: 0, ActScale.TOKEN: 1, ActScale.GROUP: 2}[self.scaling.activation]
+        return 1 + weight + activation + {Azp.NONE: 0, Azp.TENSOR: 1, Azp.TOKEN: 2}[self.azp]
+
+
+Place = tuple[int, int]
+"""A comparison: the index of its source, and its position in there."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A cell with its time in seconds, and its speed-up over the baseline of its own comparison by samples of the same
+    blocks. The baseline itself is one too.
+    """
+
+    record: Record
+    place: Place
+    measure: str
+    time: stats.Ratio
+    speedup: stats.Ratio
+
+    @property
+    def scheme(self) -> Scheme:
+        return Scheme.of(self.record.problem)
+
+    @property
+    def rank(self) -> tuple[int, bool, float, str]:
+        """Simplest scheme first, then precise before fast accumulation, then the fastest."""
+        fast = self.record.kernel.endswith(FAST_ACCUM)
+        return self.scheme.complexity, fast, -self.speedup.median, self.record.kernel
+
+
+def ratio(a: Choice, b: Choice) -> stats.Ratio:
+    """Time of a over time of b: by samples of the same blocks, or else both over the baseline beside them."""
+    if a.place == b.place and (paired := metrics.speedup(b.record, a.record, a.measure)) and paired.interval:
+        return paired
+    return stats.quotient(b.speedup, a.speedup)
+
+
+class Candidates:
+    """The comparisons of `sources` whose shape is that of one of `layers`.
+
+    Raises ValueError with one line where the sources are of different devices or settings, or the baselines of
+    different measures. `notes` tell, after `choices` was asked, what was left out and why.
+    """
+
+    def __init__(self, model: str, layers: Iterable[ModelLayer], sources: Sequence[Source], limits: Limits) -> None:
+        self.device, self.data = _one_kind(sources)
+        self._limits = limits
+        self._places: dict[tuple[int, int], dict[int, list[Place]]] = {}
+        self._records: dict[Place, Sequence[Record]] = {}
+        self._left_out: dict[str, Counter[str]] = {}
+        self._below: dict[Scheme, list[float | None]] = {}
+        self._repeated = 0
+        self._names = {model, models.name_of(model)}
+        shapes = {(layer.k, layer.n) for layer in layers}
+        for index, source in enumerate(sources):
+            for position, records in enumerate(source.comparisons):
+                shape = records[0].problem.shape if records else None
+                if shape and (shape.k, shape.n) in shapes:
+                    self._records[index, position] = records
+                    self._places.setdefault((shape.k, shape.n), {}).setdefault(shape.m, []).append((index, position))
+        self.measure = self._one_measure(sources)
+
+    @property
+    def records(self) -> Iterator[Record]:
+        return (record for records in self._records.values() for record in records)
+
+    def batch_sizes(self, layer: ModelLayer) -> list[int]:
+        return sorted(self._places.get((layer.k, layer.n), {}))
+
+    def choices(self, layer: ModelLayer, m: int) -> tuple[Choice, ...]:
+        """The baseline, then every cell to choose from; nothing where no comparison has a time of the baseline."""
+        found: dict[tuple[str, Problem], Choice] = {}
+        for place in self._places_of(layer, m):
+            baseline = self._baseline(place)
+            reference = self._timed(baseline, baseline, place) if baseline else None
+            if baseline is None or reference is None:
+                self._leave_out("no time of the baseline beside it", self._records[place])
+                continue
+            found.setdefault((baseline.kernel, baseline.problem), reference)
+            for record in self._records[place]:
+                cell = (record.kernel, record.problem)
+                if record is baseline:
+                    continue
+                if cell in found:
+                    self._repeated += 1
+                elif choice := self._judged(record, baseline, place):
+                    found[cell] = choice
+        return tuple(found.values())
+
+    def _places_of(self, layer: ModelLayer, m: int) -> list[Place]:
+        """Comparisons of its shape, its own first: where a cell was measured more than once, the first time counts.
+
+        Other layers of this model that have the same shape stand in for it only where it has none of its own.
+        """
+        places = self._places.get((layer.k, layer.n), {}).get(m, [])
+        labels = {place: self._records[place][0].labels for place in places}
+        siblings = [place for place in places if labels[place].get("model") in self._names]
+        own = [place for place in siblings if labels[place].get("layer") == layer.name]
+        return [*(own or siblings), *(place for place in places if place not in siblings)]
+
+    def notes(self) -> list[str]:
+        """What was left out of the choice and why, a line a reason."""
+        number = Counter(_cell_text(record) for record in self.records)
+        lines = []
+        for reason, some in self._left_out.items():
+            shown = [cell if one == number[cell] else f"{cell} ({one} of {number[cell]})" for cell, one in some.items()]
+            lines.append(f"left out, {reason}: {', '.join(shown)}")
+        limits = self._limits
+        for scheme, values in self._below.items():
+            known = [value for value in values if value is not None]
+            of_data = f" of {limits.sqnr_data} data" if limits.sqnr_data else ""
+            if known:
+                lines.append(
+                    f"left out, SQNR{of_data} under {limits.min_sqnr_db:g} dB: {scheme.text} "
+                    f"({min(known):.1f} dB at the least)"
+                )
+            else:
+                lines.append(f"left out, SQNR{of_data} unknown: {scheme.text}")
+        if self._repeated:
+            cells = "1 cell" if self._repeated == 1 else f"{self._repeated} cells"
+            lines.append(f"measured more than once, and the first time taken: {cells}")
+        return lines
+
+    def _one_measure(self, sources: Sequence[Source]) -> str:
+        """The headline of all baselines; empty where there is none."""
+        found: dict[str, str] = {}
+        for place in self._records:
+            if baseline := self._baseline(place):
+                found.setdefault(headline(baseline.samples) or "", sources[place[0]].name)
+        if len(found) > 1:
+            (one, there), (other, elsewhere), *_ = found.items()
+            raise ValueError(
+                f"{there} has {one} and {elsewhere} {other}: times that are compared must be of one measure"
+            )
+        return next(iter(found), "")
+
+    def _baseline(self, place: Place) -> Record | None:
+        named = (record for record in self._records[place] if record.kernel == BASELINE)
+        return next((record for record in named if record.status is Status.OK and headline(record.samples)), None)
+
+    def _judged(self, record: Record, baseline: Record, place: Place) -> Choice | None:
+        """The cell as a choice; None, with a note, where it is none."""
+        if reason := self._why_not(record):
+            self._leave_out(reason, [record])
+            return None
+        if self._limits.min_sqnr_db is not None:
+            sqnr = self._limits.sqnr_db(record)
+            if sqnr is None or sqnr < self._limits.min_sqnr_db:
+                self._below.setdefault(Scheme.of(record.problem), []).append(sqnr)
+                return None
+        choice = self._timed(record, baseline, place)
+        if choice is None:
+            self._leave_out("too few samples for an interval", [record])
+        return choice
+
+    def _why_not(self, record: Record) -> str | None:
+        """Why a cell can't stand in the baseline's place; None where it can."""
+        problem = record.problem
+        if problem.scaling is None:
+            return "not W8A8"
+        if problem.activations is not self._limits.activations:
+            return f"activations {problem.activations.value}"
+        if problem.bias:
+            return "with a bias"
+        if problem.out is not OUT:
+            return f"output {problem.out.value}"
+        if record.status is not Status.OK:
+            return str(record.status.value)
+        if EMULATED in record.flags:
+            return "emulated"
+        return None if self.measure in record.samples else f"no {self.measure}"
+
+    def _timed(self, record: Record, baseline: Record, place: Place) -> Choice | None:
+        """The cell with its time and its speed-up; None where there are too few samples for intervals."""
+        samples, groups = record.samples[self.measure], record.groups(self.measure)
+        time = stats.Ratio(stats.estimate(samples, groups), stats.interval(samples, groups))
+        speedup = metrics.speedup(record, baseline, self.measure)
+        if speedup is None or speedup.interval is None or time.interval is None:
+            return None
+        return Choice(record, place, self.measure, time, speedup)
+
+    def _leave_out(self, reason: str, records: Iterable[Record]) -> None:
+        for record in records:
+            self._left_out.setdefault(reason, Counter())[_cell_text(record)] += 1
+
+
+def _cell_text(record: Record) -> str:
+    scaling = record.problem.scaling
+    return f"{record.kernel} {scaling.name}" if scaling else record.kernel
+
+
+def _one_kind(sources: Sequence[Source]) -> tuple[str, str]:
+    """The device and the data of all records. Raises ValueError where they are not of one device and one setting."""
+    seen: dict[str, tuple[object, str]] = {}
+    for source in sources:
+        for header in source.headers:
+            facts = {"device": device_of(header), **{name: header.settings.get(name) for name in ALIKE}}
+            for name, value in facts.items():
+                first, where = seen.setdefault(name, (value, source.name))
+                if first != value:
+                    raise ValueError(
+                        f"{where} has {_shown(name, first)} and {source.name} has {_shown(name, value)}: "
+                        "records that are compared must be of one device and one setting"
+                    )
+    return str(seen["device"][0]), str(seen["data"][0])
+
+
+def _shown(name: str, value: object) -> str:
+    return f"no {name}" if value is None else f"{name} {value}"

@@ -1,0 +1,343 @@
+"""Which kernel and which scheme to run a model with: layer by layer, and for the whole model.
+
+Nothing is measured here. A layer's cells are found by its shape, whatever sweep they come from, and its time counts as
+often as one forward pass does it. What can't be summed whole is not summed: `Recommendation.notes` say what is missing,
+and what was left out of the choice and why.
+
+Ties go to what is simpler. Of all that is not slower than the fastest by more than `TIE`, at the lower end of the
+ratio's interval, the scheme with the fewest parts is taken (`Scheme.complexity`), then precise before fast
+accumulation, then the fastest. Sixteen bits are the simplest: where nothing beats them, they stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from w8a8_bench import stats
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.recommend.choices import Candidates, Choice, Limits, ModelLayer, Scheme, Source, ratio
+
+TIE = 0.01
+"""Two sweeps of the same cells differ by up to 1%: what wins by less today may lose tomorrow."""
+
+ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
+"""What may differ between files, and is noted then."""
+
+Table = Mapping[tuple[ModelLayer, int], tuple[Choice, ...]]
+"""What there is to choose from, by layer and m; the baseline comes first."""
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The best of one layer at one m, and the baseline beside it."""
+
+    layer: ModelLayer
+    m: int
+    baseline: Choice
+    best: Choice
+
+
+@dataclass(frozen=True)
+class Total:
+    """Time in seconds of the GEMMs of one forward pass, layers times counts, and what every layer runs with.
+
+    `speedup` is the baseline's total over this one. Its interval comes from the paired ratios of the layers.
+    """
+
+    time: stats.Ratio
+    speedup: stats.Ratio
+    choices: Mapping[ModelLayer, Choice]
+
+
+@dataclass(frozen=True)
+class SchemeTotals:
+    """One scheme for all layers, with its best kernel in each.
+
+    by_m     totals of those m at which every layer has a time under it
+    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; None where it lacks one
+    sqnr_db  data to the smallest SQNR over layers and m, in dB; empty where unknown
+    """
+
+    scheme: Scheme
+    by_m: Mapping[int, Total]
+    overall: stats.Ratio | None
+    sqnr_db: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ModelTime:
+    """The whole model at one m: in 16 bits, with the best of every layer, and with the best one scheme for all."""
+
+    m: int
+    baseline: Total
+    mix: Total
+    scheme: Scheme
+    single: Total
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A scheme that is faster than what could be chosen, over the m that it has; at others it lacks some layer's time.
+
+    sizes    the m that it has
+    speedup  geometric mean over these, over the baseline
+    """
+
+    scheme: Scheme
+    sizes: tuple[int, ...]
+    speedup: stats.Ratio
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
+
+    partial    what might be taken instead, were its times complete; None where nothing would
+    unlimited  what would be taken without a limit to the SQNR, where that is another scheme
+    """
+
+    model: str
+    tp: int
+    device: str
+    data: str
+    measure: str
+    files: tuple[str, ...]
+    limits: Limits
+    layers: tuple[LayerChoice, ...]
+    times: tuple[ModelTime, ...]
+    schemes: tuple[SchemeTotals, ...]
+    deploy: SchemeTotals
+    partial: Partial | None
+    unlimited: SchemeTotals | None
+    notes: tuple[str, ...]
+
+
+def recommend(
+    model: str, tp: int, layers: Sequence[ModelLayer], sources: Sequence[Source], limits: Limits
+) -> Recommendation:
+    """What to run `model` with, whose `layers` are those of one of `tp` ranks.
+
+    Raises ValueError with one line as `Candidates` does, and where a layer is in no record, none is of the baseline,
+    no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
+    """
+    candidates = Candidates(model, layers, sources, limits)
+    counted = [layer for layer in layers if layer.count is not None]
+    sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer)})
+    _refuse_lacking(model, tp, counted, candidates, limits)
+    every = {(layer, m): candidates.choices(layer, m) for layer in layers for m in candidates.batch_sizes(layer)}
+    table = {where: choices for where, choices in every.items() if choices}
+    if limits.min_sqnr_db is None and not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
+        raise ValueError(f"no W8A8 kernel in the records of {model} to choose: {'; '.join(candidates.notes())}")
+    gaps = _gaps(counted, sizes, table)
+    whole = [m for m in sizes if all((layer, m) in table for layer in counted)]
+    if not whole:
+        raise ValueError(f"no m at which every layer of {model} has a time of {BASELINE}: {gaps[0]}")
+    baselines = {m: _total({layer: table[layer, m][0] for layer in counted}) for m in whole}
+    schemes = _schemes(counted, baselines, table)
+    deploy = _best_scheme([one for one in schemes if one.overall], whole)
+    unlimited = None
+    if limits.min_sqnr_db is not None:
+        without = replace(limits, min_sqnr_db=None, sqnr_data=None)
+        unlimited = recommend(model, tp, layers, sources, without).deploy
+    return Recommendation(
+        model=model,
+        tp=tp,
+        device=candidates.device,
+        data=candidates.data,
+        measure=candidates.measure,
+        files=tuple(source.name for source in sources),
+        limits=limits,
+        layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in table.items()),
+        times=tuple(_model_time(m, counted, baselines[m], schemes, table) for m in whole),
+        schemes=schemes,
+        deploy=deploy,
+        partial=_partial(schemes, deploy),
+        unlimited=unlimited if unlimited and unlimited.scheme != deploy.scheme else None,
+        notes=(
+            *_uncounted(layers),
+            *gaps,
+            *_gaps_of_schemes(schemes, counted, whole, table),
+            *candidates.notes(),
+            *_environments(sources),
+        ),
+    )
+
+
+def _refuse_lacking(model: str, tp: int, counted: Sequence[ModelLayer], candidates: Candidates, limits: Limits) -> None:
+    missing = [str(layer) for layer in counted if not candidates.batch_sizes(layer)]
+    if missing:
+        raise ValueError(
+            f"no records of {', '.join(missing)} of {model} at TP {tp}: "
+            f"measure them with model_bench --models {model} --tp-sizes {tp}"
+        )
+    if not candidates.measure:
+        raise ValueError(f"no time of {BASELINE} in the records of {model}: what is chosen is compared with it")
+    kinds = {record.problem.activations.value for record in candidates.records if record.problem.scaling}
+    if limits.activations.value not in kinds:
+        has = f"they have {', '.join(sorted(kinds))}" if kinds else "they have none that is W8A8"
+        raise ValueError(f"no kernel with {limits.activations.value} activations in the records of {model}: {has}")
+    data = {name for record in candidates.records for name in record.scheme_sqnr_db}
+    if limits.min_sqnr_db is not None and not data:
+        raise ValueError(f"no SQNR in the records of {model}, which --min-sqnr asks for: measure them again")
+    if limits.sqnr_data is not None and limits.sqnr_data not in data:
+        raise ValueError(
+            f"data {limits.sqnr_data!r} has no SQNR in the records of {model}: expected one of "
+            f"{', '.join(sorted(data))}"
+        )
+
+
+def _best(choices: Sequence[Choice]) -> Choice:
+    fastest = max(choices, key=lambda choice: choice.speedup.median)
+    return min((one for one in choices if not _is_slower(ratio(one, fastest))), key=lambda choice: choice.rank)
+
+
+def _is_slower(against: stats.Ratio) -> bool:
+    return against.interval is not None and against.interval[0] > 1 + TIE
+
+
+def _model_time(
+    m: int, counted: Sequence[ModelLayer], baseline: Total, schemes: Sequence[SchemeTotals], table: Table
+) -> ModelTime:
+    mix = _total({layer: _best(table[layer, m]) for layer in counted}, baseline)
+    single = _best_scheme([one for one in schemes if m in one.by_m], [m])
+    return ModelTime(m, baseline, mix, single.scheme, single.by_m[m])
+
+
+def _schemes(counted: Sequence[ModelLayer], baselines: Mapping[int, Total], table: Table) -> tuple[SchemeTotals, ...]:
+    """Every scheme that has any time, the simplest first."""
+    found = {choice.scheme for layer in counted for m in baselines for choice in table[layer, m]}
+    rows = []
+    for scheme in sorted(found, key=lambda one: (one.complexity, one.text)):
+        by_m: dict[int, Total] = {}
+        sqnr_db: dict[str, float] = {}
+        for m, baseline in baselines.items():
+            own = {layer: [one for one in table[layer, m] if one.scheme == scheme] for layer in counted}
+            for choice in (one for choices in own.values() for one in choices):
+                for data, value in choice.record.scheme_sqnr_db.items():
+                    sqnr_db[data] = min(value, sqnr_db.get(data, value))
+            if all(own.values()):
+                by_m[m] = _total({layer: _best(choices) for layer, choices in own.items()}, baseline)
+        speedups = [total.speedup for total in by_m.values()]
+        overall = _geometric_mean(speedups) if len(by_m) == len(baselines) else None
+        rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db))
+    return tuple(rows)
+
+
+def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> Partial | None:
+    """Of the schemes that lack some m, the one that gains most over `deploy` at the m that it has."""
+    gains: list[tuple[float, Partial]] = []
+    for row in schemes:
+        if row.overall is not None or not row.by_m:
+            continue
+        gain = _geometric_mean([_ratio_of_sums(deploy.by_m[m].choices, row.by_m[m].choices) for m in row.by_m])
+        if _is_slower(gain):
+            speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
+            gains.append((gain.median, Partial(row.scheme, tuple(row.by_m), speedup)))
+    return max(gains, key=lambda one: one[0])[1] if gains else None
+
+
+def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTotals:
+    """The best scheme over `sizes`, at all of which each of `rows` has a total."""
+
+    def gain(row: SchemeTotals) -> float:
+        return _geometric_mean([row.by_m[m].speedup for m in sizes]).median
+
+    def against(row: SchemeTotals, other: SchemeTotals) -> stats.Ratio:
+        return _geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
+
+    fastest = max(rows, key=gain)
+    tied = [row for row in rows if not _is_slower(against(row, fastest))]
+    return min(tied, key=lambda row: (row.scheme.complexity, -gain(row), row.scheme.text))
+
+
+def _total(choices: Mapping[ModelLayer, Choice], baseline: Total | None = None) -> Total:
+    """The sum over layers, which were timed independently of each other; without `baseline`, it is the baseline."""
+    parts = [(_count(layer), choice.time) for layer, choice in choices.items()]
+    middle = sum(count * time.median for count, time in parts)
+    below = math.hypot(*(count * (time.median - time.interval[0]) for count, time in parts if time.interval))
+    above = math.hypot(*(count * (time.interval[1] - time.median) for count, time in parts if time.interval))
+    speedup = _ratio_of_sums(baseline.choices, choices) if baseline else stats.Ratio(1.0, (1.0, 1.0))
+    return Total(stats.Ratio(middle, (middle - below, middle + above)), speedup, choices)
+
+
+def _ratio_of_sums(a: Mapping[ModelLayer, Choice], b: Mapping[ModelLayer, Choice]) -> stats.Ratio:
+    """Total of a over total of b. Its interval is that of the layers' ratios, each with its share of b's total."""
+    total_a, total_b = (sum(_count(layer) * c.time.median for layer, c in one.items()) for one in (a, b))
+    middle, below, above = total_a / total_b, 0.0, 0.0
+    for layer, choice in b.items():
+        of_layer, share = ratio(a[layer], choice), _count(layer) * choice.time.median / total_b
+        if of_layer.interval is None:
+            return stats.Ratio(middle, None)
+        below = math.hypot(below, share * (of_layer.median - of_layer.interval[0]))
+        above = math.hypot(above, share * (of_layer.interval[1] - of_layer.median))
+    return stats.Ratio(middle, (middle - below, middle + above))
+
+
+def _geometric_mean(ratios: Sequence[stats.Ratio]) -> stats.Ratio:
+    """Of independent ratios, with the interval that theirs make."""
+    number = len(ratios)
+    middle = math.exp(math.fsum(math.log(one.median) for one in ratios) / number)
+    ends = [(one.median, *one.interval) for one in ratios if one.interval and one.interval[0] > 0]
+    if len(ends) < number:
+        return stats.Ratio(middle, None)
+    below = math.hypot(*(math.log(median / low) for median, low, _ in ends)) / number
+    above = math.hypot(*(math.log(high / median) for median, _, high in ends)) / number
+    return stats.Ratio(middle, (middle * math.exp(-below), middle * math.exp(above)))
+
+
+def _count(layer: ModelLayer) -> int:
+    assert layer.count is not None, "only counted layers are summed"
+    return layer.count
+
+
+def _uncounted(layers: Sequence[ModelLayer]) -> list[str]:
+    names = [layer.name for layer in layers if layer.count is None]
+    if not names:
+        return []
+    return [f"not in any sum, since an expert sees the tokens that were routed to it and not all m: {', '.join(names)}"]
+
+
+def _gaps(counted: Sequence[ModelLayer], sizes: Sequence[int], table: Table) -> list[str]:
+    """The m that can't be summed, and what they lack."""
+    lacking = {m: [str(layer) for layer in counted if (layer, m) not in table] for m in sizes}
+    return [
+        f"no time of the whole model at m={m}, for want of records or of the baseline's time: {', '.join(names)}"
+        for m, names in lacking.items()
+        if names
+    ]
+
+
+def _gaps_of_schemes(
+    schemes: Sequence[SchemeTotals], counted: Sequence[ModelLayer], whole: Sequence[int], table: Table
+) -> list[str]:
+    lines = []
+    for row in schemes:
+        lacking: dict[tuple[str, ...], list[int]] = {}
+        for m in (m for m in whole if m not in row.by_m):
+            names = [layer.name for layer in counted if not any(c.scheme == row.scheme for c in table[layer, m])]
+            lacking.setdefault(tuple(names), []).append(m)
+        for without, sizes in lacking.items():
+            at, lacks = ", ".join(map(str, sizes)), ", ".join(without)
+            lines.append(f"no time of the whole model with {row.scheme.text} at m={at}, which lacks {lacks}")
+    return lines
+
+
+def _environments(sources: Sequence[Source]) -> list[str]:
+    """What differs between the files' environments, so that a comparison across them is one of two set-ups too."""
+    lines = []
+    cards = {
+        str(device["uuid"]): None
+        for source in sources
+        for header in source.headers
+        for device in header.devices or (header.device,)
+        if device.get("uuid")
+    }
+    if len(cards) > 1:
+        lines.append(f"the records are of {len(cards)} GPUs of one name, which may differ: {', '.join(cards)}")
+    for name in ENVIRONMENT:
+        values = {str(header.environment.get(name)): None for source in sources for header in source.headers}
+        if len(values) > 1:
+            lines.append(f"the files differ in {name}: {', '.join(values)}")
+    return lines

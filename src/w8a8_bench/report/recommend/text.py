@@ -1,0 +1,312 @@
+"""A recommendation as Markdown for people, and as JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from w8a8_bench import text
+from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.recommend.choices import Choice, Limits, ModelLayer
+from w8a8_bench.report.recommend.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
+from w8a8_bench.stats import Ratio
+from w8a8_bench.timing.measures import MEANINGS
+
+KIND = "recommendation"
+VERSION = 1
+"""Raised when a field of the JSON changes its meaning or goes."""
+
+NOTHING = "-"
+UNKNOWN = "unknown"
+
+
+def markdown(what: Recommendation) -> str:
+    """Tables that can be checked by hand: every total is a sum of the last table's times."""
+    title = f"# {_one_line(what.model)}, TP {what.tp}, on {_one_line(what.device)}"
+    return "\n".join(
+        [
+            title,
+            "",
+            *_verdict(what),
+            "",
+            *_how(what),
+            "",
+            "## The whole model",
+            "",
+            *_table(
+                ("m", "bf16", "best of each layer", "speed-up", "one scheme for all", "time", "speed-up"),
+                [_model_row(time) for time in what.times],
+                left=(4,),
+            ),
+            "",
+            "## One scheme for all layers",
+            "",
+            "Speed-up of the whole model at each m, and what the scheme keeps: SQNR, signal to quantization noise, the "
+            "least over layers and m.",
+            "",
+            *_schemes_table(what),
+            "",
+            "## Layer by layer",
+            "",
+            *_table(
+                (
+                    *("layer", "count", "k", "n", "m", "best kernel", "scheme", "time", "±95%", "count x time"),
+                    *("bf16 time", "speed-up", "error"),
+                ),
+                [_layer_row(one.layer, one.m, one.baseline, one.best) for one in what.layers],
+                left=(0, 5, 6),
+            ),
+            "",
+            "## Notes",
+            "",
+            *(f"- {_one_line(note)}" for note in (*_rules(what.limits), *what.notes)),
+        ]
+    )
+
+
+def to_json(what: Recommendation) -> dict[str, object]:
+    """The same in plain objects: seconds, ratios, dB."""
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "model": what.model,
+        "tp": what.tp,
+        "device": what.device,
+        "data": what.data,
+        "measure": what.measure,
+        "activations": what.limits.activations.value,
+        "min_sqnr_db": what.limits.min_sqnr_db,
+        "sqnr_data": what.limits.sqnr_data,
+        "baseline": BASELINE,
+        "files": list(what.files),
+        "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
+        "incomplete_but_faster": _partial_json(what.partial),
+        "without_min_sqnr": what.unlimited.scheme.text if what.unlimited else None,
+        "whole_model": [
+            {
+                "m": time.m,
+                "baseline": _total_json(time.baseline),
+                "best_of_each_layer": _total_json(time.mix),
+                "one_scheme": {"scheme": time.scheme.text, **_total_json(time.single)},
+            }
+            for time in what.times
+        ],
+        "schemes": [_scheme_json(row) for row in what.schemes],
+        "layers": [
+            {
+                "layer": one.layer.name,
+                "count": one.layer.count,
+                "k": one.layer.k,
+                "n": one.layer.n,
+                "m": one.m,
+                "best": _choice_json(one.best),
+                "baseline": _choice_json(one.baseline),
+            }
+            for one in what.layers
+        ],
+        "notes": list(what.notes),
+    }
+
+
+def verdict(what: Recommendation) -> str:
+    """What to deploy, in one line of plain text."""
+    return _verdict(what)[0].replace("**", "")
+
+
+def _verdict(what: Recommendation) -> list[str]:
+    """What to deploy; where that can't be said for want of times, so."""
+    deploy, partial, limits = what.deploy, what.partial, what.limits
+    limit = "" if limits.min_sqnr_db is None else f" with an SQNR of {limits.min_sqnr_db:g} dB"
+    if deploy.scheme.scaling is not None:
+        text = (
+            f"**One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
+            f"{BASELINE}** (geometric mean over m)."
+        )
+    elif partial:
+        text = f"**Undecided: no scheme{limit} that beats {deploy.scheme.text} has a time at every m.**"
+    else:
+        text = f"**No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
+    lines = [text]
+    if partial:
+        lacks = [str(time.m) for time in what.times if time.m not in partial.sizes]
+        lines.append(
+            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.speedup)} over {BASELINE} "
+            f"at m={', '.join(map(str, partial.sizes))}. It lacks m={', '.join(lacks)}; the notes say what."
+        )
+    if what.unlimited:
+        lines.append(
+            f"Without the limit to the SQNR it would be {what.unlimited.scheme.text}, "
+            f"{_speedup(what.unlimited.overall)} over {BASELINE}."
+        )
+    return lines
+
+
+def _how(what: Recommendation) -> list[str]:
+    return [
+        f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
+        f"{what.limits.activations.value}, data {_one_line(what.data)}; from {_one_line(', '.join(what.files))}.",
+        "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
+        "attention, the head and everything else is not in it.",
+    ]
+
+
+def _rules(limits: Limits) -> list[str]:
+    lines = [
+        f"ties (within {TIE:.0%} and the interval) go to the scheme with fewer scales and zero points, bf16 first; "
+        "then to precise before fast accumulation",
+        "± is the 95% interval by the samples of these files; cells swept twice on an H200 differed by up to 1%",
+        "error is the relative Frobenius norm of the kernel's answer against float64, on the same quantized operands; "
+        "what quantizing them loses is the SQNR",
+    ]
+    if limits.min_sqnr_db is not None:
+        of_data = f"of {limits.sqnr_data} data" if limits.sqnr_data else "the smallest over data"
+        lines.append(f"schemes need an SQNR of {limits.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
+    return lines
+
+
+def _model_row(time: ModelTime) -> list[str]:
+    return [
+        str(time.m),
+        text.format_time(time.baseline.time.median),
+        text.format_time(time.mix.time.median),
+        _speedup(time.mix.speedup),
+        time.scheme.text,
+        text.format_time(time.single.time.median),
+        _speedup(time.single.speedup),
+    ]
+
+
+def _schemes_table(what: Recommendation) -> list[str]:
+    sizes = [time.m for time in what.times]
+    data = sorted({name for row in what.schemes for name in row.sqnr_db})
+    header = ("scheme", *(f"m={m}" for m in sizes), "all m", *(f"least SQNR, {name}" for name in data or [what.data]))
+    rows = [
+        [
+            row.scheme.text,
+            *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
+            _speedup(row.overall),
+            *(_sqnr(row, name) for name in data or [what.data]),
+        ]
+        for row in what.schemes
+    ]
+    return _table(header, rows, left=(0,))
+
+
+def _sqnr(row: SchemeTotals, data: str) -> str:
+    if row.scheme.scaling is None:
+        return NOTHING
+    return f"{row.sqnr_db[data]:.1f} dB" if data in row.sqnr_db else UNKNOWN
+
+
+def _layer_row(layer: ModelLayer, m: int, baseline: Choice, best: Choice) -> list[str]:
+    error = best.record.error
+    return [
+        layer.name,
+        NOTHING if layer.count is None else str(layer.count),
+        str(layer.k),
+        str(layer.n),
+        str(m),
+        best.record.kernel,
+        best.scheme.text,
+        text.format_time(best.time.median),
+        _half_width(best.time),
+        NOTHING if layer.count is None else text.format_time(layer.count * best.time.median),
+        text.format_time(baseline.time.median),
+        f"{best.speedup.median:.2f}x",
+        f"{error['relative']:.1e}" if error else NOTHING,
+    ]
+
+
+def _speedup(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return NOTHING
+    return f"{ratio.median:.2f}x {_half_width(ratio)}".rstrip()
+
+
+def _half_width(value: Ratio) -> str:
+    """Half of the interval over the estimate; nothing where there is none, or it is a ratio to itself."""
+    if value.interval is None or value.interval == (1.0, 1.0):
+        return ""
+    low, high = value.interval
+    return f"±{100 * (high - low) / 2 / value.median:.2f}%"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+    """A table of Markdown that reads as one in plain text too; the columns `left` are text, the others numbers."""
+    cells = [[_one_line(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in cells
+    ]
+    rule = ["-" * (width + 1) + ("-" if column in left else ":") for column, width in enumerate(widths)]
+    return [lines[0], f"|{'|'.join(rule)}|", *lines[1:]]
+
+
+def _one_line(text: str) -> str:
+    """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _total_json(total: Total) -> dict[str, object]:
+    return {
+        **_time_json(total.time),
+        **_speedup_json(total.speedup),
+        "kernels": _kernels_json(total.choices),
+    }
+
+
+def _kernels_json(choices: Mapping[ModelLayer, Choice]) -> dict[str, object]:
+    return {
+        layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text} for layer, choice in choices.items()
+    }
+
+
+def _partial_json(partial: Partial | None) -> dict[str, object] | None:
+    if partial is None:
+        return None
+    return {"scheme": partial.scheme.text, "m": list(partial.sizes), **_speedup_json(partial.speedup)}
+
+
+def _scheme_json(row: SchemeTotals) -> dict[str, object]:
+    scheme = row.scheme
+    return {
+        "scheme": scheme.text,
+        "format": scheme.format.value,
+        "scaling": scheme.scaling.name if scheme.scaling else None,
+        "azp": scheme.azp.value,
+        "sqnr_db": dict(row.sqnr_db),
+        **_speedup_json(row.overall),
+        "by_m": [{"m": m, **_total_json(total)} for m, total in row.by_m.items()],
+    }
+
+
+def _choice_json(choice: Choice) -> dict[str, object]:
+    record = choice.record
+    return {
+        "kernel": record.kernel,
+        "provider": record.provider,
+        "scheme": choice.scheme.text,
+        "config": record.to_json()["config"],
+        **_time_json(choice.time),
+        **_speedup_json(choice.speedup),
+        "error": record.to_json()["error"],
+        "sqnr_db": dict(record.scheme_sqnr_db),
+        "flags": list(record.flags),
+    }
+
+
+def _time_json(time: Ratio) -> dict[str, object]:
+    return {"time_s": time.median, "time_interval_s": _ends(time)}
+
+
+def _speedup_json(speedup: Ratio | None) -> dict[str, object]:
+    return {"speedup": speedup.median if speedup else None, "speedup_interval": _ends(speedup)}
+
+
+def _ends(value: Ratio | None) -> list[float] | None:
+    return list(value.interval) if value and value.interval else None

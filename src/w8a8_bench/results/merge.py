@@ -1,0 +1,155 @@
+"""One comparison that several processes measured, as one: measures side by side, samples end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from w8a8_bench.kernel import Status
+from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.stats import half_width
+from w8a8_bench.timing.settings import Settings
+
+V = TypeVar("V")
+Measured = tuple[Sequence[Record], ComparisonEnd]
+"""The records of a comparison, in the order of its cells, and its end."""
+
+
+def merge_measures(passes: Sequence[Measured]) -> Measured:
+    """Passes that took different measures of the same cells. The first fault of a cell is its status."""
+    records = [_with_measures(of_cell) for of_cell in zip(*(records for records, _ in passes), strict=True)]
+    ends = [end for _, end in passes]
+    duplicates = [end.duplicate for end in ends if end.duplicate]
+    duplicate: dict[str, object] = dict(duplicates[0]) if duplicates else {}
+    for key in ("samples", "blocks"):
+        if duplicate:
+            duplicate[key] = _union([_object(other, key) for other in duplicates])
+    return records, replace(
+        ends[0], seconds=_summed(ends), duplicate=duplicate, machine=_machine(ends, "passes"), memory_bytes=_peak(ends)
+    )
+
+
+def merge_processes(processes: Sequence[Measured], settings: Settings) -> Measured:
+    """The same measures from several processes: process p's block b becomes block p * stride + b."""
+    if len(processes) == 1:
+        return processes[0]
+    ends = [end for _, end in processes]
+    everything = [records for records, _ in processes]
+    stride = max([1, *(1 + b for records in everything for r in records for bs in r.blocks.values() for b in bs)])
+    stride = max([stride, *(1 + b for end in ends for bs in _object(end.duplicate, "blocks").values() for b in bs)])
+    process_of_block = tuple(process for process in range(len(processes)) for _ in range(stride))
+    records = [
+        _with_processes(of_cell, stride, process_of_block, settings) for of_cell in zip(*everything, strict=True)
+    ]
+    duplicate: dict[str, object] = {}
+    if all(end.duplicate for end in ends) and len({str(end.duplicate["cell"]) for end in ends}) == 1:
+        duplicate = {
+            "kernel": ends[0].duplicate["kernel"],
+            "cell": ends[0].duplicate["cell"],
+            "samples": _end_to_end([_object(end.duplicate, "samples") for end in ends]),
+            "blocks": _end_to_end([_shifted(_object(e.duplicate, "blocks"), p * stride) for p, e in enumerate(ends)]),
+        }
+    return records, replace(
+        ends[0],
+        seconds=_summed(ends),
+        blocks=sum(end.blocks for end in ends),
+        duplicate=duplicate,
+        machine=_machine(ends, "processes"),
+        memory_bytes=_peak(ends),
+    )
+
+
+def _with_measures(records: Sequence[Record]) -> Record:
+    first = records[0] if records[0].status is not Status.OK else _worst_of_answers(records)
+    if first.status is not Status.OK:
+        return first
+    missing = [f"{record.status.value}: {record.reason}" for record in records if record.status is not Status.OK]
+    return replace(
+        first,
+        reason="; ".join(f"a further measure is missing, {why}" for why in missing),
+        rotation=next((record.rotation for record in records if record.rotation), {}),
+        samples=_union([record.samples for record in records]),
+        blocks=_union([record.blocks for record in records]),
+        launches_per_sample=_union([record.launches_per_sample for record in records]),
+        clock_mhz=_union([record.clock_mhz for record in records]),
+        flags=_flags(records),
+    )
+
+
+def _with_processes(
+    records: Sequence[Record], stride: int, process_of_block: tuple[int, ...], settings: Settings
+) -> Record:
+    first = _worst(records)
+    if first.status is not Status.OK:
+        return first
+    merged = replace(
+        first,
+        samples=_end_to_end([record.samples for record in records]),
+        blocks=_end_to_end([_shifted(record.blocks, p * stride) for p, record in enumerate(records)]),
+        processes=process_of_block,
+        clock_mhz=_end_to_end([record.clock_mhz for record in records]),
+        flags=tuple(flag for flag in _flags(records) if flag != "unsettled"),
+    )
+    width = half_width(merged.samples[settings.headline], merged.groups(settings.headline))
+    if width is None or width > settings.stop.target:
+        merged = replace(merged, flags=(*merged.flags, "unsettled"))
+    return merged
+
+
+def _worst(records: Sequence[Record]) -> Record:
+    """The first that is not ok, so that a fault in one process or pass is the cell's; else the first."""
+    return next((record for record in records if record.status is not Status.OK), records[0])
+
+
+def _worst_of_answers(records: Sequence[Record]) -> Record:
+    """The first whose answer or process can't be trusted; else the first: what one pass could not time, another did."""
+    untrusted = (Status.INCORRECT, Status.CRASHED, Status.TIMED_OUT, Status.IMPLAUSIBLE)
+    return next((record for record in records if record.status in untrusted), records[0])
+
+
+def _flags(records: Sequence[Record]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(flag for record in records for flag in record.flags))
+
+
+def _union(maps: Sequence[Mapping[str, V]]) -> dict[str, V]:
+    return {name: value for one in reversed(maps) for name, value in one.items()}
+
+
+def _end_to_end(maps: Sequence[Mapping[str, Sequence[V]]]) -> dict[str, tuple[V, ...]]:
+    """By measure, what all processes have; a measure that one lacks is left out."""
+    return {name: tuple(v for one in maps for v in one[name]) for name in maps[0] if all(name in one for one in maps)}
+
+
+def _shifted(blocks: Mapping[str, Sequence[int]], by: int) -> dict[str, tuple[int, ...]]:
+    return {measure: tuple(block + by for block in numbers) for measure, numbers in blocks.items()}
+
+
+def _object(data: Mapping[str, object], key: str) -> Mapping[str, Sequence[int]]:
+    value = data.get(key, {})
+    return value if isinstance(value, Mapping) else {}
+
+
+def _machine(ends: Sequence[ComparisonEnd], what: str) -> Mapping[str, object]:
+    """What disturbed any of them, for all; and what each saw."""
+    if len(ends) == 1:
+        return ends[0].machine
+    merged: dict[str, object] = dict(ends[0].machine)
+    for name, join in (("voided_blocks", sum), ("other_processes", max)):
+        known = [value for value in (end.machine.get(name) for end in ends) if isinstance(value, int)]
+        if known:
+            merged[name] = join(known)
+    return {**merged, what: [end.machine for end in ends]}
+
+
+def _summed(ends: Sequence[ComparisonEnd]) -> dict[str, float]:
+    phases: dict[str, float] = {}
+    for end in ends:
+        for phase, seconds in end.seconds.items():
+            phases[phase] = phases.get(phase, 0.0) + seconds
+    return phases
+
+
+def _peak(ends: Sequence[ComparisonEnd]) -> int | None:
+    known = [end.memory_bytes for end in ends if end.memory_bytes is not None]
+    return max(known) if known else None

@@ -1,0 +1,235 @@
+"""The CUTLASS kernels' functions and provider, as far as they go without a GPU: checks, refusals, the cache."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from made_devices import CPU, H200
+
+from w8a8_bench.kernels.cutlass import compile_cache, configs
+from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
+from w8a8_bench.problem import BLOCKWISE, SCHEMES, Activations, GemmShape
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.providers.contract import support_of
+
+torch = pytest.importorskip("torch")
+
+from w8a8_bench.kernels.cutlass import blockwise_mm, scaled_mm, scaled_mm_azp  # noqa: E402
+from w8a8_bench.providers import cutlass  # noqa: E402
+
+M, N, K = 5, 48, 160
+
+
+def operands(dtype=torch.float8_e4m3fn, m=M, n=N, k=K):
+    return torch.zeros(m, k).to(dtype), torch.zeros(n, k).to(dtype).t()
+
+
+def ones(*shape):
+    return torch.ones(shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"a": torch.zeros(M, K, dtype=torch.uint8)}, "a is torch.uint8"),
+        ({"b": torch.zeros(K, N, dtype=torch.int8)}, "b is torch.int8"),
+        ({"b": operands(k=K + 16)[1]}, r"a \[5, 160\] and b \[176, 48\]"),
+        ({"a": operands(m=0)[0]}, "none of them 0"),
+        ({"a": operands(k=72)[0], "b": operands(k=72)[1]}, "k=72 is not a multiple of 16"),
+        ({"b": operands(n=40)[1]}, "n=40 is not a multiple of 16"),
+        ({"out_dtype": torch.float32}, "out_dtype torch.float32"),
+        ({"scale_a": ones(M + 1, 1)}, r"scale_a \[6, 1\]: expected \[5, 1\] or \[1, 1\]"),
+        ({"scale_a": ones(M, 1).half()}, "scale_a is torch.float16"),
+        ({"scale_b": ones(1, N + 1)}, r"scale_b \[1, 49\]"),
+        ({"bias": torch.zeros(N)}, "bias is torch.float32"),
+        ({"bias": torch.zeros(N - 1, dtype=torch.bfloat16)}, r"bias \[47\]"),
+        ({}, "a is on cpu: expected a CUDA device"),
+        ({"scale_a": ones(1), "scale_b": torch.tensor(1.0)}, "a is on cpu"),
+        ({"scale_a": ones(M), "scale_b": ones(N, 1)}, "a is on cpu"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_named(change, message):
+    a, b = operands()
+    arguments = {"a": a, "b": b, "scale_a": ones(M, 1), "scale_b": ones(1, N), "out_dtype": torch.bfloat16, **change}
+    with pytest.raises(ValueError, match=message):
+        scaled_mm(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"azp_adj": torch.zeros(N)}, "azp_adj is torch.float32"),
+        ({"azp_adj": torch.zeros(N + 1, dtype=torch.int32)}, r"azp_adj \[49\]"),
+        ({"azp": torch.zeros(M + 1, 1, dtype=torch.int32)}, r"azp \[6, 1\]"),
+        ({"azp": torch.zeros(M, dtype=torch.int32), "azp_adj": torch.zeros(1, N, dtype=torch.int32)}, "a is on cpu"),
+    ],
+)
+def test_a_zero_point_that_does_not_fit_is_named(change, message):
+    a, b = operands(torch.int8)
+    arguments = {"azp_adj": torch.zeros(N, dtype=torch.int32), **change}
+    with pytest.raises(ValueError, match=message):
+        scaled_mm_azp(a, b, ones(M, 1), ones(1, N), torch.bfloat16, **arguments)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "scale_a", "scale_b", "azp_adj", "azp", "bias"])
+@pytest.mark.parametrize("value", [1.0, [1.0], None], ids=str)
+def test_what_is_no_tensor_is_named(name, value):
+    for function, others in (
+        (scaled_mm, {"bias": None}),
+        (scaled_mm_azp, {"azp_adj": torch.zeros(N, dtype=torch.int32), "azp": None, "bias": None}),
+        (blockwise_mm, {}),
+    ):
+        a, b = operands(torch.int8 if "azp" in others else torch.float8_e4m3fn)
+        scales = {"scale_a": ones(M, 2), "scale_b": ones(2, 1)} if function is blockwise_mm else {}
+        given = {"a": a, "b": b, "scale_a": ones(M, 1), "scale_b": ones(1, N), **others, **scales}
+        if name not in given or (value is None and name in ("azp", "bias")):
+            continue  # it has no such argument, or takes None
+        with pytest.raises(TypeError, match=re.escape(f"{name} is {value!r}: expected a tensor")):
+            function(**{**given, name: value}, out_dtype=torch.bfloat16)
+
+
+def test_a_zero_point_for_fp8_is_refused():
+    with pytest.raises(ValueError, match="zero points go with int8"):
+        scaled_mm_azp(*operands(), ones(1, 1), ones(1, 1), torch.bfloat16, torch.zeros(N, dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale_a": ones(M, 1)}, r"scale_a \[5, 1\]: expected \[5, 2\]"),
+        ({"scale_b": ones(1, 2)}, r"scale_b \[1, 2\]: expected \[2, 1\]"),
+        ({}, "a is on cpu"),
+    ],
+)
+def test_block_scales_that_do_not_fit_are_named(change, message):
+    a, b = operands()
+    arguments = {"scale_a": ones(M, 2), "scale_b": ones(2, 1), **change}
+    with pytest.raises(ValueError, match=message):
+        blockwise_mm(a, b, out_dtype=torch.float16, **arguments)
+
+
+def test_int8_blocks_are_refused():
+    with pytest.raises(ValueError, match="blockwise scales go with float8_e4m3fn"):
+        blockwise_mm(*operands(torch.int8), ones(M, 2), ones(2, 1), torch.float16)
+
+
+FP8 = "cutlass_fp8_fp8_bf16_scaled_mm"
+BLOCKS = "cutlass_fp8_fp8_fp16_scaled_mm_blockwise"
+
+
+def supports(name, device=H200, scheme=None, activations=Activations.PREQUANTIZED, n=4096, k=4096):
+    parsed = KernelName.parse(name)
+    problem = parsed.problem(GemmShape(m=17, n=n, k=k), parsed.format, scheme or parsed.default_scheme, activations)
+    return cutlass.kernel(name).supports(problem, device)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(compile_cache, "why_missing", lambda: None)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("variant", ["", "_bias", "_azp", "_azp_bias", "_azp_pt", "_azp_pt_bias"])
+def test_every_scheme_that_has_a_meaning_is_computed_on_hopper(scheme, variant, installed):
+    name = f"cutlass_i8_i8_bf16_scaled_mm{variant}"
+    problem = KernelName.parse(name).problem(GemmShape(m=1, n=16, k=16), Format.INT8, scheme)
+    assert bool(support_of(cutlass.kernel(name), problem, H200)) == (problem.why_illegal() is None)
+
+
+@pytest.mark.parametrize(("n", "k"), [(2112, 640), (16, 16), (48, 11008)])
+def test_a_ragged_last_block_is_computed(n, k, installed):
+    assert supports(BLOCKS, n=n, k=k)
+
+
+def test_refusals_say_what_is_missing(installed):
+    ampere = replace(H200, name="A100", capability=(8, 0))
+    assert supports(FP8, ampere).reason == "CUTLASS kernels need compute capability 9.0 (Hopper), and A100 has 8.0"
+    assert supports(FP8, CPU).reason == "CUTLASS kernels need an NVIDIA GPU; this is a CPU"
+    assert "n=4100" in supports(FP8, n=4100).reason
+    assert "k=72" in supports(BLOCKS, k=72).reason
+    assert "dynamic activations" in supports(FP8, activations=Activations.DYNAMIC).reason
+    assert "kernel named *_blockwise" in supports(FP8, scheme=BLOCKWISE).reason
+    assert "kernel named *_blockwise" in supports(BLOCKS, scheme=SCHEMES[0]).reason
+
+
+def test_a_missing_compiler_is_a_refusal(monkeypatch):
+    monkeypatch.setattr(compile_cache, "why_missing", lambda: "nvidia-cutlass-dsl is not installed")
+    assert supports(FP8).reason == "nvidia-cutlass-dsl is not installed"
+
+
+PLAIN = Variant(format=Format.FP8, out=Format.BF16)
+TILE = TileConfig(tile_m=128, tile_n=128, stages=4)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache, and what is compiled into it."""
+    made = []
+
+    def export(variant, config, path, *, remarks=False):
+        made.append((variant, config))
+        path.write_bytes(b"object")
+
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(compile_cache, "_fingerprint", lambda: "f00")
+    monkeypatch.setattr(compile_cache, "_export", export)
+    monkeypatch.setattr(compile_cache, "_open", lambda path: path)
+    compile_cache.load.cache_clear()
+    yield made
+    compile_cache.load.cache_clear()
+
+
+def test_a_kernel_is_compiled_once_and_then_read_from_disk(cache):
+    path = compile_cache.load(PLAIN, TILE)
+    compile_cache.load.cache_clear()
+    assert compile_cache.load(PLAIN, TILE) == path
+    assert path.parent.name == "f00"
+    assert cache == [(PLAIN, TILE)]
+
+
+def test_other_variants_and_configurations_are_other_objects(cache):
+    builds = [(PLAIN, TILE), (replace(PLAIN, bias=True), TILE), (PLAIN, replace(TILE, stages=3))]
+    assert len({compile_cache.load(*made) for made in builds}) == len(builds)
+
+
+def test_an_object_that_can_not_be_loaded_is_made_anew(cache, monkeypatch, capsys):
+    path = compile_cache.load(PLAIN, TILE)
+    path.write_bytes(b"torn")
+    compile_cache.load.cache_clear()
+
+    def read(path):
+        if path.read_bytes() == b"torn":
+            raise RuntimeError("no object file")
+        return path
+
+    monkeypatch.setattr(compile_cache, "_open", read)
+    assert compile_cache.load(PLAIN, TILE).read_bytes() == b"object"
+    assert "made anew: no object file" in capsys.readouterr().err
+
+
+def test_a_cache_that_can_not_be_written_is_said_and_done_without(cache, monkeypatch, capsys, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(blocked))
+    assert compile_cache.load(PLAIN, TILE).exists()
+    assert "W8A8_BENCH_CACHE names another place" in capsys.readouterr().err
+
+
+def test_sources_that_make_a_kernel_are_in_its_identity():
+    folder = compile_cache.Path(compile_cache.__file__).parent
+    modules = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+    others = {"__init__.py", "api.py", "configs.py", "occupancy.py", "tuned.py", "sm90/__init__.py"}
+    assert modules - set(compile_cache.SOURCES) == others
+    assert all(name in modules for name in compile_cache.SOURCES)
+
+
+def test_a_worker_reads_what_the_parent_writes():
+    for variant in (PLAIN, replace(PLAIN, bias=True, format=Format.INT8)):
+        for tile in configs.portfolio(variant)[:3]:
+            assert compile_cache._from_json(compile_cache.json.dumps(compile_cache._to_json((variant, tile)))) == (
+                variant,
+                tile,
+            )

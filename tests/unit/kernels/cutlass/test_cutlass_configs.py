@@ -1,0 +1,162 @@
+"""Configurations of the CUTLASS kernels: what is legal, what is chosen, and that choices have no cliffs."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from w8a8_bench.kernels.cutlass import configs, tuned
+from w8a8_bench.kernels.cutlass.geometry import (
+    MAX_CLUSTER,
+    SHARED_BYTES,
+    Geometry,
+    Occupancy,
+    Schedule,
+    TileConfig,
+    Variant,
+)
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem
+from w8a8_bench.problem.formats import Format
+
+FP8 = Variant(format=Format.FP8, out=Format.BF16)
+INT8 = Variant(format=Format.INT8, out=Format.FP16, bias=True, azp=Azp.TOKEN)
+BLOCKS = Variant(format=Format.FP8, out=Format.FP16, blockwise=True)
+VARIANTS = (FP8, replace(FP8, bias=True), INT8, replace(INT8, azp=Azp.TENSOR, bias=False), BLOCKS)
+H200 = Occupancy.assumed(132)
+
+
+def problem(variant: Variant, m: int, n: int, k: int) -> Problem:
+    return Problem(
+        shape=GemmShape(m=m, n=n, k=k),
+        format=variant.format,
+        out=variant.out,
+        scaling=BLOCKWISE if variant.blockwise else PER_TENSOR,
+        azp=variant.azp,
+        bias=variant.bias,
+    )
+
+
+def shapes(count: int) -> list[tuple[int, int, int]]:
+    rng = random.Random(0)
+    ms = (1, 8, 16, 17, 63, 64, 65, 127, 128, 129, 512, 4096)
+    return [(rng.choice(ms), 16 * rng.randint(1, 512), 16 * rng.randint(1, 512)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_configuration_of_the_portfolio_is_legal_and_fits_the_multiprocessor(variant):
+    assert len(configs.portfolio(variant)) >= 15
+    for tile in configs.portfolio(variant):
+        g = Geometry(tile, variant)
+        assert configs.why_illegal(tile, variant) is None
+        assert g.shared_bytes <= SHARED_BYTES
+        assert g.cluster_size <= MAX_CLUSTER
+        assert g.blocks_of_sm * (g.shared_bytes + 1024) <= 228 * 1024
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_a_legal_configuration_is_chosen_for_any_shape(variant):
+    for m, n, k in shapes(60):
+        wanted = problem(variant, m, n, k)
+        assert configs.legal(configs.choose(wanted, H200), wanted)
+
+
+@pytest.mark.parametrize("variant", [FP8, INT8, BLOCKS], ids=lambda variant: variant.name)
+@pytest.mark.parametrize(("n", "k"), [(4096, 4096), (10240, 8192), (2112, 7168), (576, 512)])
+def test_more_tokens_are_never_predicted_faster(variant, n, k):
+    def best(m: int) -> float:
+        wanted = problem(variant, m, n, k)
+        return configs.predicted_s(configs.predicted_best(wanted, H200), wanted, H200)
+
+    ms = [*range(1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
+    times = [best(m) for m in ms]
+    assert times == sorted(times)
+
+
+def test_few_tokens_swap_operands_and_fill_the_multiprocessors():
+    chosen = configs.choose(problem(FP8, 16, 4096, 4096), H200)
+    g = Geometry(chosen, FP8)
+    assert chosen.swap
+    assert chosen.tile_m == 16
+    assert 4096 // chosen.tile_n * g.cluster_size > 100
+
+
+def test_many_tokens_take_the_large_tiles():
+    chosen = configs.choose(problem(FP8, 8192, 8192, 8192), H200)
+    assert not chosen.swap
+    assert chosen.tile_m * chosen.tile_n >= 128 * 160
+
+
+GOOD = TileConfig(tile_m=128, tile_n=256, stages=3)
+SWAPPED = TileConfig(tile_m=16, tile_n=64, stages=8, swap=True)
+
+
+@pytest.mark.parametrize(
+    ("tile", "variant", "reason"),
+    [
+        (replace(GOOD, tile_m=96), FP8, "96 rows"),
+        (replace(GOOD, tile_m=256, tile_n=128, schedule=Schedule.PINGPONG), FP8, "256 rows"),
+        (replace(GOOD, tile_n=260), FP8, "260 columns"),
+        (replace(SWAPPED, tile_m=40), INT8, "8, 24 or a multiple of 16"),
+        (replace(GOOD, tile_k=64), FP8, "tile_k=64"),
+        (replace(GOOD, tile_k=256, stages=2), BLOCKS, "tile_k=256"),
+        (replace(GOOD, stages=1), FP8, "stages=1"),
+        (replace(GOOD, stages=5), FP8, "shared memory"),
+        (replace(GOOD, raster=0), FP8, "raster=0"),
+        (replace(GOOD, tile_n=176), BLOCKS, "two blocks of 128"),
+        (replace(GOOD, cluster=(4, 4)), FP8, "expected 1 to 8"),
+        (replace(SWAPPED, tile_m=8, cluster=(1, 2)), FP8, "multiple of 8"),
+        (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.PINGPONG, split_k=2), FP8, "ping-pong"),
+        (TileConfig(tile_m=256, tile_n=256, stages=2), FP8, "registers"),
+    ],
+)
+def test_what_can_not_work_is_refused_with_the_reason(tile, variant, reason):
+    assert reason in (configs.why_illegal(tile, variant) or "")
+
+
+def test_a_split_of_more_blocks_than_tiles_of_k_is_refused():
+    tile = replace(SWAPPED, split_k=4)
+    assert configs.legal(tile, problem(FP8, 1, 64, 400))
+    assert not configs.legal(tile, problem(FP8, 1, 64, 384))
+
+
+@pytest.mark.parametrize(("n", "k"), [(72, 64), (64, 72)])
+def test_sizes_that_tma_can_not_read_are_refused(n, k):
+    with pytest.raises(ValueError, match="=72 is not a multiple of 16"):
+        configs.choose(problem(FP8, 16, n, k), H200)
+
+
+def test_neighbours_are_legal_distinct_and_few():
+    for variant in (FP8, INT8, BLOCKS):
+        for shape in ((16, 4096, 4096), (4096, 4096, 4096), (1, 16, 16)):
+            wanted = problem(variant, *shape)
+            best = configs.predicted_best(wanted, H200)
+            found = list(configs.neighbours(best, wanted))
+            assert found
+            assert len({*found, best}) == len(found) + 1 < 12
+            assert all(configs.legal(tile, wanted) for tile in found)
+
+
+def test_a_configuration_survives_the_table():
+    for variant in VARIANTS:
+        for tile in configs.portfolio(variant):
+            assert tuned.from_json(json.loads(json.dumps(tuned.to_json(tile)))) == tile
+
+
+def test_the_tuned_table_comes_before_the_heuristic_and_serves_the_next_larger_m(monkeypatch):
+    tile, other = replace(SWAPPED, stages=7), replace(SWAPPED, stages=6)
+    table = {("scaled_mm", 4096, 4096): ((16, tile), (32, other))}
+    monkeypatch.setattr(tuned, "_table", lambda sm_count: table if sm_count == H200.sm_count else {})
+    assert configs.choose(problem(FP8, 9, 4096, 4096), H200) == tile
+    assert configs.choose(problem(FP8, 17, 4096, 4096), H200) == other
+    assert configs.choose(problem(FP8, 33, 4096, 4096), H200) not in (tile, other)
+    assert configs.choose(problem(FP8, 9, 4096, 4096), Occupancy.assumed(114)) != tile
+    assert configs.choose(problem(BLOCKS, 9, 4096, 4096), H200) != tile
+
+
+def test_an_illegal_choice_in_the_table_is_passed_over(monkeypatch):
+    table = {("scaled_mm", 4096, 128): ((16, replace(SWAPPED, split_k=2)),)}
+    monkeypatch.setattr(tuned, "_table", lambda sm_count: table)
+    assert configs.choose(problem(FP8, 1, 4096, 128), H200).split_k == 1
