@@ -135,7 +135,7 @@ def test_after_a_sweep_in_which_nothing_ran_the_doctor_is_next(tmp_path):
 def test_times_without_an_interval_are_not_recommended_from(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     program = (
-        "from w8a8_bench import settings\n"
+        "from w8a8_bench.timing import settings\n"
         "from w8a8_bench.cli.main import main\n"
         "settings.CPU_BUDGET_S = 0.0\n"
         f"raise SystemExit(main({[*SWEEP, *KERNELS, *MODEL, './config.json']!r}))\n"
