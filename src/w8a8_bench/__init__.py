@@ -21,7 +21,7 @@ _MODULES = {
     "bench_int8": "w8a8_bench.compat",
     "measure": "w8a8_bench.bench.measure_function",
 }
-"""Where the functions stand. A module is imported when its function is first asked for: the commands need none."""
+"""The module of each function. It is imported when the function is first used, since the commands need none of them."""
 
 
 def __getattr__(name: str) -> object:

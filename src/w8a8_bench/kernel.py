@@ -141,11 +141,11 @@ class Probe:
 
 
 class Refused(Exception):
-    """Raised where only the library itself could tell, best in `prepare`: the cell is unsupported, for this reason."""
+    """Raised if only the library itself can tell, best in `prepare`: the cell is `unsupported`, for this reason."""
 
 
 class CompileError(RuntimeError):
-    """Raised where the compiler of a kernel fails: the cell is a `compile_error`. Triton's own errors count as such."""
+    """Raised if the compiler of a kernel fails: the cell is a `compile_error`. Triton's own errors count as such."""
 
 
 class Prepared(Protocol):

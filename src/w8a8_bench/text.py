@@ -20,7 +20,7 @@ def one_line(text: str) -> str:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value in a message: its repr as one line of at most `most` characters; of one that has none, its type."""
+    """A value in a message: its repr as one line of at most `most` characters, or its type if repr fails."""
     try:
         text = repr(value)
     except Exception as error:  # its author's mistake, in the midst of telling of another one
@@ -86,7 +86,7 @@ def _scaled(seconds: float) -> tuple[float, int, str, float]:
 def in_one_line(error: BaseException) -> str:
     """What went wrong as a reason: the error's type and the first line of its text that is not empty.
 
-    Compilers say there where it is, and what it is on the last line.
+    A compiler gives the place on the first line and the cause on the last.
     """
     try:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

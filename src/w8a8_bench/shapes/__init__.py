@@ -9,7 +9,7 @@ MAX_SHAPES = 100_000
 
 
 def check_steps(start: int, end: int, increment: int) -> None:
-    """Raise ValueError where the steps from `start` to `end` are none, lead away from `end`, or are too many."""
+    """Raise ValueError if the steps from `start` to `end` are zero, lead away from `end`, or are too many."""
     if start < 1:
         raise ValueError(f"--dim-start {start}: expected at least 1")
     if increment < 1:

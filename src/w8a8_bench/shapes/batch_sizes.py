@@ -1,4 +1,4 @@
-"""Batch sizes m as `--batch-sizes` takes them: numbers, and a word for those where times tend to jump."""
+"""Batch sizes m as `--batch-sizes` takes them: numbers, and a word for the sizes at which times tend to jump."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ RULES: Mapping[str, Callable[[_Fields], tuple[Layer, ...]]] = {
 """By `model_type`. Phi-3 stores qkv_proj and gate_up_proj as they are multiplied; the others' parts are joined."""
 
 MULTIMODAL = ("gemma3",)
-"""Types that have no layers outside their `text_config`; any other is looked into where it has one."""
+"""Types that have no layers outside their `text_config`; of any other type, a `text_config` is read if there is one."""
 
 
 def _loads(data: bytes) -> dict[str, object]:

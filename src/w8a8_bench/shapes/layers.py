@@ -31,7 +31,7 @@ class Share:
         return self.units * self.size
 
     def of_rank(self, tp: int) -> int:
-        """Features that one rank holds. Raises TpDoesNotDivide where the units can't be handed out evenly."""
+        """Features that one rank holds. Raises TpDoesNotDivide if the units can't be shared evenly."""
         if self.units % tp == 0:
             return self.features // tp
         if not self.replicates:
@@ -59,7 +59,7 @@ class Layer:
     count: int | None = None
 
     def sizes(self, tp: int) -> tuple[int, int]:
-        """(k, n) of one rank's part. Raises TpDoesNotDivide where TP can't divide the layer."""
+        """(k, n) of one rank's part. Raises TpDoesNotDivide if TP can't divide the layer."""
         if self.split is None:
             return self.k, self.n
         try:

@@ -99,8 +99,8 @@ def model_shapes(
 ) -> tuple[LabelledShape, ...]:
     """One shape for every model, TP size, batch size (m) and layer, in that order; the layer changes fastest.
 
-    `models` as for `layers_of`. Labels: `model` (`name_of`, or as it was given where two have one name),
-    `layer`, `tp`, and `count` where the layer has one.
+    `models` as for `layers_of`. Labels: `model` (`name_of`, or as it was given if two have one name),
+    `layer`, `tp`, and `count` if the layer has one.
     Raises ValueError for an unknown model, a size below 1, a TP size that does not divide a layer, a matrix with too
     many elements, and an empty list.
     """
@@ -127,7 +127,7 @@ def all_model_shapes(
 ) -> tuple[tuple[LabelledShape, ...], tuple[str, ...]]:
     """Shapes of every model of the table at every TP size that divides it, and a line for each that is left out.
 
-    Raises ValueError as `model_shapes` does, and where TP divides no model.
+    Raises ValueError as `model_shapes` does, and if TP divides no model.
     """
     shapes: list[LabelledShape] = []
     left_out: list[str] = []

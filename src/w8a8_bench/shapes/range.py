@@ -13,7 +13,7 @@ def range_(
     """Sizes from `start` in steps of `increment`, `end` excluded; a size that is given stays as it is.
 
     The end is excluded here and included in `square` because vLLM's benchmark has it so, and scripts rely on both.
-    Raises ValueError where that leaves no shape, or one that no kernel can index.
+    Raises ValueError if that leaves no shape, or one that no kernel can index.
     """
     check_steps(start, end, increment)
     if start == end:

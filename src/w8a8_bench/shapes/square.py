@@ -8,9 +8,9 @@ from w8a8_bench.shapes import check_steps
 
 
 def square(start: int, end: int, increment: int) -> tuple[LabelledShape, ...]:
-    """Sizes from `start` in steps of `increment`, `end` included where a step meets it.
+    """Sizes from `start` in steps of `increment`, `end` included if a step meets it.
 
-    Raises ValueError where that leaves no shape, or one that no kernel can index.
+    Raises ValueError if that leaves no shape, or one that no kernel can index.
     """
     check_steps(start, end, increment)
     return tuple(LabelledShape(GemmShape(m=size, n=size, k=size)) for size in range(start, end + 1, increment))
