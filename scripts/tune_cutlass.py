@@ -22,6 +22,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
 from w8a8_bench.problem.distribution import Data
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.providers.cutlass import CutlassPrepared
+from w8a8_bench.providers.cutlass import bind
 from w8a8_bench.stats import median
 from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.measures import TIME_COLD, Timer
@@ -157,9 +158,9 @@ def screen(
 
 
 def sampler(method: Method, problem: Problem, tile: TileConfig, device: Device, operands: Operands) -> Sampler:
-    prepared = CutlassPrepared(problem, make_plan(problem, device.index, tile))
-    prepared.bind(operands).total()
-    return method.ready(prepared.bind, operands).samplers[TIME_COLD]
+    bind_tile = partial(bind, make_plan(problem, device.index, tile))
+    bind_tile(operands).total()
+    return method.ready(bind_tile, operands).samplers[TIME_COLD]
 
 
 def samples(sampler: Sampler, count: int) -> list[float]:

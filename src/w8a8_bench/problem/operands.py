@@ -44,7 +44,18 @@ class Operands:
     azp_adj: torch.Tensor | None = None
     bias: torch.Tensor | None = None
 
+    def scales(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """scale_a and scale_b of a launch that is given both."""
+        if self.scale_a is None or self.scale_b is None:
+            raise ValueError("this kernel needs both scales")
+        return self.scale_a, self.scale_b
+
     def given(self) -> Operands:
         """The same memory in tensors of their own: a kernel that reshapes one in place does so to nobody else's."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problem"}
         return replace(self, **{name: tensor.detach() for name, tensor in tensors.items() if tensor is not None})
+
+
+def column_major(scale: torch.Tensor) -> torch.Tensor:
+    """[rows, columns] with contiguous columns: those of scale_a along m, those of scale_b along k."""
+    return scale.t().contiguous().t()

@@ -22,6 +22,11 @@ class TritonKernel:
 
     name: str
 
+    @property
+    def fast_accum(self) -> bool:
+        """Triton sums in the tensor core's accumulator unless it is told otherwise, as blockwise kernels do."""
+        return not KernelName.parse(self.name).is_blockwise
+
     def supports(self, problem: Problem, device: Device) -> Support:
         reason = self._limit(problem, device)
         return Support.no(reason) if reason else Support.yes()
