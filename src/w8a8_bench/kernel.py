@@ -20,6 +20,7 @@ from typing import Protocol
 
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import Problem
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.text import shown
 
@@ -192,6 +193,11 @@ class Kernel(Protocol):
         """Compile, choose a configuration and allocate workspace. May be slow; may raise, a refusal as `Refused` and a
         compiler that fails as `CompileError`."""
         ...
+
+
+def sums_fast(kernel: Kernel) -> bool:
+    """Whether the check tolerates the error of the short accumulator: the kernel declares it, or its name says so."""
+    return getattr(kernel, "fast_accum", False) is True or KernelName.parse(kernel.name).variant == "fast_accum"
 
 
 class Step(IntEnum):

@@ -26,7 +26,7 @@ from w8a8_bench.correctness.sqnr import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.environment.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP
 from w8a8_bench.environment.watch import Watch
-from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step
+from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step, sums_fast
 from w8a8_bench.problem import Problem
 from w8a8_bench.problem.comparison import Comparison
 from w8a8_bench.problem.distribution import Data
@@ -313,7 +313,8 @@ class _ComparisonRun:
     def _verdict(self, run: CellRun, operands: Operands, *, seed: int) -> Verdict:
         """Judge an answer: all of it, or rows drawn from `seed`."""
         rows = sample_rows(operands.problem.shape, self._device, seed=seed)
-        return check(operands, self._oracle, fast_accum=_is_fast(run), rows=rows)
+        assert run.kernel is not None
+        return check(operands, self._oracle, fast_accum=sums_fast(run.kernel), rows=rows)
 
     def _let_go_of(self, own: OperandFactory) -> None:
         """Have the next cell's operands made anew."""
@@ -556,16 +557,6 @@ def _is_of_a_compiler(error: BaseException) -> bool:
     """Whether a kernel's compiler raised this, which Triton's does at the first launch."""
     by_triton = any((c.__module__, c.__name__) == ("triton.errors", "TritonError") for c in type(error).__mro__)
     return by_triton or isinstance(error, CompileError)
-
-
-def _is_fast(run: CellRun) -> bool:
-    """Whether FP8 products may be summed in the tensor core's own short accumulator.
-
-    `_fast_accum` kernels say so in their name, CUTLASS kernels sum so as vLLM's do, and Triton does unless told
-    otherwise; blockwise ones promote to fp32.
-    """
-    name = KernelName.parse(run.cell.kernel)
-    return name.variant == "fast_accum" or (name.provider in ("cutlass", "triton", "vllm") and not name.is_blockwise)
 
 
 def _error(verdict: Verdict | None) -> dict[str, float] | None:

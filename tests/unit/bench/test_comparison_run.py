@@ -412,16 +412,14 @@ def test_an_interrupt_is_the_users_unless_this_process_does_not_listen_to_it(at_
 
 
 @pytest.mark.parametrize(
-    ("name", "status"),
+    ("name", "declared", "status"),
     [
-        ("pytorch_fp8_fp8_fp16_scaled_mm", Status.INCORRECT),
-        ("pytorch_fp8_fp8_fp16_scaled_mm_fast_accum", Status.OK),
-        ("triton_fp8_fp8_fp16_scaled_mm", Status.OK),
-        ("cutlass_fp8_fp8_fp16_scaled_mm", Status.OK),
-        ("vllm_fp8_fp8_fp16_scaled_mm", Status.OK),
+        ("pytorch_fp8_fp8_fp16_scaled_mm", {}, Status.INCORRECT),
+        ("pytorch_fp8_fp8_fp16_scaled_mm", {"fast_accum": True}, Status.OK),
+        ("pytorch_fp8_fp8_fp16_scaled_mm_fast_accum", {}, Status.OK),
     ],
 )
-def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name, status):
+def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name, declared, status):
     exact = registry.get("pytorch_fp8_fp8_fp16_scaled_mm")
     shape = GemmShape(m=3, n=4, k=4096)
 
@@ -429,6 +427,10 @@ def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name,
         """A kernel, and what it prepares."""
 
         config = MappingProxyType({})
+
+        def __init__(self):
+            self.name = name
+            vars(self).update(declared)
 
         def supports(self, problem, device):
             return Support.yes()
