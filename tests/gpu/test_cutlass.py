@@ -13,8 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
-from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, scaled_mm, scaled_mm_azp  # noqa: E402
 from w8a8_bench.problem import SCHEMES, GemmShape  # noqa: E402

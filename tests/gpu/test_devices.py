@@ -7,8 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
+from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
-from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402

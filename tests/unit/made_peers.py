@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from made_devices import H200
 
+from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check, poison
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
 from w8a8_bench.problem.distribution import Data
 from w8a8_bench.problem.kernel_name import KernelName

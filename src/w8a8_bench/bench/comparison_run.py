@@ -18,9 +18,10 @@ from w8a8_bench import stats
 from w8a8_bench.analysis import roofline
 from w8a8_bench.bench import fork_guard
 from w8a8_bench.bench.cell_run import Budget, CellRun
+from w8a8_bench.correctness.check import Verdict, check, poison, sample_rows
 from w8a8_bench.correctness.fingerprints import InputsWritten, InputWatch
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, Verdict, check, poison, sample_rows
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.correctness.returned_output import WrongOutput, take_output
 from w8a8_bench.correctness.sqnr import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.environment.device import Device
@@ -41,7 +42,7 @@ from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.measures import COLD_MEASURES
-from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable, rest
+from w8a8_bench.timing.method import Method, Sample, TimedCell, Uncapturable, rest
 from w8a8_bench.timing.rotation import NotCold
 from w8a8_bench.timing.settings import Settings
 
@@ -110,7 +111,7 @@ class _ComparisonRun:
         self._progress, self._in_hand, self._kernels = progress, in_hand, kernels
         self._runs = [CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
         self._duplicated: CellRun | None = None
-        self._duplicate: Timed | None = None
+        self._duplicate: TimedCell | None = None
         self._oracle = Oracle()
         self._checked: OperandFactory | None = None
         self._inputs = InputWatch()
@@ -375,7 +376,7 @@ class _ComparisonRun:
         self._checked = None  # bound anew, after a cell wrote to them, all get others
         method: Method | None = None
 
-        def bind(run: CellRun, bound: Callable[[Timed], None]) -> None:
+        def bind(run: CellRun, bound: Callable[[TimedCell], None]) -> None:
             nonlocal method
             assert run.prepared is not None
             if method is None:
@@ -465,7 +466,7 @@ class _ComparisonRun:
                         run.stop(Status.SKIPPED, watch.why_void())
             return taken
 
-    def _one(self, run: CellRun, timed: Timed, watch: Watch, broken: list[CellRun]) -> dict[str, Sample]:
+    def _one(self, run: CellRun, timed: TimedCell, watch: Watch, broken: list[CellRun]) -> dict[str, Sample]:
         """One sample of every measure of a cell; none once it is broken."""
         taken: dict[str, Sample] = {}
 

@@ -69,7 +69,7 @@ def resolve_device(wanted: str) -> Device:
         pci_bus_id=_pci_bus_id(facts),
     )
     opened = telemetry.Telemetry.open(device)
-    if isinstance(opened, telemetry.Unavailable):
+    if isinstance(opened, telemetry.TelemetryUnavailable):
         return device
     with opened:
         limits = opened.limits

@@ -34,7 +34,7 @@ SLOWDOWNS = ("sw_thermal", "hw_slowdown", "hw_thermal", "power_brake")
 
 
 @dataclass(frozen=True)
-class Unavailable:
+class TelemetryUnavailable:
     """There is no telemetry, and why, in one line."""
 
     reason: str
@@ -60,7 +60,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class GpuLimits:
     """What stays the same while a GPU runs; None where NVML does not say."""
 
     power_limit_w: float | None
@@ -109,7 +109,7 @@ class Telemetry:
         self._handle = handle
         self._closed = False
         self.errors: dict[str, str] = {}
-        self.limits = Limits(
+        self.limits = GpuLimits(
             power_limit_w=self._number("power_limit_w", "nvmlDeviceGetEnforcedPowerLimit", scale=1e-3),
             max_sm_clock_mhz=self._number("max_sm_clock_mhz", "nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
             max_memory_clock_mhz=self._number("max_memory_clock_mhz", "nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
@@ -117,18 +117,18 @@ class Telemetry:
         )
 
     @classmethod
-    def open(cls, device: Device) -> Telemetry | Unavailable:
+    def open(cls, device: Device) -> Telemetry | TelemetryUnavailable:
         """By UUID; where NVML does not have it, as for a MIG slice, by PCI address, or as the only GPU there is.
 
         Never by index: NVML's order is not CUDA's, and CUDA_VISIBLE_DEVICES hides no GPU from NVML.
         """
         if not device.is_cuda:
-            return Unavailable("the device is no GPU")
+            return TelemetryUnavailable("the device is no GPU")
         nvml = _start()
-        if isinstance(nvml, Unavailable):
+        if isinstance(nvml, TelemetryUnavailable):
             return nvml
         handle = _find(nvml, device)
-        if isinstance(handle, Unavailable):
+        if isinstance(handle, TelemetryUnavailable):
             _stop(nvml)
             return handle
         return cls(nvml, handle)
@@ -223,7 +223,7 @@ class Telemetry:
 def versions() -> dict[str, str]:
     """Of the GPU driver, of the CUDA that it offers (`driver_cuda`) and of NVML; what is missing says why."""
     nvml = _start()
-    if isinstance(nvml, Unavailable):
+    if isinstance(nvml, TelemetryUnavailable):
         return _missing(nvml.reason)
     try:
         cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
@@ -241,7 +241,7 @@ def versions() -> dict[str, str]:
 def count() -> int:
     """GPUs that NVML knows, whether CUDA may use them or not; 0 where there is no NVML to ask."""
     nvml = _start()
-    if isinstance(nvml, Unavailable):
+    if isinstance(nvml, TelemetryUnavailable):
         return 0
     try:
         return int(nvml.nvmlDeviceGetCount())
@@ -256,17 +256,17 @@ def _missing(reason: str) -> dict[str, str]:
 
 
 def _start() -> Any:
-    """The module pynvml, its library initialized; Unavailable where there is none."""
+    """The module pynvml, its library initialized; TelemetryUnavailable where there is none."""
     try:
         import pynvml
     except ModuleNotFoundError as error:
         if error.name != "pynvml":
             raise
-        return Unavailable("nvidia-ml-py is not installed")
+        return TelemetryUnavailable("nvidia-ml-py is not installed")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Unavailable(f"NVML says {error}")
+        return TelemetryUnavailable(f"NVML says {error}")
     return pynvml
 
 
@@ -278,7 +278,7 @@ def _stop(nvml: Any) -> None:
 
 
 def _find(nvml: Any, device: Device) -> Any:
-    """NVML's handle of the device; Unavailable where there is none that is surely this one."""
+    """NVML's handle of the device; TelemetryUnavailable where there is none that is surely this one."""
     said = []
     for function, address in (
         ("nvmlDeviceGetHandleByUUID", device.uuid),
@@ -294,6 +294,6 @@ def _find(nvml: Any, device: Device) -> Any:
         if count == 1:
             return nvml.nvmlDeviceGetHandleByIndex(0)
     except nvml.NVMLError as error:
-        return Unavailable(f"NVML says {error}")
+        return TelemetryUnavailable(f"NVML says {error}")
     said.append(f"it has {count} GPUs")
-    return Unavailable(f"NVML says {', and '.join(said)}")
+    return TelemetryUnavailable(f"NVML says {', and '.join(said)}")

@@ -40,7 +40,7 @@ def _nvml_facts(device: Device) -> dict[str, object]:
     """Versions of the driver, of the CUDA that it offers and of NVML, and the GPU's power limit in watts."""
     facts: dict[str, object] = {**telemetry.versions()}
     opened = telemetry.Telemetry.open(device)
-    if isinstance(opened, telemetry.Unavailable):
+    if isinstance(opened, telemetry.TelemetryUnavailable):
         return {**facts, "nvml": f"unavailable: {opened.reason}", "power_limit_w": f"unknown: {opened.reason}"}
     with opened:
         limit = opened.limits.power_limit_w

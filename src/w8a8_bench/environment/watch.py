@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from w8a8_bench.environment.device import Device
-from w8a8_bench.environment.telemetry import SLOWDOWNS, Snapshot, Telemetry, Unavailable
+from w8a8_bench.environment.telemetry import SLOWDOWNS, Snapshot, Telemetry, TelemetryUnavailable
 
 
 class Watch:
@@ -39,7 +39,7 @@ class Watch:
 
     def look(self) -> Snapshot | None:
         """The state at this moment; None where there is no telemetry."""
-        if isinstance(self._telemetry, Unavailable):
+        if isinstance(self._telemetry, TelemetryUnavailable):
             return None
         snapshot = self._telemetry.snapshot()
         self._looks.append(snapshot)
@@ -73,7 +73,7 @@ class Watch:
 
         `other_processes` is the most that were seen before and after; null where NVML does not say.
         """
-        if isinstance(self._telemetry, Unavailable):
+        if isinstance(self._telemetry, TelemetryUnavailable):
             return {"telemetry": f"unavailable: {self._telemetry.reason}"}
         facts: dict[str, object] = {"telemetry": "NVML", "blocks": self._blocks, "other_processes": self._others}
         if self._telemetry.errors:
@@ -82,7 +82,7 @@ class Watch:
 
     def _count_others(self) -> None:
         """Note how many strangers there are, if more than were seen before."""
-        if isinstance(self._telemetry, Unavailable):
+        if isinstance(self._telemetry, TelemetryUnavailable):
             return
         others = self._telemetry.other_processes([os.getpid()])
         if others.count is not None:

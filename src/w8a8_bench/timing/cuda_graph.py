@@ -33,7 +33,7 @@ from w8a8_bench.text import in_one_line
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
-from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, Uncapturable, parts, size_like
+from w8a8_bench.timing.method import Bind, Sample, Sampler, TimedCell, Uncapturable, parts, size_like
 
 REPLAY_S = 3e-3
 """Length of a replay. On an H200 medians of 2 ms and of 5 ms repeat equally well, and the shorter ones cost less."""
@@ -128,7 +128,7 @@ class GraphTimer:
         """A sampler of `size` launches, lead-ins included, taken from `launches` in turn, an L2 scrub before them."""
         return GraphSampler(self, launches, size, scrub=scrub, segments=segments or segments_of(size))
 
-    def period(self, launches: Sequence[Launch], plan: rotation.Plan) -> float:
+    def period(self, launches: Sequence[Launch], plan: rotation.RotationPlan) -> float:
         """About how long one of `launches` takes, in seconds."""
         size = min(max(len(launches), MIN_LAUNCHES), PILOT_LAUNCHES)
         pilot = self.sampler(launches, size, scrub=plan.scrub)
@@ -246,7 +246,7 @@ class GraphMethod:
         row = rows[TIME_COLD]
         return self.timer.period(row.launches, row.plan)
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         l2_bytes, most = self._device.l2_bytes, self._most_sets
         plan = rotation.plan_of(operands, l2_bytes, most)
         if TIME_COLD not in self._measures:
@@ -261,7 +261,7 @@ class GraphMethod:
                 )
                 samplers[measure] = self.timer.sampler(row.launches, size, scrub=row.plan.scrub)
         if TIME_HOT in self._measures:
-            one = rotation.Plan(1, plan.set_bytes, scrub=False)
+            one = rotation.RotationPlan(1, plan.set_bytes, scrub=False)
             for measure, launches in parts(TIME_HOT, bound[:1]).items():
                 size = size_like(like, measure) or one.launches(self.timer.period(launches, one), REPLAY_S)
                 samplers[measure] = self.timer.sampler(launches, size)
@@ -270,4 +270,4 @@ class GraphMethod:
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound[0].total)
         described = {"sets": len(sets), "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)} if len(sets) > 1 else {}
-        return Timed(samplers, sets[: first.size], first.rerun, described)
+        return TimedCell(samplers, sets[: first.size], first.rerun, described)

@@ -46,7 +46,7 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedCell:
     """A cell bound and ready: `samplers` by measure.
 
     `sets` are the operand sets that the launches go through. `rerun` runs what was timed once more, all of it, and
@@ -62,7 +62,7 @@ class Timed:
 class Method(Protocol):
     """A way of timing, for all cells of one comparison."""
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         """Bind a cell and make its samplers. Raises Uncapturable, and whatever binding and launching raise.
 
         `like` is the same cell made ready before: its samples must be of as many launches to be compared with.
@@ -80,7 +80,7 @@ def rest(worked: float, duty: float) -> None:
         time.sleep(worked * (1 / duty - 1))
 
 
-def size_like(like: Timed | None, measure: str) -> int | None:
+def size_like(like: TimedCell | None, measure: str) -> int | None:
     """Size of a sample of `measure` in `like`."""
     sampler = like.samplers.get(measure) if like else None
     return sampler.size if sampler else None

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from w8a8_bench.correctness.check import check
 from w8a8_bench.correctness.guard_bands import ALIGNMENT_BYTES, guard_damage, is_guarded, make_guarded
 from w8a8_bench.correctness.operand_factory import AZP_SHIFT, ONE_SIDED, OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.correctness.quantize import quantize, quantize_activations, torch_dtype
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, ActScale, Azp, GemmShape, Problem, Scaling
 from w8a8_bench.problem.distribution import DATA, Data

@@ -15,7 +15,7 @@ from made_devices import CPU, H200
 
 from w8a8_bench.environment import detect, telemetry, versions
 from w8a8_bench.environment.device import Device
-from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, Telemetry, Unavailable
+from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, Telemetry, TelemetryUnavailable
 
 UUID = "GPU-6f0b1a2c"
 PCI = "0000:1b:00.0"
@@ -118,7 +118,7 @@ def opened(device: Device = GPU) -> Telemetry:
 
 def refused(device: Device = GPU) -> str:
     found = Telemetry.open(device)
-    assert isinstance(found, Unavailable)
+    assert isinstance(found, TelemetryUnavailable)
     return found.reason
 
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check, poison
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, GemmShape
 from w8a8_bench.problem.formats import Format
