@@ -22,7 +22,7 @@ from w8a8_bench.problem.memory import judged_rows
 from w8a8_bench.problem.operands import Operands
 
 ROWS_LOOKED_AT = 8
-"""Of the rows that hold wrong elements, to find what they are the right answer to."""
+"""Rows with wrong elements that are compared with the answers of known mistakes."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Verdict:
     """Whether D is right, and in one line why not.
 
     `relative_error` is the Frobenius norm of D - ref over that of ref, and `worst` the largest error over its
-    tolerance; both are infinite where elements are NaN. Both are of `rows` rows, of all where that is None.
+    tolerance; both are infinite if elements are NaN. Both are of `rows` rows; None means all rows.
     """
 
     ok: bool
@@ -56,11 +56,11 @@ def sample_rows(shape: GemmShape, device: Device, *, seed: int) -> list[int] | N
 def check(
     operands: Operands, oracle: Oracle, *, fast_accum: bool = False, rows: Sequence[int] | None = None
 ) -> Verdict:
-    """Compare `operands.out` with the right answer, element by element, and its guard bands where it has them.
+    """Compare `operands.out` with the right answer, element by element, and check its guard bands if it has any.
 
-    `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. `rows`: those to compare, while the
-    others are only looked through for NaN; None compares all. The launch that wrote `out` must have ended, or run on
-    the current stream.
+    `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. `rows`: the rows to compare; the
+    others are only searched for NaN. None compares all. The launch that wrote `out` must have ended, or run on the
+    current stream.
     """
     compared = operands if rows is None else _rows_of(quantized(operands), rows)
     findings = _compare(compared, oracle, fast_accum=fast_accum, rows=rows)
@@ -82,7 +82,7 @@ def _compare(operands: Operands, oracle: Oracle, *, fast_accum: bool, rows: Sequ
 
 
 def _nan_anywhere(out: torch.Tensor) -> str | None:
-    """What holds NaN of the whole of D, in one line; None where nothing does."""
+    """In one line, which elements of the whole D are NaN; None if none is."""
     nan = out.isnan()
     count = int(nan.sum())
     if not count:
@@ -92,7 +92,7 @@ def _nan_anywhere(out: torch.Tensor) -> str | None:
 
 
 def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> str:
-    """What else some rows of D, all of them wrong, are the right answer to; empty where that is nothing known."""
+    """Which known mistake some wrong rows of D are the right answer to; empty if none is."""
     if not rows:
         return ""
     oracle = Oracle()
@@ -103,7 +103,7 @@ def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> s
 
 
 def _mistaken(operands: Operands) -> Iterator[tuple[str, Operands]]:
-    """What kernels are apt to forget, and operands to which the answer is then the right one."""
+    """What kernels often forget, and the operands for which such an answer would be right."""
     if operands.scale_a is not None and operands.scale_b is not None:
         one_a, one_b = torch.ones_like(operands.scale_a), torch.ones_like(operands.scale_b)
         yield "without scale_a", replace(operands, scale_a=one_a)
@@ -117,7 +117,7 @@ def _mistaken(operands: Operands) -> Iterator[tuple[str, Operands]]:
 
 
 def _rows_of(operands: Operands, rows: Sequence[int]) -> Operands:
-    """The problem that some rows of A are. `operands` are prequantized."""
+    """The problem of some rows of A. `operands` are prequantized."""
 
     def some(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return tensor if tensor is None or tensor.shape[0] == 1 else tensor[list(rows)]
@@ -190,7 +190,7 @@ class _Findings:
         return math.sqrt(self._error_squares / self._value_squares)
 
     def reason(self, likeness: str = "") -> str | None:
-        """One line, or None where every element is right. The worst is often next to 0, so that the first says more."""
+        """One line, or None if every element is right. The worst is often close to 0, so the first says more."""
         if not self._wrong:
             return None
         nans = f", {self._nans} of them NaN (not written, or made of what out held before?)" if self._nans else ""

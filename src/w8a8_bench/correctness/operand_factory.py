@@ -1,7 +1,7 @@
 """Seeded operands for all problems of one shape, sharing whatever two problems have in common.
 
-Cells of a comparison get the same source values, and where their formats and scales agree the very same tensors, so
-that a difference between their times is not one between their data, and memory is spent once.
+Cells of a comparison get the same source values. Cells whose formats and scales agree get the very same tensors. So a
+difference between their times does not come from their data, and memory is spent once.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ AZP_SHIFT = 0.5
 after a GELU; on symmetric ones the zero point is near 0 and an error in it hardly shows."""
 
 ONE_SIDED = 1.0
-"""How far all elements of the first of several such tokens lie off 0 at least. The range of a zero point holds 0 still,
-and a kernel whose range does not shows."""
+"""Least distance from 0 of all elements of the first such token, if there are several. The range of its zero point must
+still hold 0; a kernel whose range does not hold 0 is then found."""
 
 STATIC_ROOM = 1.25
-"""Static scales over what A itself would give. A calibrated scale leaves room; and a kernel that computes a scale of
-its own, where it is given one, must not find the same."""
+"""Static scales over the scales that A itself would give. A calibrated scale leaves room, and a kernel that ignores it
+and computes its own must not find the same."""
 
 OUTLIER_FACTOR = 20.0
 OUTLIER_SPACING = 256
 """One input channel in so many is an outlier."""
 
 BIAS_FLOOR = 0.5
-"""Every bias is at least so many times the typical output away from 0: a bias left out shows in every column."""
+"""Least magnitude of a bias over that of a typical output: a missing bias shows in every column."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -88,9 +88,9 @@ class OperandFactory:
         self._weight_cache: _WeightCache = weights_of._weight_cache if weights_of else _WeightCache()
 
     def make(self, problem: Problem, *, guarded: bool = False) -> Operands:
-        """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands (`guard`).
+        """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands.
 
-        Raises ValueError where the problem has another shape or is illegal.
+        Raises ValueError if the problem has another shape or is illegal.
         """
         if problem.shape != self.shape:
             raise ValueError(f"problem of {problem.shape}: this factory makes {self.shape}")
@@ -125,8 +125,8 @@ class OperandFactory:
         self._cache, self._weight_cache = _Cache(), _WeightCache()
 
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
-        """Source activations [m,k] in bf16; with `shifted`, as those are that have a zero point (`AZP_SHIFT`,
-        `ONE_SIDED`), but for zeros and units."""
+        """Source activations [m,k] in bf16; with `shifted`, those of problems with a zero point (`AZP_SHIFT`,
+        `ONE_SIDED`), which are the same for zeros and units."""
         shifted = shifted and self.data not in (Data.ZEROS, Data.UNIT)
         if shifted not in self._cache.x:
             if shifted:
@@ -145,7 +145,7 @@ class OperandFactory:
         return self._weight_cache.w
 
     def _side_a(self, problem: Problem) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """A, its scale and its zero point. A is x itself where the kernel quantizes, and dynamic scales are its own."""
+        """A, its scale and its zero point. If the kernel quantizes, A is x, and dynamic scales are the kernel's."""
         x = self.activations(shifted=problem.azp is not Azp.NONE)
         if problem.activations is Activations.DYNAMIC:
             return x, None, None
@@ -185,7 +185,7 @@ class OperandFactory:
         return _Weights(q.t(), scale, sums)
 
     def _azp_adj(self, problem: Problem) -> torch.Tensor:
-        """int32 [n]: column sums of B, times the zero point where there is one for the whole tensor."""
+        """int32 [n]: column sums of B, times the zero point if there is one for the whole tensor."""
         return _cached(self._cache.azp_adj, (a_variant(problem), b_variant(problem)), lambda: self._sum_b(problem))
 
     def _sum_b(self, problem: Problem) -> torch.Tensor:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from w8a8_bench.correctness.quantize import apply_static, quantize_activations, upcast
-from w8a8_bench.problem import BLOCK, Activations, Problem
+from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.memory import CHECK_CHUNK, PANEL_CHUNK, PRODUCT_CACHE_BYTES, at_once, row_chunks
 from w8a8_bench.problem.operands import Operands
@@ -51,7 +51,8 @@ EPILOGUE = 2.0**-21
 """Conversion to fp32, two scalings and the bias, each 2^-24 relative, and again as much."""
 
 SMALLEST = {Format.BF16: 2.0**-126, Format.FP16: 2.0**-24}
-"""What may vanish: the smallest subnormal; of bf16 the smallest normal, since its epilogue may flush fp32 to zero."""
+"""A value this small may become 0: the smallest subnormal, but the smallest normal of bf16, since an epilogue may flush
+fp32 to zero."""
 
 
 def accumulation_error(problem: Problem, *, fast_accum: bool) -> float:
@@ -92,8 +93,8 @@ class _Product:
 
 
 class _Known:
-    """Numbers distinct tensors, so that equal operands at other addresses share a product: copies in a rotation, or A
-    that was quantized once beforehand and once by the oracle. Comparing bits is cheap next to a float64 product."""
+    """Gives equal tensors one number, so that equal operands at different addresses share a product: copies in a
+    rotation, or an A quantized beforehand and by the oracle. Comparing bits is cheap next to a float64 product."""
 
     def __init__(self) -> None:
         self._tensors: list[torch.Tensor] = []
@@ -122,8 +123,8 @@ def _has_same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
 class Oracle:
     """Right answers for any legal problem, computed on the device of the operands.
 
-    The float64 products, which are what costs, are kept up to `cache_bytes` and shared between problems and calls. They
-    belong to operands that do not change: `clear()` before reusing their memory for other values, and when done.
+    The float64 products cost the most. They are kept up to `cache_bytes` and shared by problems and calls. Operands
+    must not change while their products are kept: `clear()` before their memory is reused, and at the end.
     """
 
     def __init__(self, cache_bytes: int = PRODUCT_CACHE_BYTES) -> None:
@@ -206,24 +207,16 @@ def quantized(operands: Operands) -> Operands:
     return replace(operands, a=q, scale_a=scale, azp=azp)
 
 
-def _is_blockwise(problem: Problem) -> bool:
-    return problem.scaling is not None and problem.scaling.is_blockwise
-
-
 def _epilogue_scales(operands: Operands) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Scales that multiply the finished sum, in float64."""
-    if operands.scale_a is None or operands.scale_b is None or _is_blockwise(operands.problem):
+    if operands.scale_a is None or operands.scale_b is None or operands.problem.scaling == BLOCKWISE:
         return None, None
     return operands.scale_a.double(), operands.scale_b.double()
 
 
 def _group_scales(operands: Operands) -> tuple[torch.Tensor, ...]:
-    """Scales that differ along k, and so belong to the product."""
-    if not _is_blockwise(operands.problem):
-        return ()
-    assert operands.scale_a is not None, "blockwise products are scaled"
-    assert operands.scale_b is not None, "blockwise products are scaled"
-    return operands.scale_a, operands.scale_b
+    """Scales that differ along k, and so are part of the product."""
+    return operands.scales() if operands.problem.scaling == BLOCKWISE else ()
 
 
 def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, with_magnitude: bool) -> _Product:

@@ -1,4 +1,4 @@
-"""What the numbers were taken on: device, driver, versions. Every fact that is missing says why it is."""
+"""What the numbers were taken on: device, driver, versions. A missing fact is replaced by its reason."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _version(distribution: str) -> str:
 
 
 def _git_revision() -> str:
-    """Commit of the source tree that runs, with `+changes` where files differ from it."""
+    """Commit of the source tree that runs, with `+changes` if files differ from it."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return "not a git checkout"

@@ -1,4 +1,4 @@
-"""What the timed operands hold. Power, and with it the clock of a large GEMM, depends on it; the check has its own."""
+"""What the timed operands hold. The power and the clock of a large GEMM depend on it. The check has its own data."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from w8a8_bench.environment.architecture import HOPPER, tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Refused, Support
-from w8a8_bench.problem import PER_TENSOR, Activations, GemmShape, Problem
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape, Problem
 from w8a8_bench.problem.distribution import Data
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
@@ -127,9 +127,9 @@ def _output(problem: Problem) -> int:
 
 
 def scales(operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both scales as the library reads them; a copy where that is another layout or another number of them."""
+    """Both scales as the library reads them; a copy if the library wants another layout or another number of them."""
     problem, (scale_a, scale_b) = operands.problem, operands.scales()
-    if problem.scaling is not None and problem.scaling.is_blockwise:
+    if problem.scaling == BLOCKWISE:
         return scale_a.t().contiguous(), api.padded_block_scales(scale_b)
     if problem.format is Format.INT8 or problem.scaling == PER_TENSOR:
         return scale_a, scale_b
@@ -145,7 +145,7 @@ def fp8_attributes(
     attributes = {api.A_SCALE_POINTER: scale_b.data_ptr(), api.B_SCALE_POINTER: scale_a.data_ptr()}
     if fast_accum:
         attributes[api.FAST_ACCUM] = 1
-    if problem.scaling is not None and problem.scaling.is_blockwise:
+    if problem.scaling == BLOCKWISE:
         attributes[api.A_SCALE_MODE], attributes[api.B_SCALE_MODE] = api.SCALE_BLK128X128_32F, api.SCALE_VEC128_32F
     elif problem.scaling != PER_TENSOR:
         attributes[api.A_SCALE_MODE] = attributes[api.B_SCALE_MODE] = api.SCALE_OUTER_VEC_32F
@@ -184,7 +184,7 @@ class CublasLtKernel:
             return self._search(problem, device)
         key = device.torch_name, problem.shape, problem.out
         if key not in _INT8_FOUND:
-            _INT8_FOUND.clear()  # of the shape before: its workspace is let go of
+            _INT8_FOUND.clear()  # of the shape before, to release its workspace
             _INT8_FOUND[key] = self._search(problem, device)
         return _INT8_FOUND[key]
 
@@ -207,7 +207,6 @@ class CublasLtKernel:
             raise Refused(f"cuBLASLt {library.version} offers no algorithm for {problem.scaling} at {problem.shape}")
 
         method = GraphMethod(device, (TIME_COLD,))
-
         binds = [partial(bind, library, offer, workspace=workspace, fast_accum=self.fast_accum) for offer in offers]
 
         def ready(bind_offer: Bind) -> Sampled:
@@ -250,8 +249,8 @@ def _sampled(sampler: Sampler) -> Sampled:
 def time_finalists(screened: Sequence[Callable[[], float]], ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:
     """Median seconds by index: a short look at all algorithms, then samples of the fastest few, and of the first.
 
-    One that does not run is left out, which the library may not know before it is launched. Each is made ready when it
-    is its turn, and let go of, since copies of its operands fill memory.
+    An algorithm that does not run is left out; the library may not know this before the launch. Only finalists are kept
+    ready, since copies of operands fill memory.
     """
     seconds = []
     for look in screened:

@@ -124,7 +124,7 @@ class Product:
 
 
 class CublasLt:
-    """The library, loaded. Every method raises CublasLtError where the library refuses."""
+    """The library, loaded. Every method raises CublasLtError if the library refuses."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -167,7 +167,7 @@ class CublasLt:
         return self._own("cublasLtMatrixLayoutCreate", status, pointer, self._library.cublasLtMatrixLayoutDestroy)
 
     def algorithms(self, product: Product, *, workspace_bytes: int, count: int) -> list[HeuristicResult]:
-        """At most `count` algorithms for `product`, the heuristic's first choice first; none where there is none."""
+        """At most `count` algorithms for `product`, the heuristic's first choice first; none if there is none."""
         pointer = c_void_p()
         status = self._library.cublasLtMatmulPreferenceCreate(byref(pointer))
         destroy = self._library.cublasLtMatmulPreferenceDestroy
@@ -237,6 +237,6 @@ class CublasLt:
 def load(cuda_major: int, device_index: int) -> CublasLt:
     """The library of this CUDA for one device, by the name under which PyTorch loaded it.
 
-    Raises OSError where there is none.
+    Raises OSError if there is none.
     """
     return CublasLt(ctypes.CDLL(f"libcublasLt.so.{cuda_major}"))

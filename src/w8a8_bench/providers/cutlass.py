@@ -14,7 +14,7 @@ from w8a8_bench.kernel import Launches, PreparedKernel, Support
 from w8a8_bench.kernels.cutlass import compile_cache, configs
 from w8a8_bench.kernels.cutlass.api import Plan, make_plan
 from w8a8_bench.kernels.cutlass.geometry import Variant
-from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem import BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
 
@@ -22,7 +22,7 @@ from w8a8_bench.problem.operands import Operands, column_major
 def bind(plan: Plan, operands: Operands) -> Launches:
     """The launch of a kernel that was chosen and loaded."""
     problem, (scale_a, scale_b) = operands.problem, operands.scales()
-    if problem.scaling is not None and problem.scaling.is_blockwise:
+    if problem.scaling == BLOCKWISE:
         scale_a, scale_b = column_major(scale_a), column_major(scale_b)
     # A zero point per tensor is already in azp_adj.
     azp = operands.azp if problem.azp is Azp.TOKEN else None

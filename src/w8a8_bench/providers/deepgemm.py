@@ -42,7 +42,7 @@ TMA_BYTES = 16
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the package lies, and whose it is: "" or vLLM's."""
+    """Where the package lies, and who installed it: "" for itself, or vLLM."""
 
     directory: Path
     owner: str = ""
@@ -85,7 +85,7 @@ def probe() -> Probe:
 
 @functools.cache
 def _load() -> Any:
-    """The package. Raises ImportError where it is built for another PyTorch, RuntimeError where it finds no nvcc."""
+    """The package. Raises ImportError if it is built for another PyTorch, RuntimeError if it finds no nvcc."""
     found = find()
     assert found is not None, "probe says whether there is one"
     with contextlib.redirect_stdout(sys.stderr):  # it prints what it could not import

@@ -1,6 +1,6 @@
 """This project's kernels in Triton: scaled and blockwise products, with activations quantized by Triton too.
 
-They are in `w8a8_bench.kernels.triton`, which is imported where there is a GPU: Triton takes half a second to load.
+They are in `w8a8_bench.kernels.triton`, which is imported only if there is a GPU: Triton takes half a second to load.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from typing import Any
 from w8a8_bench.environment.architecture import tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Support
-from w8a8_bench.problem import BLOCK, Activations, Azp, Problem
+from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
@@ -55,10 +55,10 @@ def probe() -> Probe:
 
 
 def directory() -> Path | None:
-    """Where the package lies; None where it is not installed.
+    """Where the package lies; None if it is not installed.
 
-    What holds extensions but no `__init__.py` is a part of vLLM that somebody unpacked, and as good; what holds
-    neither is some directory of that name.
+    A directory with extensions but no `__init__.py` is a part of vLLM that somebody unpacked, and is as good. One with
+    neither only has the same name.
     """
     spec = importlib.util.find_spec("vllm")
     for place in map(Path, spec.submodule_search_locations or () if spec else ()):
@@ -68,14 +68,14 @@ def directory() -> Path | None:
 
 
 def _extensions() -> list[Path] | None:
-    """The extension files that are there; None where the package is not installed."""
+    """The extension files that are there; None if the package is not installed."""
     package = directory()
     return None if package is None else [package / name for name in EXTENSIONS if (package / name).is_file()]
 
 
 @functools.cache
 def _operators() -> Any:
-    """vLLM's operators. Raises what the linker raises, or AttributeError where the files lack the kernels."""
+    """vLLM's operators. Raises what the linker raises, or AttributeError if the files lack the kernels."""
     import torch
 
     operators: Any = torch.ops._C
@@ -97,7 +97,7 @@ def bind(operators: Any, operands: Operands) -> Launches:
     """The launch of vLLM's kernel for a problem; everything was compiled long ago."""
     out, a, b, bias, problem = operands.out, operands.a, operands.b, operands.bias, operands.problem
     scale_a, scale_b = operands.scales()
-    if problem.scaling is not None and problem.scaling.is_blockwise:
+    if problem.scaling == BLOCKWISE:
         scale_a, scale_b = column_major(scale_a), column_major(scale_b)
     else:
         scale_a, scale_b = scale_a.contiguous(), scale_b.contiguous()

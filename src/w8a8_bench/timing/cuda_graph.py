@@ -51,7 +51,7 @@ Segment = tuple[torch.cuda.Event, torch.cuda.Event]
 
 
 class Turns:
-    """Launches in turn. `outputs` holds what each of them returned last.
+    """Runs launches in turn. `outputs` holds what each of them returned last.
 
     A graph writes to the addresses of the tensors that were returned while it was captured. So they are held as long as
     the graph is, one for each launch: outputs then rotate as those do that a launch writes to its operand set.
@@ -84,7 +84,7 @@ class GraphTimer:
         self._kept = [self.capture(lambda: self.code.read_clocks(self._slots[0]))]
 
     def capture(self, body: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """What `body` enqueues, as a graph. Raises Uncapturable where something in it can't be captured."""
+        """What `body` enqueues, as a graph. Raises Uncapturable if something in it can't be captured."""
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         with torch.cuda.stream(self.stream):
@@ -152,7 +152,7 @@ class GraphTimer:
         return self._between_probes(row, scrub)
 
     def kept_apart(self, turns: Turns, size: int, apart_s: float, scrub: bool) -> Callable[[], None]:
-        """What a replay enqueues where each launch is to begin on a GPU that has nothing else to do."""
+        """What a replay enqueues if each launch is to begin on an idle GPU."""
 
         def row() -> None:
             self.code.forget_apart(self._apart)

@@ -1,6 +1,6 @@
 """`time_host`, the original's way: the host's clock around a run of launches, on one operand set, caches warm.
 
-On a GPU this measures the launch wherever that takes longer than the kernel; on a CPU it is the time of the work.
+On a GPU this measures the launch if that takes longer than the kernel; on a CPU it is the time of the work.
 `host_launch` is the part of it that the host spends: the CPU time to enqueue one launch.
 """
 

@@ -1,4 +1,4 @@
-"""Operand sets in a row, so many that each launch finds its own in DRAM; and the plan of how many.
+"""Rotation through so many operand sets that each launch finds its own in DRAM, and the plan of how many.
 
 Together the sets are `memory.L2_TIMES` as large as the L2. If even the most sets are smaller than that, or if memory
 has no room for them, the L2 is scrubbed before each replay, outside what is timed, and a replay touches each set once.
@@ -50,7 +50,7 @@ class RotationPlan:
 
 
 def plan(set_bytes: int, l2_bytes: int | None, most: int = MAX_SETS) -> RotationPlan:
-    """How many sets, `most` at most, make every launch cold. Raises NotCold where the size of the L2 is unknown."""
+    """How many sets, `most` at most, make every launch cold. Raises NotCold if the size of the L2 is unknown."""
     if not l2_bytes:
         raise NotCold("the size of this GPU's L2 is unknown, so that no rotation is known to be cold")
     sets, scrub = rotation_sets(set_bytes, l2_bytes, most)
@@ -58,14 +58,14 @@ def plan(set_bytes: int, l2_bytes: int | None, most: int = MAX_SETS) -> Rotation
 
 
 def plan_of(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> RotationPlan:
-    """The plan of a launch on whole sets, and of its GEMM alone, which reads codes where the whole reads A in bf16."""
+    """The plan of a launch on whole sets, and of its GEMM alone, which may read codes of A instead of bf16."""
     whole = set_bytes(operands)
     read_as_codes = operands.a.numel() if operands.problem.activations is not Activations.PREQUANTIZED else 0
     return replace(plan(whole - read_as_codes, l2_bytes, most), set_bytes=whole)
 
 
 def plan_of_quantization(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> RotationPlan:
-    """The plan of quantization alone, which touches only A: a hundredth of a set, where tokens are few."""
+    """The plan of quantization alone, which touches only A: a hundredth of a set if tokens are few."""
     return plan(_span(operands.a), l2_bytes, min(most, MOST_QUANTIZATIONS))
 
 
@@ -77,7 +77,7 @@ def set_bytes(operands: Operands) -> int:
 class Arena:
     """Copies of operand tensors in device memory, shared by the cells of a comparison.
 
-    Cells run one after another, so that two with the same input or an output of the same kind use the same copies.
+    Cells run one after another, so cells with the same input, or with outputs of the same kind, share copies.
     """
 
     def __init__(self) -> None:
@@ -128,9 +128,9 @@ def cold_rows(
     l2_bytes: int | None,
     most: int = MAX_SETS,
 ) -> tuple[list[Operands], list[Launches], dict[str, LaunchRow]]:
-    """The sets of a plan, bound and launched once, and rows by measure: the whole, and where there are such, its parts.
+    """The sets of a plan, bound and launched once, and rows by measure: the whole, and its parts if there are any.
 
-    Quantization alone goes through sets of its own: of those of the whole it would find A in the L2.
+    Quantization alone goes through sets of its own: in the sets of the whole it would find A in the L2.
     """
     sets = arena.sets(operands, plan.sets)
     bound = [bind(one) for one in sets]

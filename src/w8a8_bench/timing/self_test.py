@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import torch
@@ -60,14 +60,7 @@ class SelfTestVerdict:
     data: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        return {
-            "kind": "verdict",
-            "name": self.name,
-            "passed": self.passed,
-            "figure": self.figure,
-            "expected": self.expected,
-            "data": dict(self.data),
-        }
+        return {"kind": "verdict", **asdict(self)}
 
 
 def run(device: Device, *, duty: float, seed: int, progress: Progress) -> Iterator[SelfTestVerdict]:
@@ -142,7 +135,7 @@ class _SelfTest:
             yield _same(f"n against 2n launches: {gemm.text}", ratios, f"n={n}, ")
 
     def rotations(self) -> Iterator[SelfTestVerdict]:
-        """Twice the operand sets are not colder; one set, where it fits the L2, is warmer.
+        """Twice the operand sets are not colder; one set is warmer if it fits the L2.
 
         The time of a GEMM depends on where its operands lie: tens of sets of the same differ by 1% from tens of others
         (H200). So the 2R sets in one rotation stand against the same sets in two rotations of R.
