@@ -35,7 +35,7 @@ from w8a8_bench.kernels.cutlass import compile_cache, configs, occupancy, tuned
 from w8a8_bench.kernels.cutlass.api import make_plan
 from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers.cutlass import bind
@@ -121,7 +121,7 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     most = within * configs.predicted_s(default, problem, gpu)
     legal = [tile for tile in configs.portfolio(variant) if configs.legal(tile, problem)]
     near = [tile for tile in legal if configs.predicted_s(tile, problem, gpu) <= most]
-    factory = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0)
+    factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
     operands = factory.make(problem)
     method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
 

@@ -30,7 +30,7 @@ from w8a8_bench.environment.watch import Watch
 from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step, sums_fast
 from w8a8_bench.problem import Problem
 from w8a8_bench.problem.comparison import Comparison
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.operands import Operands
@@ -176,14 +176,14 @@ class _ComparisonRun:
         On a CPU their weights are timed as well, if they are of the same data: making, quantizing and upcasting them
         takes 3 s at n = k = 16384.
         """
-        own = self._factory(Data.NORMAL, self._settings.seed + CHECK_SEED_OFFSET)
+        own = self._factory(Distribution.NORMAL, self._settings.seed + CHECK_SEED_OFFSET)
         for position, run in enumerate(self._runs):
             self._progress("check", run.cell.text, 0.5 * position / len(self._runs))
             if not self._refused(run):
                 self._guarded(run, partial(self._prepare_and_check, run, own))
         self._judge_schemes(own)
         self._inputs = InputWatch()
-        if not self._device.is_cuda and self._settings.data is Data.NORMAL:
+        if not self._device.is_cuda and self._settings.data is Distribution.NORMAL:
             self._checked = own
 
     def _judge_schemes(self, own: OperandFactory) -> None:
@@ -192,14 +192,14 @@ class _ComparisonRun:
         if not schemes or not self._alive() or self._budget.leaves_out():
             return
         try:
-            outliers = self._factory(Data.OUTLIERS, own.seed).activations()
-            sources = {Data.NORMAL.value: own.activations(), Data.OUTLIERS.value: outliers}
+            outliers = self._factory(Distribution.OUTLIERS, own.seed).activations()
+            sources = {Distribution.NORMAL.value: own.activations(), Distribution.OUTLIERS.value: outliers}
             self._sqnr_db = scheme_sqnr_db(schemes, sources, own.weights(), seed=own.seed)
         except Exception as error:  # no cell is lost for it, and it is not hidden
             for run in self._alive():
                 run.reason = f"SQNR is not known: {in_one_line(error)}"
 
-    def _factory(self, data: Data, seed: int, weights_of: OperandFactory | None = None) -> OperandFactory:
+    def _factory(self, data: Distribution, seed: int, weights_of: OperandFactory | None = None) -> OperandFactory:
         return OperandFactory(
             self._comparison.shape, self._device.torch_name, data=data.value, seed=seed, weights_of=weights_of
         )

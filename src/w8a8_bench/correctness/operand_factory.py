@@ -16,7 +16,7 @@ import torch
 from w8a8_bench.correctness.guard_bands import make_guarded
 from w8a8_bench.correctness.quantize import Quantized, apply_static, quantize, quantize_weights, torch_dtype
 from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Problem, WeightScale, ceil_div
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.memory import QUANTIZE_CHUNK, AVariant, BVariant, a_variant, at_once, b_variant, row_chunks
 from w8a8_bench.problem.operands import Operands
@@ -82,7 +82,7 @@ class OperandFactory:
     ) -> None:
         self.shape = shape
         self.device = torch.device(device)
-        self.data = Data.parse(data)
+        self.data = Distribution.parse(data)
         self.seed = seed
         self._cache = _Cache()
         self._weight_cache: _WeightCache = weights_of._weight_cache if weights_of else _WeightCache()
@@ -127,7 +127,7 @@ class OperandFactory:
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
         """Source activations [m,k] in bf16; with `shifted`, those of problems with a zero point (`AZP_SHIFT`,
         `ONE_SIDED`), which are the same for zeros and units."""
-        shifted = shifted and self.data not in (Data.ZEROS, Data.UNIT)
+        shifted = shifted and self.data not in (Distribution.ZEROS, Distribution.UNIT)
         if shifted not in self._cache.x:
             if shifted:
                 x = self.activations() + AZP_SHIFT
@@ -151,7 +151,11 @@ class OperandFactory:
             return x, None, None
         quantized = self._activations(a_variant(problem))
         if problem.activations is Activations.STATIC:
-            return x, quantized.scale if self.data is Data.UNIT else quantized.scale * STATIC_ROOM, quantized.azp
+            return (
+                x,
+                quantized.scale if self.data is Distribution.UNIT else quantized.scale * STATIC_ROOM,
+                quantized.azp,
+            )
         return quantized.q, quantized.scale, quantized.azp
 
     def _activations(self, variant: AVariant) -> Quantized:
@@ -159,7 +163,7 @@ class OperandFactory:
 
     def _quantize_a(self, fmt: Format, activation: ActScale, azp: Azp) -> Quantized:
         x = self.activations(shifted=azp is not Azp.NONE)
-        if self.data is not Data.UNIT:
+        if self.data is not Distribution.UNIT:
             return quantize(x, fmt, activation, azp)
         m, k = self.shape.m, self.shape.k
         sizes = {ActScale.TENSOR: (1, 1), ActScale.TOKEN: (m, 1), ActScale.GROUP: (m, ceil_div(k, BLOCK))}
@@ -175,7 +179,7 @@ class OperandFactory:
 
     def _quantize_b(self, fmt: Format, weight: WeightScale) -> _Weights:
         n, k = self.shape.n, self.shape.k
-        if self.data is Data.UNIT:
+        if self.data is Distribution.UNIT:
             sizes = {WeightScale.TENSOR: (1, 1), WeightScale.CHANNEL: (1, n)}
             scale = torch.ones(sizes.get(weight, (ceil_div(k, BLOCK), ceil_div(n, BLOCK))), device=self.device)
             q = apply_static(self.weights(), torch.ones(1, 1, device=self.device), None, fmt)
@@ -220,16 +224,16 @@ class OperandFactory:
         """[rows, k] in bf16. Drawn in fp32, whose tails bf16 generation lacks, and a chunk at a time."""
         columns = self.shape.k
         values = torch.empty(rows, columns, dtype=torch.bfloat16, device=self.device)
-        if self.data is Data.ZEROS:
+        if self.data is Distribution.ZEROS:
             return values.zero_()
         generator = self._generator(stream)
         for part in row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, self.device.type)):
             drawn = torch.empty(part.stop - part.start, columns, device=self.device)
-            if self.data is Data.UNIFORM:
+            if self.data is Distribution.UNIFORM:
                 drawn.uniform_(-1.0, 1.0, generator=generator)
             else:
                 drawn.normal_(generator=generator)
-            if self.data is Data.UNIT:
+            if self.data is Distribution.UNIT:
                 # int8's range, the narrower one. bf16 holds these integers exactly; fp8 rounds the rare ones past 16.
                 drawn.mul_(5.0).round_().clamp_(-128.0, 127.0)
             if outliers is not None:
@@ -239,7 +243,7 @@ class OperandFactory:
 
     def _outliers(self) -> torch.Tensor | None:
         """Indices of the input channels that are outliers."""
-        if self.data is not Data.OUTLIERS:
+        if self.data is not Distribution.OUTLIERS:
             return None
         k = self.shape.k
         order = torch.randperm(k, generator=self._generator("outliers"), device=self.device)

@@ -28,7 +28,7 @@ from w8a8_bench.environment.architecture import HOPPER, tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Refused, Support
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape, Problem
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
@@ -196,7 +196,9 @@ class CublasLtKernel:
 
         library = _library(device.index)
         workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device.torch_name)
-        operands = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(problem)
+        operands = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0).make(
+            problem
+        )
         attributes = {}
         if problem.format is Format.FP8:
             scale_a, scale_b = scales(operands)
