@@ -19,7 +19,6 @@ CONFIDENCE = 0.95
 # rules of `settings.RIGORS`, this one covers 93.8 to 96.8% when sampling ends, with one cell and with twelve.
 NOMINAL = 0.962
 
-
 MOST_DEGREES = 1000
 """From here on Student's t is a normal distribution to three digits, and its series only gets longer."""
 

@@ -34,7 +34,6 @@ PRODUCT_CACHE_BYTES = 8 * 2**30
 GUARD_ELEMENTS = 4096
 """Least number of poisoned elements on either side of a guarded output."""
 
-
 CPU_ORACLE_OPERATIONS = 2**34
 """2 m n k up to which a CPU computes the oracle's whole float64 product: 0.2 s on two cores (Intel Sapphire Rapids). A
 larger answer is judged on a random sample of whole rows."""

@@ -34,7 +34,7 @@ from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import cublaslt_api as api
 from w8a8_bench.timing.measures import TIME_COLD
-from w8a8_bench.timing.method import Bind, Sampler, Uncapturable, rest
+from w8a8_bench.timing.method import Bind, Uncapturable, rest
 from w8a8_bench.timing.settings import DEFAULT_DUTY
 
 if TYPE_CHECKING:
@@ -212,7 +212,16 @@ class CublasLtKernel:
         binds = [partial(bind, library, offer, workspace=workspace, fast_accum=self.fast_accum) for offer in offers]
 
         def ready(bind_offer: Bind) -> Sampled:
-            return _sampled(method.ready(bind_offer, operands).samplers[TIME_COLD])
+            sampler = method.ready(bind_offer, operands).samplers[TIME_COLD]
+
+            def sample() -> float:
+                """As the headline is sampled, rests included."""
+                started = time.perf_counter()
+                seconds = sampler.sample().seconds
+                rest(time.perf_counter() - started, DEFAULT_DUTY)
+                return seconds
+
+            return sample
 
         seconds = time_finalists(
             [partial(method.period, one, operands) for one in binds], [partial(ready, one) for one in binds]
@@ -234,18 +243,6 @@ class CublasLtKernel:
 
 Sampled = Callable[[], float]
 """One cold sample of one algorithm, in seconds."""
-
-
-def _sampled(sampler: Sampler) -> Sampled:
-    """Samples as the headline takes them, rests included."""
-
-    def sample() -> float:
-        started = time.perf_counter()
-        seconds = sampler.sample().seconds
-        rest(time.perf_counter() - started, DEFAULT_DUTY)
-        return seconds
-
-    return sample
 
 
 def time_finalists(screened: Sequence[Callable[[], float]], ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:

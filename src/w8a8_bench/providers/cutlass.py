@@ -42,26 +42,21 @@ class CutlassKernel:
         return not KernelName.parse(self.name).is_blockwise
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = self._limit(problem, device)
+        if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
+            return Support.no(reason)
+        if not device.is_cuda or device.capability is None:
+            return Support.no("CUTLASS kernels need an NVIDIA GPU; this is a CPU")
+        if device.capability != HOPPER:
+            has = dotted(device.capability)
+            return Support.no(f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}")
+        if problem.activations is not Activations.PREQUANTIZED:
+            return Support.no(f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only")
+        reason = compile_cache.why_missing() or configs.why_unsupported(Variant.of(problem), problem.shape)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
         plan = make_plan(problem, device.index)
         return PreparedKernel(partial(bind, plan), plan.config.to_json())
-
-    def _limit(self, problem: Problem, device: Device) -> str | None:
-        if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
-            return reason
-        if not device.is_cuda or device.capability is None:
-            return "CUTLASS kernels need an NVIDIA GPU; this is a CPU"
-        if device.capability != HOPPER:
-            has = dotted(device.capability)
-            return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}"
-        if problem.activations is not Activations.PREQUANTIZED:
-            return f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only"
-        if missing := compile_cache.why_missing():
-            return missing
-        return configs.why_unsupported(Variant.of(problem), problem.shape)
 
 
 def kernel(name: str) -> CutlassKernel:
