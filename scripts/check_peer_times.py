@@ -108,7 +108,9 @@ def load_vllm() -> None:
                 torch.ops.load_library(file)
 
 
-def benchmarks(timer: GraphTimer, device: Device, record: Record, plan: rotation.Plan, sets: list[Operands]) -> float:
+def benchmarks(
+    timer: GraphTimer, device: Device, record: Record, plan: rotation.RotationPlan, sets: list[Operands]
+) -> float:
     """`time_cold_l2` as the benchmark takes it, on operand sets that are given."""
     bind = registry.get(record.kernel).prepare(record.problem, device).bind
     with timer.on_stream():

@@ -100,7 +100,9 @@ def in_turn(calls: Sequence[Launch]) -> None:
         call()
 
 
-def seconds(timer: GraphTimer, rows: Mapping[str, list[Launch]], plan: rotation.Plan, samples: int) -> dict[str, float]:
+def seconds(
+    timer: GraphTimer, rows: Mapping[str, list[Launch]], plan: rotation.RotationPlan, samples: int
+) -> dict[str, float]:
     """The median of `samples` periods of each, taken in turns."""
     samplers = {}
     for name, launches in rows.items():

@@ -19,8 +19,9 @@ import triton
 import triton.language as tl
 from cold_times import SHAPES, ColdTimer
 
+from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check, poison
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.kernel import Launches
 from w8a8_bench.problem import BLOCK, BLOCKWISE, Problem, ceil_div

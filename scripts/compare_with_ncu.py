@@ -180,12 +180,12 @@ class SharedMemory(rotation.Arena):
         self._taken += size
         return torch.as_tensor(taken, device=device)
 
-    def launches_of_each(self) -> Iterator[tuple[list[Launch], rotation.Plan]]:
+    def launches_of_each(self) -> Iterator[tuple[list[Launch], rotation.RotationPlan]]:
         """Of each spin and GEMM, warmed up: its rotation."""
         for microseconds in SPINS_US:
             # On each multiprocessor, as a GEMM has its blocks.
             spin = partial(device_code.load(self._device).spin_ns, 1000 * microseconds, self._device.sm_count or 1)
-            yield [spin] * PROFILED, rotation.Plan(1, 0, scrub=False)
+            yield [spin] * PROFILED, rotation.RotationPlan(1, 0, scrub=False)
         for kernel, shape in SMALLEST + GEMMS:
             problem = default_problem(kernel, shape)
             operands = OperandFactory(shape, self._device.torch_name, data="normal", seed=0).make(problem)

@@ -25,7 +25,7 @@ from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.kernel import Launches
 from w8a8_bench.problem import ceil_div
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     for shape, name in product([shape for shape in SHAPES if shape.m <= MOST_TOKENS], args.kernels):
         parsed = KernelName.parse(name)
         problem = parsed.problem(shape, parsed.format, parsed.default_scheme)
-        operands = OperandFactory(shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(problem)
+        operands = OperandFactory(shape, device.torch_name, data=Distribution.NORMAL.value, seed=0).make(problem)
         timer = ColdTimer(device, operands)
         reads = {read: partial(bind_read, read, device.sm_count or 1, sink) for read in READS}
         if (shape.n, shape.k) not in fastest_of:

@@ -21,7 +21,7 @@ from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import GemmShape, Problem
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
@@ -98,7 +98,7 @@ class Weights:
     def __init__(self, device: Device, name: str, largest: int, n: int, k: int) -> None:
         self._device, self._name = device, name
         self._problem = self._problem_of(GemmShape(m=largest, n=n, k=k))
-        operands = OperandFactory(self._problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(
+        operands = OperandFactory(self._problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0).make(
             self._problem
         )
         weight_bytes = operands.b.numel() * operands.b.element_size()

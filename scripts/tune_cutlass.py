@@ -22,6 +22,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ from w8a8_bench.kernels.cutlass import compile_cache, configs, occupancy, tuned
 from w8a8_bench.kernels.cutlass.api import make_plan
 from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.providers.cutlass import CutlassPrepared
+from w8a8_bench.providers.cutlass import bind
 from w8a8_bench.stats import median
 from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.measures import TIME_COLD, Timer
@@ -120,7 +121,7 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     most = within * configs.predicted_s(default, problem, gpu)
     legal = [tile for tile in configs.portfolio(variant) if configs.legal(tile, problem)]
     near = [tile for tile in legal if configs.predicted_s(tile, problem, gpu) <= most]
-    factory = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0)
+    factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
     operands = factory.make(problem)
     method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
 
@@ -157,9 +158,9 @@ def screen(
 
 
 def sampler(method: Method, problem: Problem, tile: TileConfig, device: Device, operands: Operands) -> Sampler:
-    prepared = CutlassPrepared(problem, make_plan(problem, device.index, tile))
-    prepared.bind(operands).total()
-    return method.ready(prepared.bind, operands).samplers[TIME_COLD]
+    bind_tile = partial(bind, make_plan(problem, device.index, tile))
+    bind_tile(operands).total()
+    return method.ready(bind_tile, operands).samplers[TIME_COLD]
 
 
 def samples(sampler: Sampler, count: int) -> list[float]:

@@ -14,12 +14,13 @@ built-in ones the names stand in `providers/registry.py` instead, and those modu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Protocol
 
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import Problem
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.text import shown
 
@@ -156,7 +157,7 @@ class Prepared(Protocol):
         """What was chosen (tile, cluster, split, ...); it goes into the record."""
         ...
 
-    def bind(self, operands: Operands) -> Launches:
+    def bind(self, operands: Operands, /) -> Launches:
         """Convert layouts and return the launches. Called once for each operand set, outside any timed region.
 
         A launch reads `operands.a` as it then is: the check after timing changes it. Weights, scales, zero points and
@@ -165,8 +166,21 @@ class Prepared(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PreparedKernel:
+    """A `Prepared` made of a function, which holds everything that it needs beside the operands."""
+
+    bind: Callable[[Operands], Launches]
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
 class Kernel(Protocol):
-    """One implementation of a family of problems, named by the grammar of `names`."""
+    """One implementation of a family of problems, named by the grammar of `names`.
+
+    It may have an attribute `fast_accum: bool`: whether it sums FP8 products in the tensor core's short accumulator, as
+    kernels named `*_fast_accum` do. The check then tolerates the larger error. Without it the kernel is held to the
+    error of fp32 sums. It has no effect on int8 and on blockwise products, whose tolerance is the same either way.
+    """
 
     @property
     def name(self) -> str: ...
@@ -179,6 +193,11 @@ class Kernel(Protocol):
         """Compile, choose a configuration and allocate workspace. May be slow; may raise, a refusal as `Refused` and a
         compiler that fails as `CompileError`."""
         ...
+
+
+def sums_fast(kernel: Kernel) -> bool:
+    """Whether the check tolerates the error of the short accumulator: the kernel declares it, or its name says so."""
+    return getattr(kernel, "fast_accum", False) is True or KernelName.parse(kernel.name).variant == "fast_accum"
 
 
 class Step(IntEnum):

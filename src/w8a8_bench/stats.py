@@ -16,9 +16,8 @@ CONFIDENCE = 0.95
 
 # Sampling that ends once an interval is narrow enough favours samples that look narrower than they are: a nominal 95%
 # then covers as little as 92%. Simulated with nominal 95 to 96.6% over five distributions, noise of 0.2 to 1.5% and the
-# rules of `settings.RIGORS`, this one covers 93.8 to 96.8% where sampling ends, be it one cell's end or that of twelve.
+# rules of `settings.RIGORS`, this one covers 93.8 to 96.8% when sampling ends, with one cell and with twelve.
 NOMINAL = 0.962
-
 
 MOST_DEGREES = 1000
 """From here on Student's t is a normal distribution to three digits, and its series only gets longer."""
@@ -26,7 +25,7 @@ MOST_DEGREES = 1000
 
 @dataclass(frozen=True)
 class Ratio:
-    """`estimate` of ratios, the median of one process, and its `interval`; None where there are too few for one."""
+    """`estimate` of ratios, the median of one process, and its `interval`; None if they are too few for one."""
 
     median: float
     interval: Interval | None
@@ -34,14 +33,14 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Difference:
-    """`estimate` of differences in the samples' unit, and its `interval`; None where there are too few for one."""
+    """`estimate` of differences in the samples' unit, and its `interval`; None if they are too few for one."""
 
     median: float
     interval: Interval | None
 
 
 def median(samples: Sequence[float]) -> float:
-    """Middle of the samples, the mean of both middles where their number is even. Raises ValueError for none."""
+    """Middle of the samples, the mean of both middles if their number is even. Raises ValueError for no samples."""
     if not samples:
         raise ValueError("no samples: a median needs at least one")
     ordered, half = sorted(samples), len(samples) // 2
@@ -65,8 +64,8 @@ def median_interval(samples: Sequence[float], confidence: float = CONFIDENCE) ->
     The number of samples below the median is binomial with p = 1/2 whatever the distribution, so the r-th smallest and
     the r-th largest enclose it but for twice the tail P(Binomial(n, 1/2) < r). Between the two r that bracket
     `confidence`, ends are interpolated as Hettmansperger and Sheather do (Statistics & Probability Letters 4, 1986; for
-    any quantile, Nyblom, the same journal 14, 1992). None where even the extremes don't reach `confidence`: below 6
-    samples at 95%. Holds for a number of samples fixed in advance; `interval` holds where sampling ended too.
+    any quantile, Nyblom, the same journal 14, 1992). None if even the extremes don't reach `confidence`: below 6
+    samples at 95%. Holds for a number of samples fixed in advance; `interval` also if they decided the end.
     """
     place = _place(len(samples), confidence)
     if place is None:
@@ -85,8 +84,8 @@ def interval(samples: Sequence[float], groups: Sequence[int] | None = None) -> I
     covers about as often as it says at whichever block sampling ended. The samples don't tell how they ended, so a
     narrower interval for display would cover too seldom. From several: samples of a process share its addresses, clocks
     and compilation and aren't independent, so Student's interval of the processes' medians, whose number was fixed in
-    advance; two processes are enough for one, but a wide one. None where a single process has fewer than 6 samples.
-    Raises ValueError where `groups` and samples differ in number.
+    advance; two processes are enough for one, but a wide one. None if a single process has fewer than 6 samples.
+    Raises ValueError if `groups` and samples differ in number.
     """
     medians = _medians(samples, groups)
     if len(medians) < 2:
@@ -99,7 +98,7 @@ def interval(samples: Sequence[float], groups: Sequence[int] | None = None) -> I
 
 
 def half_width(samples: Sequence[float], groups: Sequence[int] | None = None) -> float | None:
-    """Half the width of `interval`, over `estimate`; None where there is no interval."""
+    """Half the width of `interval`, over `estimate`; None if there is no interval."""
     if not samples:
         return None
     ends, middle = interval(samples, groups), estimate(samples, groups)
@@ -116,10 +115,10 @@ def paired_ratio(
     b_blocks: Sequence[int],
     process_of_block: Sequence[int] = (),
 ) -> Ratio | None:
-    """Ratio a / b, from pairs of samples taken in the same block, where drift and heat fell on both alike.
+    """Ratio a / b, from pairs of samples taken in the same block, in which drift and heat fell on both alike.
 
     The `estimate` of the pairs' ratios and its `interval`. Entry i of `process_of_block` is the process of block i;
-    empty where all are of one. None where no block holds both. Raises ValueError where samples and blocks differ in
+    empty if all are of one. None if no block holds both. Raises ValueError if samples and blocks differ in
     number, a block comes twice or is of no process, or a sample of b is not above zero.
     """
     if any(sample <= 0 for sample in b_samples):
@@ -151,8 +150,8 @@ def paired_difference(
 def quotient(a: Ratio, b: Ratio, *, widened: float = 1.0) -> Ratio:
     """a / b of two estimates that are independent of each other, both above zero.
 
-    Its interval combines theirs as variances are, in logarithms, where the quotient is a difference (MOVER; Zou and
-    Donner, Statistics in Medicine 27, 2008), after each was `widened`. None where one of them has none, or one that
+    Its interval combines theirs as variances are, in logarithms, whose difference is the quotient (MOVER; Zou and
+    Donner, Statistics in Medicine 27, 2008), after each was `widened`. None if one of them has none, or one that
     reaches zero, as Student's of few processes may.
     """
     middle = a.median / b.median
@@ -164,9 +163,9 @@ def quotient(a: Ratio, b: Ratio, *, widened: float = 1.0) -> Ratio:
 
 
 def differs(ratios: Sequence[float], *, margin: float = 0.001, confidence: float = 0.99) -> int:
-    """1 where the median of ratios is above 1 by more than `margin` with `confidence`, -1 where below, else 0.
+    """1 if the median of ratios is above 1 by more than `margin` with `confidence`, -1 if below, else 0.
 
-    By `median_interval`, for pairs of one process; 0 also where they are too few for one: below 8 at 99%.
+    By `median_interval`, for pairs of one process; also 0 if they are too few for one: below 8 at 99%.
     """
     ends = median_interval(ratios, confidence)
     if ends is None:
@@ -203,7 +202,7 @@ def relative_variance(samples: Sequence[float], groups: Sequence[int] | None = N
 
     From one process: by half the width of the median's 95% interval, which is 1.96 deviations of a normal estimate,
     with the degrees of as many normal samples; of 6 or 12 normal samples that is some 1.4 times too much. From several:
-    the variance of the mean of their medians. None where there are too few samples for an interval.
+    the variance of the mean of their medians. None if there are too few samples for an interval.
     """
     medians, middle = _medians(samples, groups), estimate(samples, groups)
     if len(medians) > 1:
@@ -218,7 +217,7 @@ def relative_variance(samples: Sequence[float], groups: Sequence[int] | None = N
 
 
 def discoveries(p_values: Sequence[float], rate: float) -> list[bool]:
-    """Which hypotheses fall, so that of those that do, a share of `rate` is expected to be true at most.
+    """Which null hypotheses are rejected, so that at most a share of `rate` of those is expected to be true.
 
     Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995: with the p-values in order, all up to
     the last that is at most `rate` times its rank over their number.
@@ -278,7 +277,7 @@ def _t_within(angle: float, degrees: int) -> float:
 
 
 def _medians(samples: Sequence[float], groups: Sequence[int] | None) -> list[float]:
-    """Of each process; none where there are no groups."""
+    """Of each process; none if there are no groups."""
     if groups is None:
         return []
     if len(groups) != len(samples):
@@ -312,7 +311,7 @@ def _unrounded(ordered: Sequence[float], index: int) -> float:
 def _place(n: int, confidence: float) -> tuple[int, float] | None:
     """Where an end of the interval lies: the r-th sample, and the share of the way to the next one inward.
 
-    r is the largest with P(Binomial(n, 1/2) < r) <= (1 - confidence) / 2, in whole numbers; None where it is below 1.
+    r is the largest with P(Binomial(n, 1/2) < r) <= (1 - confidence) / 2, in whole numbers; None if it is below 1.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence}: expected a value between 0 and 1")
@@ -346,7 +345,7 @@ def _pairs(
 
 
 def _processes(blocks: Iterable[int], process_of_block: Sequence[int]) -> list[int] | None:
-    """The process of each block; None where all are of one."""
+    """The process of each block; None if all are of one."""
     if not process_of_block:
         return None
     blocks = list(blocks)

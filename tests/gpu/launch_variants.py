@@ -9,7 +9,7 @@ import torch
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect
 from w8a8_bench.problem import GemmShape
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import cutlass, registry
 
@@ -22,7 +22,7 @@ def main() -> int:
     provider = next(one for one in registry.PROVIDERS if one.name == "cutlass")
     launched = 0
     for shape in SHAPES:
-        factory = OperandFactory(shape, device.torch_name, data=Data.NORMAL.value, seed=0)
+        factory = OperandFactory(shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
         for name in provider.kernels + provider.on_request:
             parsed = KernelName.parse(name)
             problem = parsed.problem(shape, parsed.format, parsed.default_scheme)

@@ -13,12 +13,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
-from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, scaled_mm, scaled_mm_azp  # noqa: E402
 from w8a8_bench.problem import SCHEMES, GemmShape  # noqa: E402
-from w8a8_bench.problem.distribution import Data  # noqa: E402
+from w8a8_bench.problem.distribution import Distribution  # noqa: E402
 from w8a8_bench.problem.formats import Format  # noqa: E402
 from w8a8_bench.problem.kernel_name import KernelName  # noqa: E402
 from w8a8_bench.problem.operands import Operands  # noqa: E402
@@ -52,7 +53,7 @@ def random_shapes(count: int) -> list[GemmShape]:
 def check_shape(shape: GemmShape, seed: int) -> None:
     """Every variant under one scheme, and under every one for the first: scales of all schemes are one kernel."""
     device = detect.resolve_device("cuda")
-    factory = OperandFactory(shape, device.torch_name, data=Data.OUTLIERS.value, seed=seed)
+    factory = OperandFactory(shape, device.torch_name, data=Distribution.OUTLIERS.value, seed=seed)
     oracle = Oracle()
     for position, name in enumerate(NAMES):
         parsed = KernelName.parse(name)

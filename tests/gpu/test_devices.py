@@ -7,13 +7,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
+from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
-from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
-from w8a8_bench.problem.distribution import Data  # noqa: E402
+from w8a8_bench.problem.distribution import Distribution  # noqa: E402
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format  # noqa: E402
 from w8a8_bench.problem.kernel_name import KernelName  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402
@@ -50,7 +51,7 @@ def test_every_kernel_is_checked_and_timed_on_the_gpu_that_is_asked_for():
 @pytest.mark.parametrize("device", ["cuda:1", "cuda:0"])
 def test_the_kernels_functions_run_where_their_operands_are(library, current, device):
     kernels = pytest.importorskip(f"w8a8_bench.kernels.{library}")
-    factory = OperandFactory(SHAPE, device, data=Data.NORMAL.value, seed=3)
+    factory = OperandFactory(SHAPE, device, data=Distribution.NORMAL.value, seed=3)
     for name, function in (
         (f"{library}_i8_i8_bf16_scaled_mm", kernels.scaled_mm),
         (f"{library}_fp8_fp8_bf16_scaled_mm", kernels.scaled_mm),

@@ -11,7 +11,7 @@ from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape  # noqa: E402
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
-from w8a8_bench.problem.distribution import Data  # noqa: E402
+from w8a8_bench.problem.distribution import Distribution  # noqa: E402
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format  # noqa: E402
 from w8a8_bench.problem.kernel_name import KernelName  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 SHAPES = ((1, 64, 64), (16, 4096, 4096), (17, 48, 32), (20, 2112, 640), (128, 512, 512), (300, 272, 11008))
-ONCE = Settings(data=Data.OUTLIERS, stop=StopRule(min_blocks=1, max_blocks=1))
+ONCE = Settings(data=Distribution.OUTLIERS, stop=StopRule(min_blocks=1, max_blocks=1))
 
 
 def cells(name: str, shape: GemmShape) -> list[Cell]:

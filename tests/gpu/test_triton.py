@@ -11,8 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from w8a8_bench.correctness import quantize as reference  # noqa: E402
+from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
-from w8a8_bench.correctness.oracle import Oracle, check, poison  # noqa: E402
+from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.problem import SCHEMES, Activations, ActScale, Azp, GemmShape, Problem  # noqa: E402
 from w8a8_bench.problem.formats import OUT_FORMATS, Format  # noqa: E402

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from w8a8_bench.correctness.check import check
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.kernels.triton import make_workspace
 from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig
 from w8a8_bench.kernels.triton.prepare import PreparedGemm

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from made_devices import H200
 
+from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check, poison
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import deepgemm, vllm
@@ -27,7 +28,7 @@ EVEN = GemmShape(m=20, n=256, k=384)
 def made(name: str, scheme: Scaling, shape: GemmShape = EVEN) -> Operands:
     parsed = KernelName.parse(name)
     problem = parsed.problem(shape, parsed.format, scheme)
-    return OperandFactory(shape, "cpu", data=Data.OUTLIERS.value, seed=3).make(problem)
+    return OperandFactory(shape, "cpu", data=Distribution.OUTLIERS.value, seed=3).make(problem)
 
 
 def judge(operands: Operands, launch, *, fast_accum: bool = False) -> str:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from w8a8_bench.correctness.oracle import Verdict
+from w8a8_bench.correctness.check import Verdict
 from w8a8_bench.environment.telemetry import Snapshot
 from w8a8_bench.kernel import Kernel, Prepared, Status
 from w8a8_bench.problem.comparison import Cell
 from w8a8_bench.text import one_line
-from w8a8_bench.timing.method import Sample, Timed
+from w8a8_bench.timing.method import Sample, TimedCell
 
 
 @dataclass
@@ -22,7 +22,7 @@ class CellRun:
     index: int
     kernel: Kernel | None = None
     prepared: Prepared | None = None
-    timed: Timed | None = None
+    timed: TimedCell | None = None
     status: Status = Status.OK
     reason: str = ""
     verdict: Verdict | None = None

@@ -18,18 +18,19 @@ from w8a8_bench import stats
 from w8a8_bench.analysis import roofline
 from w8a8_bench.bench import fork_guard
 from w8a8_bench.bench.cell_run import Budget, CellRun
+from w8a8_bench.correctness.check import Verdict, check, poison, sample_rows
 from w8a8_bench.correctness.fingerprints import InputsWritten, InputWatch
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, Verdict, check, poison, sample_rows
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.correctness.returned_output import WrongOutput, take_output
 from w8a8_bench.correctness.sqnr import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.environment.device import Device
 from w8a8_bench.environment.telemetry import POWER_CAP
 from w8a8_bench.environment.watch import Watch
-from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step
+from w8a8_bench.kernel import FAULTS, CompileError, Kernel, Launches, Prepared, Refused, Status, Step, sums_fast
 from w8a8_bench.problem import Problem
 from w8a8_bench.problem.comparison import Comparison
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.operands import Operands
@@ -41,7 +42,7 @@ from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.measures import COLD_MEASURES
-from w8a8_bench.timing.method import Method, Sample, Timed, Uncapturable, rest
+from w8a8_bench.timing.method import Method, Sample, TimedCell, Uncapturable, rest
 from w8a8_bench.timing.rotation import NotCold
 from w8a8_bench.timing.settings import Settings
 
@@ -110,7 +111,7 @@ class _ComparisonRun:
         self._progress, self._in_hand, self._kernels = progress, in_hand, kernels
         self._runs = [CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
         self._duplicated: CellRun | None = None
-        self._duplicate: Timed | None = None
+        self._duplicate: TimedCell | None = None
         self._oracle = Oracle()
         self._checked: OperandFactory | None = None
         self._inputs = InputWatch()
@@ -175,14 +176,14 @@ class _ComparisonRun:
         On a CPU their weights are timed as well, if they are of the same data: making, quantizing and upcasting them
         takes 3 s at n = k = 16384.
         """
-        own = self._factory(Data.NORMAL, self._settings.seed + CHECK_SEED_OFFSET)
+        own = self._factory(Distribution.NORMAL, self._settings.seed + CHECK_SEED_OFFSET)
         for position, run in enumerate(self._runs):
             self._progress("check", run.cell.text, 0.5 * position / len(self._runs))
             if not self._refused(run):
                 self._guarded(run, partial(self._prepare_and_check, run, own))
         self._judge_schemes(own)
         self._inputs = InputWatch()
-        if not self._device.is_cuda and self._settings.data is Data.NORMAL:
+        if not self._device.is_cuda and self._settings.data is Distribution.NORMAL:
             self._checked = own
 
     def _judge_schemes(self, own: OperandFactory) -> None:
@@ -191,14 +192,14 @@ class _ComparisonRun:
         if not schemes or not self._alive() or self._budget.leaves_out():
             return
         try:
-            outliers = self._factory(Data.OUTLIERS, own.seed).activations()
-            sources = {Data.NORMAL.value: own.activations(), Data.OUTLIERS.value: outliers}
+            outliers = self._factory(Distribution.OUTLIERS, own.seed).activations()
+            sources = {Distribution.NORMAL.value: own.activations(), Distribution.OUTLIERS.value: outliers}
             self._sqnr_db = scheme_sqnr_db(schemes, sources, own.weights(), seed=own.seed)
         except Exception as error:  # no cell is lost for it, and it is not hidden
             for run in self._alive():
                 run.reason = f"SQNR is not known: {in_one_line(error)}"
 
-    def _factory(self, data: Data, seed: int, weights_of: OperandFactory | None = None) -> OperandFactory:
+    def _factory(self, data: Distribution, seed: int, weights_of: OperandFactory | None = None) -> OperandFactory:
         return OperandFactory(
             self._comparison.shape, self._device.torch_name, data=data.value, seed=seed, weights_of=weights_of
         )
@@ -313,7 +314,8 @@ class _ComparisonRun:
     def _verdict(self, run: CellRun, operands: Operands, *, seed: int) -> Verdict:
         """Judge an answer: all of it, or rows drawn from `seed`."""
         rows = sample_rows(operands.problem.shape, self._device, seed=seed)
-        return check(operands, self._oracle, fast_accum=_is_fast(run), rows=rows)
+        assert run.kernel is not None
+        return check(operands, self._oracle, fast_accum=sums_fast(run.kernel), rows=rows)
 
     def _let_go_of(self, own: OperandFactory) -> None:
         """Have the next cell's operands made anew."""
@@ -374,7 +376,7 @@ class _ComparisonRun:
         self._checked = None  # bound anew, after a cell wrote to them, all get others
         method: Method | None = None
 
-        def bind(run: CellRun, bound: Callable[[Timed], None]) -> None:
+        def bind(run: CellRun, bound: Callable[[TimedCell], None]) -> None:
             nonlocal method
             assert run.prepared is not None
             if method is None:
@@ -464,7 +466,7 @@ class _ComparisonRun:
                         run.stop(Status.SKIPPED, watch.why_void())
             return taken
 
-    def _one(self, run: CellRun, timed: Timed, watch: Watch, broken: list[CellRun]) -> dict[str, Sample]:
+    def _one(self, run: CellRun, timed: TimedCell, watch: Watch, broken: list[CellRun]) -> dict[str, Sample]:
         """One sample of every measure of a cell; none once it is broken."""
         taken: dict[str, Sample] = {}
 
@@ -556,16 +558,6 @@ def _is_of_a_compiler(error: BaseException) -> bool:
     """Whether a kernel's compiler raised this, which Triton's does at the first launch."""
     by_triton = any((c.__module__, c.__name__) == ("triton.errors", "TritonError") for c in type(error).__mro__)
     return by_triton or isinstance(error, CompileError)
-
-
-def _is_fast(run: CellRun) -> bool:
-    """Whether FP8 products may be summed in the tensor core's own short accumulator.
-
-    `_fast_accum` kernels say so in their name, CUTLASS kernels sum so as vLLM's do, and Triton does unless told
-    otherwise; blockwise ones promote to fp32.
-    """
-    name = KernelName.parse(run.cell.kernel)
-    return name.variant == "fast_accum" or (name.provider in ("cutlass", "triton", "vllm") and not name.is_blockwise)
 
 
 def _error(verdict: Verdict | None) -> dict[str, float] | None:

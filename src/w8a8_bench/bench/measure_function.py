@@ -21,7 +21,7 @@ from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Kernel, Status
 from w8a8_bench.problem import Azp, GemmShape, Problem, Scaling
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import OUT_FORMATS, W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.providers import registry
@@ -116,7 +116,7 @@ def measure(
     cells = tuple(dict.fromkeys([Cell(kernel.name, problem), baseline, *others]))
     settings = Settings(
         seed=_whole("seed", seed),
-        data=Data.parse(data),
+        data=Distribution.parse(data),
         stop=RIGORS[_choice("rigor", rigor, IN_ONE_PROCESS)].stop,
     )
     asked = None if timer is None else Timer(_choice("timer", timer, [one.value for one in Timer]))

@@ -18,7 +18,7 @@ import w8a8_bench
 from w8a8_bench.cli import interrupt
 from w8a8_bench.cli.errors import EXIT_BAD_INPUT, EXIT_COMPLETE, EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.problem import Activations
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS
 from w8a8_bench.text import one_line, shown
 from w8a8_bench.timing.measures import REQUESTS, Timer
@@ -309,7 +309,9 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     )
     shared.add_argument("--resume", action="store_true", help="continue the sweep whose records are in --out")
     shared.add_argument(
-        "--data", default=Data.NORMAL.value, help=f"values of the timed operands: {', '.join(d.value for d in Data)}"
+        "--data",
+        default=Distribution.NORMAL.value,
+        help=f"values of the timed operands: {', '.join(d.value for d in Distribution)}",
     )
     shared.add_argument(
         "--seed", type=_whole_number, default=0, help="seed for the operands and the order of timing (default: 0)"

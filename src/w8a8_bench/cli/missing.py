@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.environment.device import Device
 
 CUDA_EXTRAS = {
@@ -30,7 +31,6 @@ TRITON = "triton>=3.6,<3.10"
 CUTLASS_PACKAGES = ("nvidia-cutlass-dsl", "apache-tvm-ffi")
 BINDINGS = "cuda-bindings"
 
-HOPPER = (9, 0)
 TRITON_SINCE, VLLM_SINCE = (8, 0), (7, 5)
 """First compute capability that some kernel of a provider runs on. CUTLASS' and DeepGEMM's run on Hopper alone."""
 

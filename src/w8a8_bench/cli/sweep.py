@@ -31,7 +31,7 @@ from w8a8_bench.environment.detect import check_device_name, expects_cuda, likel
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import SCHEMES, Activations, Problem, Scaling
 from w8a8_bench.problem.comparison import LabelledShape
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.providers import registry
 from w8a8_bench.results import json_lines
@@ -118,7 +118,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     if args.command == QUICK and schemes is None:
         schemes = _quick(args).schemes
     activations = [Activations.parse(name) for name in args.activations]
-    data = Data.parse(args.data)
+    data = Distribution.parse(args.data)
     kernels = registry.select(args.kernels, formats, args.providers)
     if args.command == QUICK and not args.kernels:
         kernels = plain(kernels)

@@ -1,1 +1,1 @@
-"""Right answers: operands, quantization, the oracle, and guards around outputs and inputs."""
+"""Are answers right? operands, quantization, the oracle, and guards around outputs and inputs."""

@@ -1,4 +1,4 @@
-"""Writes of a kernel to what it reads, found by fingerprints of its inputs."""
+"""Fingerprints of inputs, which show that a kernel wrote to what it reads."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ INPUTS = ("a", "b", "scale_a", "scale_b", "azp", "azp_adj", "bias")
 
 
 class InputsWritten(Exception):
-    """A kernel wrote to what it is to read. The text says when, and to which operands."""
+    """A kernel wrote to its inputs. The text says when, and to which of them."""
 
     def __init__(self, when: str, names: Sequence[str]) -> None:
         super().__init__(f"wrote{when} to what it is to read: {', '.join(names)}")
 
 
 class InputWatch:
-    """All memory that inputs of a comparison lie in, every copy of a rotation: whether it is what it was made as.
+    """Tells whether the inputs of a comparison, with every copy of a rotation, still hold what they were made with.
 
-    Of each it keeps a fingerprint, which is another when any bit of the memory is: words are weighted by their place.
+    It keeps a fingerprint of each input's memory. The fingerprint changes with any bit of the memory, since words are
+    weighted by their place.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}
 
     def see(self, operands: Operands) -> None:
-        """Take in inputs that nothing was launched on yet; memory that others lay in before is known."""
+        """Take the fingerprints of inputs that no launch has read yet. Memory that was seen before is skipped."""
         for name, tensor in _inputs(operands):
             if _address(tensor) not in self._seen:
                 self._seen[_address(tensor)] = _Seen(name, _bytes(tensor), _fingerprint(tensor))
@@ -54,12 +55,12 @@ def _inputs(operands: Operands) -> list[tuple[str, torch.Tensor]]:
 
 
 def _address(tensor: torch.Tensor) -> int:
-    """Of all the memory that the tensor lies in, which copies of one operand in a rotation share."""
+    """Address of the whole storage of the tensor, which copies of one operand in a rotation share."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """All bytes that the tensor lies in, in whichever order it strides through them."""
+    """All bytes of the tensor's storage, whatever the tensor's strides."""
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
 
 

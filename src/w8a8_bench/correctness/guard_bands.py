@@ -1,4 +1,4 @@
-"""Writes that no kernel is to make: outside D, found by guard bands, and to what it reads, found by fingerprints."""
+"""Guard bands around an output, which show that a kernel wrote outside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from w8a8_bench.problem.memory import guard_elements
 
 POISON = 0x7FA5
-"""A NaN in bf16 and in fp16 alike, and not the one that arithmetic or a fill yields."""
+"""A NaN in both bf16 and fp16, but not the NaN that arithmetic or a fill gives."""
 
 ALIGNMENT_BYTES = 1024
 """Of the first element of a guarded output: more than TMA or any vector store asks for."""
@@ -35,7 +35,7 @@ def is_guarded(out: torch.Tensor) -> bool:
 
 
 def guard_damage(out: torch.Tensor) -> str | None:
-    """What was written outside a guarded output, bit by bit; None where nothing was, or where `out` has no guards."""
+    """What was written outside a guarded output, bit by bit; None if nothing was, or if `out` has no guards."""
     if not is_guarded(out):
         return None
     total = out.untyped_storage().nbytes() // 2

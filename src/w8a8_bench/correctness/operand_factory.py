@@ -1,7 +1,7 @@
 """Seeded operands for all problems of one shape, sharing whatever two problems have in common.
 
-Cells of a comparison get the same source values, and where their formats and scales agree the very same tensors, so
-that a difference between their times is not one between their data, and memory is spent once.
+Cells of a comparison get the same source values. Cells whose formats and scales agree get the very same tensors. So a
+difference between their times does not come from their data, and memory is spent once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from w8a8_bench.correctness.guard_bands import make_guarded
 from w8a8_bench.correctness.quantize import Quantized, apply_static, quantize, quantize_weights, torch_dtype
 from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, GemmShape, Problem, WeightScale, ceil_div
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.memory import QUANTIZE_CHUNK, AVariant, BVariant, a_variant, at_once, b_variant, row_chunks
 from w8a8_bench.problem.operands import Operands
@@ -26,19 +26,19 @@ AZP_SHIFT = 0.5
 after a GELU; on symmetric ones the zero point is near 0 and an error in it hardly shows."""
 
 ONE_SIDED = 1.0
-"""How far all elements of the first of several such tokens lie off 0 at least. The range of a zero point holds 0 still,
-and a kernel whose range does not shows."""
+"""Least distance from 0 of all elements of the first such token, if there are several. The range of its zero point must
+still hold 0; a kernel whose range does not hold 0 is then found."""
 
 STATIC_ROOM = 1.25
-"""Static scales over what A itself would give. A calibrated scale leaves room; and a kernel that computes a scale of
-its own, where it is given one, must not find the same."""
+"""Static scales over the scales that A itself would give. A calibrated scale leaves room, and a kernel that ignores it
+and computes its own must not find the same."""
 
 OUTLIER_FACTOR = 20.0
 OUTLIER_SPACING = 256
 """One input channel in so many is an outlier."""
 
 BIAS_FLOOR = 0.5
-"""Every bias is at least so many times the typical output away from 0: a bias left out shows in every column."""
+"""Least magnitude of a bias over that of a typical output: a missing bias shows in every column."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -82,15 +82,15 @@ class OperandFactory:
     ) -> None:
         self.shape = shape
         self.device = torch.device(device)
-        self.data = Data.parse(data)
+        self.data = Distribution.parse(data)
         self.seed = seed
         self._cache = _Cache()
         self._weight_cache: _WeightCache = weights_of._weight_cache if weights_of else _WeightCache()
 
     def make(self, problem: Problem, *, guarded: bool = False) -> Operands:
-        """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands (`guard`).
+        """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands.
 
-        Raises ValueError where the problem has another shape or is illegal.
+        Raises ValueError if the problem has another shape or is illegal.
         """
         if problem.shape != self.shape:
             raise ValueError(f"problem of {problem.shape}: this factory makes {self.shape}")
@@ -125,9 +125,9 @@ class OperandFactory:
         self._cache, self._weight_cache = _Cache(), _WeightCache()
 
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
-        """Source activations [m,k] in bf16; with `shifted`, as those are that have a zero point (`AZP_SHIFT`,
-        `ONE_SIDED`), but for zeros and units."""
-        shifted = shifted and self.data not in (Data.ZEROS, Data.UNIT)
+        """Source activations [m,k] in bf16; with `shifted`, those of problems with a zero point (`AZP_SHIFT`,
+        `ONE_SIDED`), which are the same for zeros and units."""
+        shifted = shifted and self.data not in (Distribution.ZEROS, Distribution.UNIT)
         if shifted not in self._cache.x:
             if shifted:
                 x = self.activations() + AZP_SHIFT
@@ -145,13 +145,17 @@ class OperandFactory:
         return self._weight_cache.w
 
     def _side_a(self, problem: Problem) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """A, its scale and its zero point. A is x itself where the kernel quantizes, and dynamic scales are its own."""
+        """A, its scale and its zero point. If the kernel quantizes, A is x, and dynamic scales are the kernel's."""
         x = self.activations(shifted=problem.azp is not Azp.NONE)
         if problem.activations is Activations.DYNAMIC:
             return x, None, None
         quantized = self._activations(a_variant(problem))
         if problem.activations is Activations.STATIC:
-            return x, quantized.scale if self.data is Data.UNIT else quantized.scale * STATIC_ROOM, quantized.azp
+            return (
+                x,
+                quantized.scale if self.data is Distribution.UNIT else quantized.scale * STATIC_ROOM,
+                quantized.azp,
+            )
         return quantized.q, quantized.scale, quantized.azp
 
     def _activations(self, variant: AVariant) -> Quantized:
@@ -159,7 +163,7 @@ class OperandFactory:
 
     def _quantize_a(self, fmt: Format, activation: ActScale, azp: Azp) -> Quantized:
         x = self.activations(shifted=azp is not Azp.NONE)
-        if self.data is not Data.UNIT:
+        if self.data is not Distribution.UNIT:
             return quantize(x, fmt, activation, azp)
         m, k = self.shape.m, self.shape.k
         sizes = {ActScale.TENSOR: (1, 1), ActScale.TOKEN: (m, 1), ActScale.GROUP: (m, ceil_div(k, BLOCK))}
@@ -175,7 +179,7 @@ class OperandFactory:
 
     def _quantize_b(self, fmt: Format, weight: WeightScale) -> _Weights:
         n, k = self.shape.n, self.shape.k
-        if self.data is Data.UNIT:
+        if self.data is Distribution.UNIT:
             sizes = {WeightScale.TENSOR: (1, 1), WeightScale.CHANNEL: (1, n)}
             scale = torch.ones(sizes.get(weight, (ceil_div(k, BLOCK), ceil_div(n, BLOCK))), device=self.device)
             q = apply_static(self.weights(), torch.ones(1, 1, device=self.device), None, fmt)
@@ -185,7 +189,7 @@ class OperandFactory:
         return _Weights(q.t(), scale, sums)
 
     def _azp_adj(self, problem: Problem) -> torch.Tensor:
-        """int32 [n]: column sums of B, times the zero point where there is one for the whole tensor."""
+        """int32 [n]: column sums of B, times the zero point if there is one for the whole tensor."""
         return _cached(self._cache.azp_adj, (a_variant(problem), b_variant(problem)), lambda: self._sum_b(problem))
 
     def _sum_b(self, problem: Problem) -> torch.Tensor:
@@ -220,16 +224,16 @@ class OperandFactory:
         """[rows, k] in bf16. Drawn in fp32, whose tails bf16 generation lacks, and a chunk at a time."""
         columns = self.shape.k
         values = torch.empty(rows, columns, dtype=torch.bfloat16, device=self.device)
-        if self.data is Data.ZEROS:
+        if self.data is Distribution.ZEROS:
             return values.zero_()
         generator = self._generator(stream)
         for part in row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, self.device.type)):
             drawn = torch.empty(part.stop - part.start, columns, device=self.device)
-            if self.data is Data.UNIFORM:
+            if self.data is Distribution.UNIFORM:
                 drawn.uniform_(-1.0, 1.0, generator=generator)
             else:
                 drawn.normal_(generator=generator)
-            if self.data is Data.UNIT:
+            if self.data is Distribution.UNIT:
                 # int8's range, the narrower one. bf16 holds these integers exactly; fp8 rounds the rare ones past 16.
                 drawn.mul_(5.0).round_().clamp_(-128.0, 127.0)
             if outliers is not None:
@@ -239,7 +243,7 @@ class OperandFactory:
 
     def _outliers(self) -> torch.Tensor | None:
         """Indices of the input channels that are outliers."""
-        if self.data is not Data.OUTLIERS:
+        if self.data is not Distribution.OUTLIERS:
             return None
         k = self.shape.k
         order = torch.randperm(k, generator=self._generator("outliers"), device=self.device)

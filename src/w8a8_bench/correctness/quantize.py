@@ -5,10 +5,10 @@ In fp32, with IEEE division and rounding to nearest even; x is the source value,
     fp8           q = cast_e4m3(clamp(x / s, -448, 448))
                   s = max(absmax, tiny) / 448 per tensor, max(absmax / 448, 1 / (448 * 512)) per token or channel,
                       max(absmax, 1e-10) / 448 per group or block
-    int8          q = sat(rne(x / s)),        s = absmax / 127, 1 where that is 0
-    int8 with azp q = sat(rne(x / s) + azp),  s = (hi - lo) / 255, 1 where that is 0,  azp = rne(-128 - lo / s)
-                  with lo = min(x, 0), hi = max(x, 0): without the widening to hold 0, the zero point of a near-constant
-                  row is so large that its product with the column sums overflows int32
+    int8          q = sat(rne(x / s)),        s = absmax / 127, 1 if that is 0
+    int8 with azp q = sat(rne(x / s) + azp),  s = (hi - lo) / 255, 1 if that is 0,   azp = rne(-128 - lo / s)
+                  with lo = min(x, 0), hi = max(x, 0). Without 0 in the range, the zero point of a near-constant row
+                  would be so large that its product with the column sums overflows int32
 
 Division of a CUDA tensor by a Python number is, in PyTorch, a multiplication by the rounded reciprocal. All divisors
 here are tensors for that reason.
@@ -58,7 +58,7 @@ def quantize_activations(x: torch.Tensor, problem: Problem) -> Quantized:
 def quantize(x: torch.Tensor, fmt: Format, activation: ActScale, azp: Azp) -> Quantized:
     """Quantize x [m,k] with scales, and zero points if any, computed from it."""
     scale, zero_point = activation_scale(x, fmt, activation, azp)
-    return Quantized(_apply(x, scale, zero_point, fmt), scale, zero_point)
+    return Quantized(apply_static(x, scale, zero_point, fmt), scale, zero_point)
 
 
 def activation_scale(
@@ -78,7 +78,7 @@ def activation_scale(
 def quantize_weights(w: torch.Tensor, fmt: Format, weight: WeightScale) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantize w [n,k] symmetrically: q [n,k], and the scale [1,1], [1,n] or [ceil(k/128), ceil(n/128)] in fp32."""
     scale = weight_scale(w, fmt, weight)
-    return _apply(w, scale, None, fmt), scale.t().contiguous()
+    return apply_static(w, scale, None, fmt), scale.t().contiguous()
 
 
 def weight_scale(w: torch.Tensor, fmt: Format, weight: WeightScale) -> torch.Tensor:
@@ -90,16 +90,11 @@ def weight_scale(w: torch.Tensor, fmt: Format, weight: WeightScale) -> torch.Ten
     return _symmetric_scale(absmax, fmt, _LIKE[weight])
 
 
-def apply_static(x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None, fmt: Format) -> torch.Tensor:
-    """Quantize x [m,k] with a given scale [1,1], [m,1] or [m, ceil(k/128)] and zero point [1,1] or [m,1]."""
-    return _apply(x, scale, azp, fmt)
-
-
 def upcast(q: torch.Tensor, out: torch.Tensor) -> None:
     """Write fp8 codes q [rows,columns] to `out`, fp32 of the same shape, exactly, NaN included.
 
-    By the bits of an e4m3 code, seeeemmm. Moved to where fp16 has its exponent and significand, they are the value
-    over 256, subnormal or not, since the exponents' biases are 7 and 15. PyTorch's own conversion on a CPU takes 2.5
+    An e4m3 code is seeeemmm. Its bits, moved to the place of exponent and significand in fp16, are the value over 256,
+    subnormal or not, since the exponents' biases are 7 and 15. PyTorch's own conversion on a CPU takes 2.5
     times as long.
     """
     codes = q.view(torch.int8)
@@ -163,12 +158,15 @@ def _scale_and_azp(x: torch.Tensor, activation: ActScale, azp: Azp) -> tuple[tor
         scale = _one_where_zero(_divide(high - low, 255.0))
     if azp is Azp.TENSOR:
         low = low.amin().view(1, 1)
-    # The clamp acts where the scale is subnormal, and so too coarse for the quotient to stay within 0..255.
+    # The clamp acts if the scale is subnormal, and so too coarse for the quotient to stay within 0..255.
     return scale, (-128.0 - low / scale).round().clamp(-128.0, 127.0).to(torch.int32)
 
 
-def _apply(x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None, fmt: Format) -> torch.Tensor:
-    """Codes of x. The scale has one row, one for each row of x, or one for 128; columns alike."""
+def apply_static(x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None, fmt: Format) -> torch.Tensor:
+    """Quantize x [m,k] with a given scale and zero point, [1,1] or [m,1].
+
+    The scale has one row, one for each row of x, or one for each 128 rows; its columns alike.
+    """
     rows, columns = x.shape
     q = torch.empty(x.shape, dtype=torch_dtype(fmt), device=x.device)
     blocked = 1 < scale.shape[0] < rows

@@ -1,11 +1,11 @@
-"""What a quantization scheme makes wrong by itself: a property of scheme and data, whatever kernel computes it.
+"""The error of a quantization scheme itself: a property of scheme and data, whatever kernel computes the product.
 
     SQNR = 10 log10(sum ref^2 / sum (ref - q)^2)   in dB
     ref  = X W^T                                   of the unquantized operands (bf16), in float64
     q    = s_a (A - azp) (s_b B)^T                 of what the scheme makes of them, exact, in float64
 
-Bias and output format are left out, and activations that are quantized inside the timed region become the same A, so
-that cells which differ in no more share the number. 16-bit operands are the unquantized ones and have none.
+Bias and output format are left out, and activations quantized inside the timed region become the same A. Cells that
+differ only in these share the number. 16-bit operands are not quantized and have no number.
 
 Both sums are over a sample of D: some rows by some columns (`memory.SQNR_ROWS`, `memory.SQNR_COLUMNS`), drawn without
 replacement, with all of k. Scales are of the whole operands, as the scheme's own are. Every element is as likely to be
@@ -31,7 +31,7 @@ Scheme = tuple[AVariant, BVariant]
 
 
 def scheme_of(problem: Problem) -> Scheme | None:
-    """The scheme of `problem`; None where it has none, for 16-bit operands and for a combination without meaning."""
+    """The scheme of `problem`; None for 16-bit operands and for an illegal combination."""
     if problem.scaling is None or problem.why_illegal():
         return None
     return a_variant(problem), b_variant(problem)

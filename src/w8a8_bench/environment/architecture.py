@@ -1,23 +1,25 @@
-"""What each GPU architecture can do, by its compute capability."""
+"""What each GPU architecture can do, by its compute capability: what its tensor cores multiply, and at what rate."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from w8a8_bench.problem.formats import Format
 
+HOPPER = (9, 0)
+"""The only compute capability with warpgroup MMA (PTX `wgmma`, target sm_90a). Later ones have other instructions."""
+
+TMA_SINCE = (9, 0)
+"""First compute capability with tensor descriptors and the memory accelerator that reads them."""
+
+DEPENDENT_LAUNCH_SINCE = (9, 0)
+"""First compute capability on which a kernel may begin before the kernel that it depends on has ended."""
+
 _BF16, _FP16, _INT8, _FP8 = Format.BF16, Format.FP16, Format.INT8, Format.FP8
-
-
 _AMPERE = {_BF16: 2048, _FP16: 2048, _INT8: 4096}
-
-
 _BLACKWELL = {_BF16: 8192, _FP16: 8192, _INT8: 16384, _FP8: 16384}
-
-
 _GEFORCE_BLACKWELL = {_BF16: 1024, _FP16: 1024, _INT8: 2048, _FP8: 2048}
-
-
 _OPERATIONS: Mapping[tuple[int, int], Mapping[Format, int]] = {
     (7, 0): {_FP16: 1024},
     (7, 5): {_FP16: 1024, _INT8: 2048},
@@ -35,11 +37,18 @@ _OPERATIONS: Mapping[tuple[int, int], Mapping[Format, int]] = {
 }
 
 
-def operations_per_clock(capability: tuple[int, int], format: Format) -> int | None:
-    """Of one multiprocessor's tensor cores at their widest, dense, multiply-adds counted as two; None where unknown.
+@functools.cache
+def tensor_cores_since(format: Format) -> tuple[int, int]:
+    """First compute capability whose tensor cores multiply `format`; all later ones do too."""
+    return min(capability for capability, rates in _OPERATIONS.items() if format in rates)
 
-    A published peak is this x multiprocessors x clock; where a GPU halves the rate of fp32 accumulation, as GeForce
-    does, the published one is that of fp16 accumulation. Sources, with the arithmetic that agrees within 2%:
+
+def operations_per_clock(capability: tuple[int, int], format: Format) -> int | None:
+    """Operations a clock of one multiprocessor's tensor cores: dense, multiply-adds counted as two; None if unknown.
+
+    The rate is that of the widest instruction. A published peak is this x multiprocessors x clock. GeForce GPUs halve
+    the rate if they accumulate in fp32; their published peaks are of fp16 accumulation. Sources, with the arithmetic
+    that agrees within 2%:
 
     - 7.0: Volta architecture whitepaper; V100 SXM2, 80 x 1530 MHz, 125 TFLOP/s fp16
     - 7.5: Turing architecture whitepaper and T4 datasheet; T4, 40 x 1590 MHz, 65 TFLOP/s fp16, 130 TOP/s int8

@@ -21,13 +21,13 @@ class DeviceError(ValueError):
 
 
 def check_device_name(wanted: str) -> None:
-    """Raise DeviceError where `wanted` is called as no device is, whatever this machine has."""
+    """Raise DeviceError if `wanted` can't be the name of a device on any machine."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", wanted, re.ASCII):
         raise DeviceError(f"device {wanted!r}: expected auto, cpu, cuda or cuda:<index>")
 
 
 def resolve_device(wanted: str) -> Device:
-    """The device called `auto`, `cpu`, `cuda` or `cuda:<index>`; raises DeviceError where there is none such here."""
+    """The device called `auto`, `cpu`, `cuda` or `cuda:<index>`; raises DeviceError if this machine has none."""
     import torch
 
     check_device_name(wanted)
@@ -69,7 +69,7 @@ def resolve_device(wanted: str) -> Device:
         pci_bus_id=_pci_bus_id(facts),
     )
     opened = telemetry.Telemetry.open(device)
-    if isinstance(opened, telemetry.Unavailable):
+    if isinstance(opened, telemetry.TelemetryUnavailable):
         return device
     with opened:
         limits = opened.limits
@@ -84,16 +84,16 @@ def gpus() -> int:
 
 
 def likely_gpus() -> int:
-    """How many GPUs `gpus` will find, told at once and without torch, which may find fewer; 0 where NVML can't say."""
+    """How many GPUs `gpus` will find, without importing torch, which may find fewer; 0 if NVML can't say."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = telemetry.count()
     return count if shown is None else min(count, len(shown.split(",")))
 
 
 def expects_cuda(wanted: str) -> bool:
-    """Whether the device called `wanted` will be a GPU, told at once and without importing torch.
+    """Whether the device called `wanted` will be a GPU, without importing torch.
 
-    For `auto`: NVML knows a GPU, and the installed torch was built for CUDA. It may turn out not to work all the same.
+    For `auto`: NVML knows a GPU, and the installed torch was built for CUDA. The GPU may still turn out not to work.
     """
     check_device_name(wanted)
     return wanted.startswith("cuda") or (wanted == AUTO and likely_gpus() > 0 and _torch_is_built_for_cuda())
@@ -108,7 +108,7 @@ def _torch_is_built_for_cuda() -> bool:
 
 
 def _pci_bus_id(facts: object) -> str | None:
-    """`0000:1b:00.0`, from torch's properties of a GPU; None where this torch does not give its place on the bus."""
+    """`0000:1b:00.0`, from torch's properties of a GPU; None if this torch does not give its place on the bus."""
     domain, bus, slot = (getattr(facts, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
     if domain is None or bus is None or slot is None:
         return None
@@ -124,7 +124,7 @@ def cpu_name() -> str:
 
 
 def host_memory() -> tuple[int, int]:
-    """Bytes of main memory, in all and available now, within the control group's limit where there is one."""
+    """Bytes of main memory, in all and available now, within the control group's limit if there is one."""
     sizes = {}
     for line in _lines("/proc/meminfo"):
         name, _, rest = line.partition(":")
@@ -142,7 +142,7 @@ def host_memory() -> tuple[int, int]:
 
 
 def _lines(path: str) -> list[str]:
-    """Lines of a file of the kernel's; none where this system has no such file."""
+    """Lines of a file under /proc or /sys; none if this system has no such file."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

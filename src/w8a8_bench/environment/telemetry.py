@@ -1,14 +1,13 @@
 """The state of a GPU through NVML, read around timed blocks while the GPU works.
 
-Once a GPU is open, no query raises for what NVML says: a field that it does not give is None, and `Telemetry.errors`
-says why.
+Once a GPU is open, no query raises an error of NVML: a field that NVML does not give is None, and `Telemetry.errors`
+holds the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from types import TracebackType
+from dataclasses import dataclass
 from typing import Any
 
 from w8a8_bench.environment.device import Device
@@ -34,19 +33,19 @@ SLOWDOWNS = ("sw_thermal", "hw_slowdown", "hw_thermal", "power_brake")
 
 
 @dataclass(frozen=True)
-class Unavailable:
-    """There is no telemetry, and why, in one line."""
+class TelemetryUnavailable:
+    """Returned instead of a `Telemetry` if there is none; the reason is one line."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A GPU at one moment; None where NVML does not say.
+    """A GPU at one moment. A field that NVML does not give is None.
 
-    Power in watts: the mean of the last second, at this moment on GA100 and older (nvmlDeviceGetPowerUsage).
-    Temperature in degrees Celsius. `throttle` holds the reasons that are active, in the order of `REASONS`; it is empty
-    where NVML does not say, too, and then `Telemetry.errors` has it.
+    Power in watts: the mean of the last second, but the present value on GA100 and older (nvmlDeviceGetPowerUsage).
+    Temperature in degrees Celsius. `throttle` holds the active reasons in the order of `REASONS`. It is also empty if
+    NVML does not give them, and then `Telemetry.errors` has an entry.
     """
 
     power_w: float | None
@@ -55,13 +54,10 @@ class Snapshot:
     memory_clock_mhz: float | None
     throttle: tuple[str, ...]
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What stays the same while a GPU runs; None where NVML does not say."""
+class GpuLimits:
+    """What stays the same while a GPU runs. A field that NVML does not give is None."""
 
     power_limit_w: float | None
     max_sm_clock_mhz: float | None
@@ -78,7 +74,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuProcess:
-    """A process with a compute context on the GPU. `name` and `memory_bytes` are None where they can't be read."""
+    """A process with a compute context on the GPU. `name` and `memory_bytes` are None if they can't be read."""
 
     pid: int
     name: str | None
@@ -87,10 +83,10 @@ class GpuProcess:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherProcesses:
-    """Who else computes on the GPU. `count` is None where NVML does not say.
+    """Who else computes on the GPU. `count` is None if NVML does not say.
 
-    Where `own_found` is false, NVML counts in another pid namespace than ours, as it may in a container: then
-    `processes` holds ours too, nobody can tell which, and none has a name, because its pid here is another process.
+    If `own_found` is false, NVML's pids are of another namespace than ours, as in some containers. `processes` then
+    holds our processes too, nobody can tell which, and none has a name, because its pid is another process here.
     """
 
     count: int | None
@@ -109,7 +105,7 @@ class Telemetry:
         self._handle = handle
         self._closed = False
         self.errors: dict[str, str] = {}
-        self.limits = Limits(
+        self.limits = GpuLimits(
             power_limit_w=self._number("power_limit_w", "nvmlDeviceGetEnforcedPowerLimit", scale=1e-3),
             max_sm_clock_mhz=self._number("max_sm_clock_mhz", "nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
             max_memory_clock_mhz=self._number("max_memory_clock_mhz", "nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
@@ -117,25 +113,25 @@ class Telemetry:
         )
 
     @classmethod
-    def open(cls, device: Device) -> Telemetry | Unavailable:
-        """By UUID; where NVML does not have it, as for a MIG slice, by PCI address, or as the only GPU there is.
+    def open(cls, device: Device) -> Telemetry | TelemetryUnavailable:
+        """Find the GPU by UUID. If NVML does not know it, as for a MIG slice: by PCI address, or as the only GPU.
 
         Never by index: NVML's order is not CUDA's, and CUDA_VISIBLE_DEVICES hides no GPU from NVML.
         """
         if not device.is_cuda:
-            return Unavailable("the device is no GPU")
+            return TelemetryUnavailable("the device is no GPU")
         nvml = _start()
-        if isinstance(nvml, Unavailable):
+        if isinstance(nvml, TelemetryUnavailable):
             return nvml
         handle = _find(nvml, device)
-        if isinstance(handle, Unavailable):
+        if isinstance(handle, TelemetryUnavailable):
             _stop(nvml)
             return handle
         return cls(nvml, handle)
 
     def snapshot(self) -> Snapshot:
         nvml = self._nvml
-        # Of each pair of names one is to go with CUDA 14, and older drivers lack the other.
+        # CUDA 14 will remove one name of each pair, and older drivers lack the other.
         reasons = self._ask(
             "throttle", ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         )
@@ -153,10 +149,10 @@ class Telemetry:
         )
 
     def other_processes(self, own: Collection[int]) -> OtherProcesses:
-        """The compute processes beside `own`, which are the pids, as this process sees them, that use the GPU by now.
+        """The compute processes on the GPU except `own`: the pids, as this process sees them, that use it already.
 
-        Where none of `own` is on NVML's list, len(own) of the list are taken to be ours; where the list is empty though
-        we use the GPU, it is hidden from us, and nothing is known.
+        If none of `own` is on NVML's list, len(own) of the list are taken to be ours. If the list is empty although we
+        use the GPU, the list is hidden from us, and nothing is known.
         """
         listed = self._ask("other_processes", ("nvmlDeviceGetComputeRunningProcesses",))
         if listed is None:
@@ -185,9 +181,7 @@ class Telemetry:
     def __enter__(self) -> Telemetry:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _number(
@@ -197,7 +191,7 @@ class Telemetry:
         return None if value is None else float(value) * scale
 
     def _ask(self, query: str, functions: tuple[str, ...], *arguments: object) -> Any:
-        """What the first of `functions` that the library and the driver both have says; None where it fails."""
+        """The answer of the first of `functions` that both library and driver have; None if it fails."""
         for name in functions:
             function = getattr(self._nvml, name, None)
             if function is None:
@@ -213,7 +207,7 @@ class Telemetry:
         return None
 
     def _process_name(self, pid: int) -> str | None:
-        """None for a process that has ended, or that may not be looked at: no fault of the query's."""
+        """None for a process that has ended or that may not be read. This is not an error."""
         try:
             return str(self._nvml.nvmlSystemGetProcessName(pid))
         except (self._nvml.NVMLError, UnicodeDecodeError):
@@ -221,9 +215,9 @@ class Telemetry:
 
 
 def versions() -> dict[str, str]:
-    """Of the GPU driver, of the CUDA that it offers (`driver_cuda`) and of NVML; what is missing says why."""
+    """Versions of the GPU driver, of the CUDA that it offers (`driver_cuda`) and of NVML, or why one is missing."""
     nvml = _start()
-    if isinstance(nvml, Unavailable):
+    if isinstance(nvml, TelemetryUnavailable):
         return _missing(nvml.reason)
     try:
         cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
@@ -239,9 +233,9 @@ def versions() -> dict[str, str]:
 
 
 def count() -> int:
-    """GPUs that NVML knows, whether CUDA may use them or not; 0 where there is no NVML to ask."""
+    """GPUs that NVML knows, whether CUDA may use them or not; 0 if there is no NVML."""
     nvml = _start()
-    if isinstance(nvml, Unavailable):
+    if isinstance(nvml, TelemetryUnavailable):
         return 0
     try:
         return int(nvml.nvmlDeviceGetCount())
@@ -256,17 +250,17 @@ def _missing(reason: str) -> dict[str, str]:
 
 
 def _start() -> Any:
-    """The module pynvml, its library initialized; Unavailable where there is none."""
+    """The module pynvml, its library initialized; TelemetryUnavailable if there is none."""
     try:
         import pynvml
     except ModuleNotFoundError as error:
         if error.name != "pynvml":
             raise
-        return Unavailable("nvidia-ml-py is not installed")
+        return TelemetryUnavailable("nvidia-ml-py is not installed")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Unavailable(f"NVML says {error}")
+        return TelemetryUnavailable(f"NVML says {error}")
     return pynvml
 
 
@@ -278,7 +272,7 @@ def _stop(nvml: Any) -> None:
 
 
 def _find(nvml: Any, device: Device) -> Any:
-    """NVML's handle of the device; Unavailable where there is none that is surely this one."""
+    """NVML's handle of the device; TelemetryUnavailable if none is certain to be this device."""
     said = []
     for function, address in (
         ("nvmlDeviceGetHandleByUUID", device.uuid),
@@ -294,6 +288,6 @@ def _find(nvml: Any, device: Device) -> Any:
         if count == 1:
             return nvml.nvmlDeviceGetHandleByIndex(0)
     except nvml.NVMLError as error:
-        return Unavailable(f"NVML says {error}")
+        return TelemetryUnavailable(f"NVML says {error}")
     said.append(f"it has {count} GPUs")
-    return Unavailable(f"NVML says {', and '.join(said)}")
+    return TelemetryUnavailable(f"NVML says {', and '.join(said)}")

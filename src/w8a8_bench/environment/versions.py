@@ -1,4 +1,4 @@
-"""What the numbers were taken on: device, driver, versions. Every fact that is missing says why it is."""
+"""What the numbers were taken on: device, driver, versions. A missing fact is replaced by its reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _nvml_facts(device: Device) -> dict[str, object]:
     """Versions of the driver, of the CUDA that it offers and of NVML, and the GPU's power limit in watts."""
     facts: dict[str, object] = {**telemetry.versions()}
     opened = telemetry.Telemetry.open(device)
-    if isinstance(opened, telemetry.Unavailable):
+    if isinstance(opened, telemetry.TelemetryUnavailable):
         return {**facts, "nvml": f"unavailable: {opened.reason}", "power_limit_w": f"unknown: {opened.reason}"}
     with opened:
         limit = opened.limits.power_limit_w
@@ -56,7 +56,7 @@ def _version(distribution: str) -> str:
 
 
 def _git_revision() -> str:
-    """Commit of the source tree that runs, with `+changes` where files differ from it."""
+    """Commit of the source tree that runs, with `+changes` if files differ from it."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return "not a git checkout"

@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterable
 
 from w8a8_bench.environment.device import Device
-from w8a8_bench.environment.telemetry import SLOWDOWNS, Snapshot, Telemetry, Unavailable
+from w8a8_bench.environment.telemetry import SLOWDOWNS, Snapshot, Telemetry, TelemetryUnavailable
 
 
 class Watch:
     """Looks at one GPU while blocks are timed. Use as a context manager.
 
-    `workers` is how many processes of this run have a context on the GPU; any other process there is a stranger, whose
-    work would be in the times.
+    `workers` is how many processes of this run have a context on the GPU. Work of any other process is in the times.
     """
 
     def __init__(self, device: Device, *, workers: int = 1) -> None:
@@ -38,15 +37,15 @@ class Watch:
         self._looks, self._blocks, self._slowdowns = [], [], []
 
     def look(self) -> Snapshot | None:
-        """The state at this moment; None where there is no telemetry."""
-        if isinstance(self._telemetry, Unavailable):
+        """The state at this moment; None if there is no telemetry."""
+        if isinstance(self._telemetry, TelemetryUnavailable):
             return None
         snapshot = self._telemetry.snapshot()
         self._looks.append(snapshot)
         return snapshot
 
     def end_block(self) -> bool:
-        """Close a block; whether it is void, since the GPU slowed down for heat or by its hardware's order."""
+        """Close a block. True if the block is void, because heat or the hardware slowed the GPU down."""
         looks, self._looks = self._looks, []
         if not looks:
             return False
@@ -55,9 +54,9 @@ class Watch:
         self._slowdowns += slowdowns
         self._blocks.append(
             {
-                "power_w": _most(look.power_w for look in looks),
-                "temperature_c": _most(look.temperature_c for look in looks),
-                "memory_clock_mhz": _least(look.memory_clock_mhz for look in looks),
+                "power_w": max(_known(look.power_w for look in looks), default=None),
+                "temperature_c": max(_known(look.temperature_c for look in looks), default=None),
+                "memory_clock_mhz": min(_known(look.memory_clock_mhz for look in looks), default=None),
                 "throttle": list(throttle),
                 "void": bool(slowdowns),
             }
@@ -71,9 +70,9 @@ class Watch:
     def to_json(self) -> dict[str, object]:
         """What goes into the records: the blocks in the order they were taken, void ones too.
 
-        `other_processes` is the most that were seen before and after; null where NVML does not say.
+        `other_processes` is the largest number that was seen, before or after; null if NVML does not say.
         """
-        if isinstance(self._telemetry, Unavailable):
+        if isinstance(self._telemetry, TelemetryUnavailable):
             return {"telemetry": f"unavailable: {self._telemetry.reason}"}
         facts: dict[str, object] = {"telemetry": "NVML", "blocks": self._blocks, "other_processes": self._others}
         if self._telemetry.errors:
@@ -81,8 +80,8 @@ class Watch:
         return facts
 
     def _count_others(self) -> None:
-        """Note how many strangers there are, if more than were seen before."""
-        if isinstance(self._telemetry, Unavailable):
+        """Note how many other processes there are, if they are more than before."""
+        if isinstance(self._telemetry, TelemetryUnavailable):
             return
         others = self._telemetry.other_processes([os.getpid()])
         if others.count is not None:
@@ -90,11 +89,5 @@ class Watch:
             self._others = max(self._others or 0, others.count - (self._workers - 1))
 
 
-def _most(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
-
-
-def _least(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return min(known) if known else None
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]

@@ -1,11 +1,11 @@
-"""What the timed operands hold. Power, and with it the clock of a large GEMM, depends on it; the check has its own."""
+"""What the timed operands hold. The power and the clock of a large GEMM depend on it. The check has its own data."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 
-class Data(str, Enum):
+class Distribution(str, Enum):
     """A distribution of source activations and weights, before quantization."""
 
     NORMAL = "normal"
@@ -24,7 +24,7 @@ class Data(str, Enum):
     """round(5 * N(0, 1)) with every scale 1, as in vLLM's original benchmark; zero points are small integers."""
 
     @classmethod
-    def parse(cls, token: str) -> Data:
+    def parse(cls, token: str) -> Distribution:
         """The data called `token`; raises ValueError with the choices."""
         try:
             return cls(token)
@@ -32,4 +32,4 @@ class Data(str, Enum):
             raise ValueError(f"data {token!r}: expected one of {', '.join(DATA)}") from None
 
 
-DATA = tuple(data.value for data in Data)
+DATA = tuple(data.value for data in Distribution)

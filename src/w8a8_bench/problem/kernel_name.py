@@ -54,7 +54,7 @@ class KernelName:
 
     @classmethod
     def parse(cls, text: str) -> KernelName:
-        """Take `text` apart; raises ValueError where it does not follow the grammar."""
+        """Take `text` apart; raises ValueError if it does not follow the grammar."""
         match = _GRAMMAR.fullmatch(text)
         if not match:
             raise ValueError(
@@ -77,7 +77,7 @@ class KernelName:
         return name
 
     def _why_meaningless(self) -> str | None:
-        """Why no problem has such a name, though each part of it is one; None where one has."""
+        """Why no problem has this name, although each part of it is valid; None if one has."""
         if self.variant == "fast_accum" and self.format is not Format.FP8:
             return "fast accumulation is of fp8 alone"
         return self.problem(GemmShape(m=1, n=1, k=1), self.format, self.default_scheme).why_illegal()
@@ -107,7 +107,7 @@ class KernelName:
         return self.is_baseline or self.format is fmt
 
     def why_not_under(self, scaling: Scaling | None) -> str | None:
-        """Why a scaled product of this name is not computed under a scheme; None where it is."""
+        """Why a scaled product of this name is not computed under a scheme; None if it is."""
         if scaling is None:
             return "scaled_mm needs a scaling scheme"
         if scaling.is_blockwise != self.is_blockwise:
@@ -136,10 +136,6 @@ class KernelName:
             activations=activations,
         )
 
-    def text_for(self, problem: Problem) -> str:
-        """How a cell of this kernel is shown."""
-        return cell_text(self.text, problem)
-
 
 def name_of(provider: str, problem: Problem, *, fast_accum: bool = False) -> str:
     """The name of the kernel of `provider` that computes `problem`, a scaled product.
@@ -149,7 +145,7 @@ def name_of(provider: str, problem: Problem, *, fast_accum: bool = False) -> str
     """
     facts = problem.azp, problem.bias
     variant = next(variant for variant, said in _VARIANTS.items() if said == facts)
-    if problem.scaling is not None and problem.scaling.is_blockwise:
+    if problem.scaling == BLOCKWISE:
         variant = "blockwise"
     if fast_accum:
         if variant or problem.format is not Format.FP8:
@@ -164,7 +160,7 @@ def name_of(provider: str, problem: Problem, *, fast_accum: bool = False) -> str
 def cell_text(kernel: str, problem: Problem) -> str:
     """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`.
 
-    A name that does not follow the grammar, of a later version or another maker, has no default: it shows its scheme.
+    A name that does not follow the grammar, as one of a later version, has no default scheme: the scheme is shown.
     """
     try:
         default = KernelName.parse(kernel).default_scheme

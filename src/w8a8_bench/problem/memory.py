@@ -1,7 +1,7 @@
 """How much device memory a comparison needs, known before anything is allocated. Plain arithmetic, without torch.
 
-The sizes of the chunks that `quantize`, `make_operands` and `reference` work in stand here too, so that what is
-estimated is what is done.
+The sizes of the chunks in which quantization, operand factory and oracle work stand here too, so that the estimate
+holds for what they do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ PRODUCT_CACHE_BYTES = 8 * 2**30
 GUARD_ELEMENTS = 4096
 """Least number of poisoned elements on either side of a guarded output."""
 
-
 CPU_ORACLE_OPERATIONS = 2**34
 """2 m n k up to which a CPU computes the oracle's whole float64 product: 0.2 s on two cores (Intel Sapphire Rapids). A
 larger answer is judged on a random sample of whole rows."""
@@ -47,8 +46,8 @@ SQNR_ROWS, SQNR_COLUMNS = 64, 256
 the check multiplies."""
 
 L2_TIMES = 5
-"""A rotation of operand sets is so many times the L2. Replacement there is not strictly least-recently-used: at 3 times
-about 6% of a rotation still hits."""
+"""Size of a rotation of operand sets over that of the L2. The L2 does not strictly replace what was used least
+recently: at 3 times about 6% of a rotation still hits."""
 
 MIN_SETS, MAX_SETS = 2, 1024
 
@@ -56,7 +55,7 @@ MOST_QUANTIZATIONS = 64
 """Sets of A in the rotation of quantization alone; if they fit the L2, as those of few tokens do, it is scrubbed."""
 
 MIN_LAUNCHES = 5
-"""Of a replay: one leads in, and four are timed. With a scrub each set is launched once, so that there are as many."""
+"""Launches in a replay: one to warm up, four timed. With a scrub each set is launched once: as many sets."""
 
 
 def rotation_sets(set_bytes: int, l2_bytes: int, most: int = MAX_SETS) -> tuple[int, bool]:
@@ -67,7 +66,7 @@ def rotation_sets(set_bytes: int, l2_bytes: int, most: int = MAX_SETS) -> tuple[
 
 
 def rotation_bytes(problems: Iterable[Problem], l2_bytes: int, most: int = MAX_SETS) -> int:
-    """Device bytes of the rotations for the cells of one comparison, an upper estimate: few cells share none.
+    """Device bytes of the rotations for the cells of one comparison, an upper estimate: most cells share sets.
 
     Where A is quantized inside the timed region, the GEMM alone reads m k bytes less than the whole, which more sets
     make up for; and quantization alone has sets of A for itself.
@@ -86,7 +85,7 @@ def rotation_bytes(problems: Iterable[Problem], l2_bytes: int, most: int = MAX_S
 def most_sets(problems: Sequence[Problem], l2_bytes: int, room_bytes: int) -> int:
     """How many sets a rotation may have so that all fit `room_bytes`; with fewer than it wants, the L2 is scrubbed.
 
-    Fewer than `MIN_LAUNCHES` would not be timed, so that less than that is never the answer, whether it fits or not.
+    At least `MIN_LAUNCHES`, whether they fit or not, since fewer could not be timed.
     """
     most = MAX_SETS
     while most > MIN_LAUNCHES and rotation_bytes(problems, l2_bytes, most) > room_bytes:
@@ -115,8 +114,8 @@ def row_chunks(rows: int, columns: int, elements: int, *, multiple: int = 1) -> 
 def guard_elements(*, n: int) -> tuple[int, int]:
     """Guard elements before and after an output of `n` columns.
 
-    The usual stray write is a tile of rows past the last one. It has up to 255 rows, and the guard has room for them
-    (to 32 MiB), so that the fault is found here and is no corruption of the next cell's operands.
+    The usual stray write is a tile of rows past the last one, which has up to 255 rows. The guard has room for them (up
+    to 32 MiB), so the fault is found here and does not corrupt the next cell's operands.
     """
     return GUARD_ELEMENTS, max(GUARD_ELEMENTS, min(256 * n, 2**24))
 
@@ -126,7 +125,7 @@ def comparison_bytes(problems: Iterable[Problem], *, cuda: bool = True) -> int:
 
     An upper estimate: source tensors, each distinct quantized operand once, a guarded output for every problem, the
     oracle's products, and the largest set of temporaries. On a CPU (`cuda` false) the products are of `judged_rows`,
-    and FP8 needs its weights in fp32, of the check and of the timing. Raises ValueError where the problems differ in
+    and FP8 needs its weights in fp32, of the check and of the timing. Raises ValueError if the problems differ in
     shape.
     """
     problems = tuple(problems)
@@ -189,7 +188,7 @@ def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...], rows: int) ->
     m, n, k = shape.m, shape.n, shape.k
     requantized = {a_variant(p) for p in problems if p.activations is not Activations.PREQUANTIZED}
     pairs = {(a_variant(problem), b_variant(problem)) for problem in problems}
-    products = [rows * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes where not exact
+    products = [rows * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes if not exact
     kept = min(sum(products), max(PRODUCT_CACHE_BYTES, max(products)))
     panels = 12 * (_chunk(m, k, PANEL_CHUNK) + _chunk(n, k, PANEL_CHUNK))
     quantizing = 16 * max(_chunk(m, k, QUANTIZE_CHUNK), _chunk(n, k, QUANTIZE_CHUNK))

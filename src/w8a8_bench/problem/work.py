@@ -1,15 +1,14 @@
-"""What a problem asks of the hardware: operations, and the least bytes."""
+"""What a problem asks of the hardware: operations, and the least bytes moved."""
 
 from __future__ import annotations
 
 from w8a8_bench.problem.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
 
 WORD_BYTES = 4
-"""Of scales (fp32), zero points and their adjustments (int32)."""
-
+"""Size of a scale (fp32), of a zero point and of its adjustment (int32)."""
 
 UNQUANTIZED_BYTES = 2
-"""Of an element of A that is quantized inside the timed region: it starts in bf16."""
+"""Size of an element of A that is quantized inside the timed region: it starts in bf16."""
 
 
 def flops(problem: Problem) -> int:
@@ -21,7 +20,7 @@ def flops(problem: Problem) -> int:
 def bytes_moved(problem: Problem) -> int:
     """Each input read once and the output written once: the least that a kernel moves, not what it does move.
 
-    Scales and zero points that are computed inside the timed region are no inputs.
+    Scales and zero points that are computed inside the timed region are not inputs.
     """
     shape = problem.shape
     quantized_inside = problem.activations is not Activations.PREQUANTIZED

@@ -24,16 +24,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from w8a8_bench.environment.architecture import HOPPER, tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Refused, Support
-from w8a8_bench.problem import Activations, ActScale, GemmShape, Problem, WeightScale, ceil_div
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Refused, Support
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape, Problem
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import cublaslt_api as api
 from w8a8_bench.timing.measures import TIME_COLD
-from w8a8_bench.timing.method import Sampler, Uncapturable, rest
+from w8a8_bench.timing.method import Bind, Uncapturable, rest
 from w8a8_bench.timing.settings import DEFAULT_DUTY
 
 if TYPE_CHECKING:
@@ -50,15 +51,8 @@ OFFERED = 128
 FINALISTS, FINAL_SAMPLES = 4, 5
 """Algorithms that are timed again, and how often: a short look tells most of them apart, and these samples 0.5%."""
 
-FP8_SINCE = (8, 9)
-HOPPER = (9, 0)
-FINE_SCALES_SINCE_CUDA = (12, 9)
-"""Outer vectors and blocks: since this CUDA, on compute capability 9.0."""
-
-FP8_MULTIPLE, INT8_MULTIPLE, BLOCKWISE_ROWS = 16, 4, 4
-"""Of n and k in elements, and of m for blockwise scales: leading dimensions of 16 bytes, of int8 4."""
-
-BLOCKS_MULTIPLE = 4
+FP8_MULTIPLE, INT8_MULTIPLE = 16, 4
+"""Of n and k in elements: leading dimensions of 16 bytes, of int8 4."""
 
 
 def probe() -> Probe:
@@ -81,25 +75,13 @@ def _library(device_index: int = 0) -> api.CublasLt:
     return api.load(int(torch.version.cuda.split(".")[0]), device_index)
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A problem with the algorithm that was found to be the fastest."""
-
-    library: api.CublasLt
-    choice: api.Choice
-    fast_accum: bool
-    workspace: torch.Tensor
-    config: dict[str, object]
-
-    def bind(self, operands: Operands) -> Launches:
-        return bind(self.library, self.choice, operands, self.workspace, fast_accum=self.fast_accum)
-
-
 def bind(
-    library: api.CublasLt, choice: api.Choice, operands: Operands, workspace: torch.Tensor, *, fast_accum: bool
+    library: api.CublasLt, offer: api.HeuristicResult, operands: Operands, workspace: torch.Tensor, *, fast_accum: bool
 ) -> Launches:
     """The launch of one algorithm on one operand set."""
     import torch
+
+    from w8a8_bench.providers.pytorch import scale_int32
 
     scale_a, scale_b = scales(operands)
     is_int8 = operands.problem.format is Format.INT8
@@ -107,7 +89,7 @@ def bind(
     attributes = {} if is_int8 else fp8_attributes(operands, scale_a, scale_b, fast_accum=fast_accum)
     pointers = (operands.b.data_ptr(), operands.a.data_ptr(), d.data_ptr())
     made = describe(library, operands.problem, attributes)
-    enqueue = library.launch(made, choice, pointers, (workspace.data_ptr(), workspace.nbytes))
+    enqueue = library.launch(made, offer, pointers, (workspace.data_ptr(), workspace.nbytes))
     held = (operands, scale_a, scale_b, d, workspace)  # the library has addresses only
     device = operands.out.device
 
@@ -117,16 +99,11 @@ def bind(
 
     if not is_int8:
         return Launches(gemm)
-    scaled, out, bias = torch.empty(d.shape, device=device), operands.out, operands.bias
+    scale = scale_int32(d, operands)
 
     def gemm_and_scale() -> None:
         gemm()
-        torch.mul(d, scale_a, out=scaled)
-        if bias is None:
-            torch.mul(scaled, scale_b, out=out)
-        else:
-            scaled.mul_(scale_b)
-            torch.add(scaled, bias, out=out)
+        scale()
 
     return Launches(gemm_and_scale)
 
@@ -150,26 +127,14 @@ def _output(problem: Problem) -> int:
 
 
 def scales(operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both scales as the library reads them; a copy where that is another layout or another number of them."""
-    import torch
-
-    scale_a, scale_b, problem = operands.scale_a, operands.scale_b, operands.problem
-    if scale_a is None or scale_b is None or problem.scaling is None:
-        raise ValueError("cuBLASLt needs both scales")
-    if problem.scaling.is_blockwise:
-        groups, columns = scale_b.shape
-        padded = torch.zeros(columns, ceil_div(groups, BLOCKS_MULTIPLE) * BLOCKS_MULTIPLE, device=scale_b.device)
-        padded[:, :groups] = scale_b.t()
-        return scale_a.t().contiguous(), padded
-    if problem.format is Format.INT8 or is_per_tensor(problem):
+    """Both scales as the library reads them; a copy if the library wants another layout or another number of them."""
+    problem, (scale_a, scale_b) = operands.problem, operands.scales()
+    if problem.scaling == BLOCKWISE:
+        return scale_a.t().contiguous(), api.padded_block_scales(scale_b)
+    if problem.format is Format.INT8 or problem.scaling == PER_TENSOR:
         return scale_a, scale_b
     m, n = operands.out.shape
     return scale_a.expand(m, 1).contiguous(), scale_b.expand(1, n).contiguous()
-
-
-def is_per_tensor(problem: Problem) -> bool:
-    scaling = problem.scaling
-    return scaling is not None and scaling.weight is WeightScale.TENSOR and scaling.activation is ActScale.TENSOR
 
 
 def fp8_attributes(
@@ -180,9 +145,9 @@ def fp8_attributes(
     attributes = {api.A_SCALE_POINTER: scale_b.data_ptr(), api.B_SCALE_POINTER: scale_a.data_ptr()}
     if fast_accum:
         attributes[api.FAST_ACCUM] = 1
-    if problem.scaling is not None and problem.scaling.is_blockwise:
+    if problem.scaling == BLOCKWISE:
         attributes[api.A_SCALE_MODE], attributes[api.B_SCALE_MODE] = api.SCALE_BLK128X128_32F, api.SCALE_VEC128_32F
-    elif not is_per_tensor(problem):
+    elif problem.scaling != PER_TENSOR:
         attributes[api.A_SCALE_MODE] = attributes[api.B_SCALE_MODE] = api.SCALE_OUTER_VEC_32F
     if bias is not None:
         attributes[api.EPILOGUE] = api.EPILOGUE_BIAS
@@ -191,7 +156,7 @@ def fp8_attributes(
     return attributes
 
 
-_INT8_FOUND: dict[tuple[str, GemmShape, Format], Bound] = {}
+_INT8_FOUND: dict[tuple[str, GemmShape, Format], PreparedKernel] = {}
 """The last INT8 product with the algorithm that was found for it, by device, shape and output."""
 
 
@@ -201,11 +166,15 @@ class CublasLtKernel:
 
     name: str
 
+    @property
+    def fast_accum(self) -> bool:
+        return KernelName.parse(self.name).variant == "fast_accum"
+
     def supports(self, problem: Problem, device: Device) -> Support:
         reason = why_unsupported(KernelName.parse(self.name), problem, device)
         return Support.no(reason) if reason else Support.yes()
 
-    def prepare(self, problem: Problem, device: Device) -> Bound:
+    def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
         """Ask for algorithms and time each, which takes up to a second. Raises Refused if there is none.
 
         An INT8 product is the same under every scheme, since scaling is an operation of its own: its algorithm is
@@ -215,76 +184,72 @@ class CublasLtKernel:
             return self._search(problem, device)
         key = device.torch_name, problem.shape, problem.out
         if key not in _INT8_FOUND:
-            _INT8_FOUND.clear()  # of the shape before: its workspace is let go of
+            _INT8_FOUND.clear()  # of the shape before, to release its workspace
             _INT8_FOUND[key] = self._search(problem, device)
         return _INT8_FOUND[key]
 
-    def _search(self, problem: Problem, device: Device) -> Bound:
+    def _search(self, problem: Problem, device: Device) -> PreparedKernel:
         import torch
 
         from w8a8_bench.correctness.operand_factory import OperandFactory
         from w8a8_bench.timing.cuda_graph import GraphMethod
 
-        library, fast_accum = _library(device.index), KernelName.parse(self.name).variant == "fast_accum"
+        library = _library(device.index)
         workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device.torch_name)
-        operands = OperandFactory(problem.shape, device.torch_name, data=Data.NORMAL.value, seed=0).make(problem)
+        operands = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0).make(
+            problem
+        )
         attributes = {}
         if problem.format is Format.FP8:
             scale_a, scale_b = scales(operands)
-            attributes = fp8_attributes(operands, scale_a, scale_b, fast_accum=fast_accum)
+            attributes = fp8_attributes(operands, scale_a, scale_b, fast_accum=self.fast_accum)
         made = describe(library, problem, attributes)
-        choices = library.choices(made, workspace_bytes=WORKSPACE_BYTES, count=OFFERED)
-        if not choices:
+        offers = library.algorithms(made, workspace_bytes=WORKSPACE_BYTES, count=OFFERED)
+        if not offers:
             raise Refused(f"cuBLASLt {library.version} offers no algorithm for {problem.scaling} at {problem.shape}")
 
         method = GraphMethod(device, (TIME_COLD,))
+        binds = [partial(bind, library, offer, workspace=workspace, fast_accum=self.fast_accum) for offer in offers]
 
-        def screened(choice: api.Choice) -> float:
-            return method.period(Bound(library, choice, fast_accum, workspace, {}).bind, operands)
+        def ready(bind_offer: Bind) -> Sampled:
+            sampler = method.ready(bind_offer, operands).samplers[TIME_COLD]
 
-        def sampler(choice: api.Choice) -> Sampled:
-            bound = Bound(library, choice, fast_accum, workspace, {})
-            return _sampled(method.ready(bound.bind, operands).samplers[TIME_COLD])
+            def sample() -> float:
+                """As the headline is sampled, rests included."""
+                started = time.perf_counter()
+                seconds = sampler.sample().seconds
+                rest(time.perf_counter() - started, DEFAULT_DUTY)
+                return seconds
+
+            return sample
 
         seconds = time_finalists(
-            [partial(screened, choice) for choice in choices], [partial(sampler, choice) for choice in choices]
+            [partial(method.period, one, operands) for one in binds], [partial(ready, one) for one in binds]
         )
         if not seconds:
-            raise Refused(f"none of the {len(choices)} algorithms that cuBLASLt {library.version} offers runs")
+            raise Refused(f"none of the {len(offers)} algorithms that cuBLASLt {library.version} offers runs")
         best = min(seconds, key=seconds.__getitem__)
         config: dict[str, object] = {
             "library": f"cuBLASLt {library.version}",
-            "offered": len(choices),
+            "offered": len(offers),
             "rank": best,
-            **library.config(choices[best]),
-            "workspace_bytes": choices[best].workspace_bytes,
+            **library.config(offers[best]),
+            "workspace_bytes": offers[best].workspace_bytes,
             "tuned_s": seconds[best],
             "first_choice_s": seconds.get(0),
         }
-        return Bound(library, choices[best], fast_accum, workspace, config)
+        return PreparedKernel(binds[best], config)
 
 
 Sampled = Callable[[], float]
 """One cold sample of one algorithm, in seconds."""
 
 
-def _sampled(sampler: Sampler) -> Sampled:
-    """Samples as the headline takes them, rests included."""
-
-    def sample() -> float:
-        started = time.perf_counter()
-        seconds = sampler.sample().seconds
-        rest(time.perf_counter() - started, DEFAULT_DUTY)
-        return seconds
-
-    return sample
-
-
 def time_finalists(screened: Sequence[Callable[[], float]], ready: Sequence[Callable[[], Sampled]]) -> dict[int, float]:
     """Median seconds by index: a short look at all algorithms, then samples of the fastest few, and of the first.
 
-    One that does not run is left out, which the library may not know before it is launched. Each is made ready when it
-    is its turn, and let go of, since copies of its operands fill memory.
+    An algorithm that does not run is left out; the library may not know this before the launch. Only finalists are kept
+    ready, since copies of operands fill memory.
     """
     seconds = []
     for look in screened:
@@ -312,20 +277,22 @@ def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str |
     if not device.is_cuda or device.capability is None:
         return "cuBLASLt needs an NVIDIA GPU"
     capability = dotted(device.capability)
-    if problem.format is Format.FP8 and device.capability < FP8_SINCE:
-        return f"fp8 needs compute capability {dotted(FP8_SINCE)} or newer, and {device.name} has {capability}"
+    since = tensor_cores_since(Format.FP8)
+    if problem.format is Format.FP8 and device.capability < since:
+        return f"fp8 needs compute capability {dotted(since)} or newer, and {device.name} has {capability}"
     multiple = FP8_MULTIPLE if problem.format is Format.FP8 else INT8_MULTIPLE
     for size, value in (("n", shape.n), ("k", shape.k)):
         if value % multiple:
             return f"{size}={value} is not a multiple of {multiple}, which cuBLASLt needs for {problem.format.value}"
-    if problem.format is Format.FP8 and not is_per_tensor(problem):
-        if device.capability != HOPPER or device.cuda is None or device.cuda < FINE_SCALES_SINCE_CUDA:
+    if problem.format is Format.FP8 and scaling != PER_TENSOR:
+        if not api.has_fine_scales(device):
             return (
-                f"cuBLASLt has {scaling} on compute capability {dotted(HOPPER)} with CUDA "
-                f"{dotted(FINE_SCALES_SINCE_CUDA)} or newer, and this is {capability} with CUDA {dotted(device.cuda)}"
+                f"cuBLASLt has {scaling} on compute capability {dotted(HOPPER)} with "
+                f"CUDA {dotted(api.FINE_SCALES_SINCE_CUDA)} or newer, and this is {capability} with "
+                f"CUDA {dotted(device.cuda)}"
             )
-        if name.is_blockwise and shape.m % BLOCKWISE_ROWS:
-            return f"m={shape.m} is not a multiple of {BLOCKWISE_ROWS}, which cuBLASLt needs for {scaling}"
+        if name.is_blockwise and shape.m % api.BLOCKWISE_ROWS:
+            return f"m={shape.m} is not a multiple of {api.BLOCKWISE_ROWS}, which cuBLASLt needs for {scaling}"
     return None
 
 

@@ -13,6 +13,14 @@ import weakref
 from collections.abc import Callable, Mapping
 from ctypes import byref, c_float, c_int, c_int8, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from w8a8_bench.environment.architecture import HOPPER
+from w8a8_bench.environment.device import Device
+from w8a8_bench.problem import ceil_div
+
+if TYPE_CHECKING:
+    import torch
 
 CUDA_R_16F, CUDA_R_32F, CUDA_R_8I, CUDA_R_32I, CUDA_R_16BF, CUDA_R_8F_E4M3 = 2, 0, 3, 10, 14, 28
 COMPUTE_32F, COMPUTE_32I = 68, 72
@@ -45,6 +53,28 @@ SUCCESS, NOT_SUPPORTED = 0, 15
 HANDLE_ERRORS = {1: "cuBLASLt could not be initialized: is there a GPU?"}
 
 
+FINE_SCALES_SINCE_CUDA = (12, 9)
+
+BLOCKWISE_ROWS = 4
+"""m must be a multiple of it for blockwise scales."""
+
+BLOCKS_MULTIPLE = 4
+
+
+def has_fine_scales(device: Device) -> bool:
+    """Whether cuBLASLt takes vectors and blocks of scales: it does on Hopper alone, since CUDA 12.9."""
+    return device.capability == HOPPER and device.cuda is not None and device.cuda >= FINE_SCALES_SINCE_CUDA
+
+
+def padded_block_scales(scale_b: torch.Tensor) -> torch.Tensor:
+    """A copy of scale_b [ceil(k/128), ceil(n/128)] as the library reads it: a row for every block of n, padded to a
+    multiple of 4 blocks of k."""
+    groups, columns = scale_b.shape
+    padded = scale_b.new_zeros(columns, ceil_div(groups, BLOCKS_MULTIPLE) * BLOCKS_MULTIPLE)
+    padded[:, :groups] = scale_b.t()
+    return padded
+
+
 class CublasLtError(RuntimeError):
     """A call that failed, with the status and what the library says that it means."""
 
@@ -60,7 +90,7 @@ class Algorithm(ctypes.Structure):
 
 
 class HeuristicResult(ctypes.Structure):
-    """cublasLtMatmulHeuristicResult_t."""
+    """cublasLtMatmulHeuristicResult_t: an algorithm that the library offers, and the workspace that it needs."""
 
     _fields_ = (
         ("algo", Algorithm),
@@ -69,14 +99,6 @@ class HeuristicResult(ctypes.Structure):
         ("waves", c_float),
         ("reserved", c_int32 * 4),
     )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One algorithm that the library offers for a product, and the workspace that it needs."""
-
-    algorithm: Algorithm
-    workspace_bytes: int
 
 
 class Descriptor:
@@ -102,7 +124,7 @@ class Product:
 
 
 class CublasLt:
-    """The library, loaded. Every method raises CublasLtError where the library refuses."""
+    """The library, loaded. Every method raises CublasLtError if the library refuses."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -144,8 +166,8 @@ class CublasLt:
         )
         return self._own("cublasLtMatrixLayoutCreate", status, pointer, self._library.cublasLtMatrixLayoutDestroy)
 
-    def choices(self, product: Product, *, workspace_bytes: int, count: int) -> list[Choice]:
-        """At most `count` algorithms for `product`, the heuristic's first choice first; none where there is none."""
+    def algorithms(self, product: Product, *, workspace_bytes: int, count: int) -> list[HeuristicResult]:
+        """At most `count` algorithms for `product`, the heuristic's first choice first; none if there is none."""
         pointer = c_void_p()
         status = self._library.cublasLtMatmulPreferenceCreate(byref(pointer))
         destroy = self._library.cublasLtMatmulPreferenceDestroy
@@ -164,31 +186,27 @@ class CublasLt:
         if status == NOT_SUPPORTED:
             return []
         self._check("cublasLtMatmulAlgoGetHeuristic", status)
-        return [
-            Choice(Algorithm.from_buffer_copy(result.algo), result.workspace_bytes)
-            for result in results[: found.value]
-            if result.state == SUCCESS
-        ]
+        return [result for result in results[: found.value] if result.state == SUCCESS]
 
-    def config(self, choice: Choice) -> dict[str, int]:
+    def config(self, offer: HeuristicResult) -> dict[str, int]:
         """What the algorithm is made of, in the library's own numbers (cublasLtMatmulTile_t, ...)."""
         found = {}
         for name, attribute in CONFIG.items():
             value: ctypes.c_uint16 | c_uint32 = ctypes.c_uint16() if name == "cluster" else c_uint32()
             status = self._library.cublasLtMatmulAlgoConfigGetAttribute(
-                byref(choice.algorithm), c_int(attribute), byref(value), c_size_t(ctypes.sizeof(value)), None
+                byref(offer.algo), c_int(attribute), byref(value), c_size_t(ctypes.sizeof(value)), None
             )
             if status == SUCCESS:
                 found[name] = value.value
         return found
 
     def launch(
-        self, product: Product, choice: Choice, pointers: tuple[int, int, int], workspace: tuple[int, int]
+        self, product: Product, offer: HeuristicResult, pointers: tuple[int, int, int], workspace: tuple[int, int]
     ) -> Callable[[int], None]:
         """What enqueues D = op(A) @ B on a stream: `pointers` of A, B and D, address and size of the workspace."""
         one, zero = product.scale(1), product.scale(0)
         a, b, d = pointers
-        algorithm = choice.algorithm
+        algorithm = offer.algo
         function = self._library.cublasLtMatmul
         arguments = (
             self.handle, product.operation.pointer, ctypes.addressof(one), a, product.a.pointer, b, product.b.pointer,
@@ -219,6 +237,6 @@ class CublasLt:
 def load(cuda_major: int, device_index: int) -> CublasLt:
     """The library of this CUDA for one device, by the name under which PyTorch loaded it.
 
-    Raises OSError where there is none.
+    Raises OSError if there is none.
     """
     return CublasLt(ctypes.CDLL(f"libcublasLt.so.{cuda_major}"))

@@ -5,45 +5,29 @@ Needs `nvidia-cutlass-dsl` and `apache-tvm-ffi`; whether they are there, `suppor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
+from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import Launches, Support
+from w8a8_bench.kernel import Launches, PreparedKernel, Support
 from w8a8_bench.kernels.cutlass import compile_cache, configs
-from w8a8_bench.kernels.cutlass.api import HOPPER, Plan, make_plan
+from w8a8_bench.kernels.cutlass.api import Plan, make_plan
 from w8a8_bench.kernels.cutlass.geometry import Variant
-from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem import BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.kernel_name import KernelName
-from w8a8_bench.problem.operands import Operands
+from w8a8_bench.problem.operands import Operands, column_major
 
 
-@dataclass(frozen=True)
-class CutlassPrepared:
-    problem: Problem
-    plan: Plan
-
-    @property
-    def config(self) -> Mapping[str, object]:
-        return self.plan.config.to_json()
-
-    def bind(self, operands: Operands) -> Launches:
-        scale_a, scale_b = operands.scale_a, operands.scale_b
-        assert scale_a is not None and scale_b is not None, "supports refuses dynamic activations"
-        if self.problem.scaling is not None and self.problem.scaling.is_blockwise:
-            scale_a, scale_b = _column_major(scale_a), _column_major(scale_b)
-        # A zero point per tensor is already in azp_adj.
-        azp = operands.azp if self.problem.azp is Azp.TOKEN else None
-        arguments = (operands.a, operands.b, scale_a, scale_b, operands.out, operands.bias, operands.azp_adj, azp)
-        return Launches(partial(self.plan.launch, *arguments, self.plan.max_clusters))
-
-
-def _column_major(scale: torch.Tensor) -> torch.Tensor:
-    """A copy whose first dimension is contiguous."""
-    return scale.t().contiguous().t()
+def bind(plan: Plan, operands: Operands) -> Launches:
+    """The launch of a kernel that was chosen and loaded."""
+    problem, (scale_a, scale_b) = operands.problem, operands.scales()
+    if problem.scaling == BLOCKWISE:
+        scale_a, scale_b = column_major(scale_a), column_major(scale_b)
+    # A zero point per tensor is already in azp_adj.
+    azp = operands.azp if problem.azp is Azp.TOKEN else None
+    arguments = (operands.a, operands.b, scale_a, scale_b, operands.out, operands.bias, operands.azp_adj, azp)
+    return Launches(partial(plan.launch, *arguments, plan.max_clusters))
 
 
 @dataclass(frozen=True)
@@ -52,26 +36,27 @@ class CutlassKernel:
 
     name: str
 
+    @property
+    def fast_accum(self) -> bool:
+        """All but blockwise sums stay in the tensor core's accumulator, as in vLLM's CUTLASS kernels."""
+        return not KernelName.parse(self.name).is_blockwise
+
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = self._limit(problem, device)
-        return Support.no(reason) if reason else Support.yes()
-
-    def prepare(self, problem: Problem, device: Device) -> CutlassPrepared:
-        return CutlassPrepared(problem, make_plan(problem, device.index))
-
-    def _limit(self, problem: Problem, device: Device) -> str | None:
         if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
-            return reason
+            return Support.no(reason)
         if not device.is_cuda or device.capability is None:
-            return "CUTLASS kernels need an NVIDIA GPU; this is a CPU"
+            return Support.no("CUTLASS kernels need an NVIDIA GPU; this is a CPU")
         if device.capability != HOPPER:
             has = dotted(device.capability)
-            return f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}"
+            return Support.no(f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}")
         if problem.activations is not Activations.PREQUANTIZED:
-            return f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only"
-        if missing := compile_cache.why_missing():
-            return missing
-        return configs.why_unsupported(Variant.of(problem), problem.shape)
+            return Support.no(f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only")
+        reason = compile_cache.why_missing() or configs.why_unsupported(Variant.of(problem), problem.shape)
+        return Support.no(reason) if reason else Support.yes()
+
+    def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
+        plan = make_plan(problem, device.index)
+        return PreparedKernel(partial(bind, plan), plan.config.to_json())
 
 
 def kernel(name: str) -> CutlassKernel:

@@ -18,12 +18,14 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
+from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Support
 from w8a8_bench.problem import BLOCK, Activations, Problem, ceil_div
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import vllm
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 PACKAGE = "deep_gemm"
 STABLE_EXTENSION = "_C_extension.abi3.so"
-HOPPER = (9, 0)
 N_MULTIPLE = 64
 TMA_BYTES = 16
 """Strides of what TMA reads are multiples of it."""
@@ -41,7 +42,7 @@ TMA_BYTES = 16
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the package lies, and whose it is: "" or vLLM's."""
+    """Where the package lies, and who installed it: "" for itself, or vLLM."""
 
     directory: Path
     owner: str = ""
@@ -84,7 +85,7 @@ def probe() -> Probe:
 
 @functools.cache
 def _load() -> Any:
-    """The package. Raises ImportError where it is built for another PyTorch, RuntimeError where it finds no nvcc."""
+    """The package. Raises ImportError if it is built for another PyTorch, RuntimeError if it finds no nvcc."""
     found = find()
     assert found is not None, "probe says whether there is one"
     with contextlib.redirect_stdout(sys.stderr):  # it prints what it could not import
@@ -121,20 +122,11 @@ def tma_aligned(scale: torch.Tensor) -> torch.Tensor:
     return aligned
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A kernel that was compiled for the shape."""
-
-    library: Any
-    config: dict[str, object] = field(default_factory=dict)
-
-    def bind(self, operands: Operands) -> Launches:
-        if operands.scale_a is None or operands.scale_b is None:
-            raise ValueError("DeepGEMM needs both scales")
-        gemm, out = self.library.fp8_gemm_nt, operands.out
-        a = (operands.a, tma_aligned(operands.scale_a))
-        w = (operands.b.t(), operands.scale_b.t().contiguous())
-        return Launches(lambda: gemm(a, w, out))
+def bind(library: Any, operands: Operands) -> Launches:
+    """The launch of a kernel that was compiled for the shape."""
+    scale_a, scale_b = operands.scales()
+    a, w = (operands.a, tma_aligned(scale_a)), (operands.b.t(), scale_b.t().contiguous())
+    return Launches(partial(library.fp8_gemm_nt, a, w, operands.out))
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ class DeepGemmKernel:
         reason = why_unsupported(problem, device)
         return Support.no(reason) if reason else Support.yes()
 
-    def prepare(self, problem: Problem, device: Device) -> Bound:
+    def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
         """Compile, by one call on operands of no meaning."""
         import torch
 
@@ -161,7 +153,7 @@ class DeepGemmKernel:
         scale_b = torch.ones(ceil_div(shape.n, BLOCK), groups, device=place)
         out = torch.empty(shape.m, shape.n, dtype=torch.bfloat16, device=place)
         library.fp8_gemm_nt((a, scale_a), (w, scale_b), out)
-        return Bound(library, {"library": f"DeepGEMM {probe().version}"})
+        return PreparedKernel(partial(bind, library), {"library": f"DeepGEMM {probe().version}"})
 
 
 def why_unsupported(problem: Problem, device: Device) -> str | None:

@@ -42,6 +42,7 @@ class FunctionKernel:
     own_name: str
     by_position: tuple[str, ...]
     by_name: tuple[str, ...]
+    fast_accum: bool = False
     config: Mapping[str, object] = field(default_factory=dict)
 
     def supports(self, problem: Problem, device: Device) -> Support:
@@ -84,7 +85,7 @@ def make_kernel(
         provider += "_function"
     by_position, by_name = _arguments(function, own_name, operand_names(problem))
     name = name_of(provider, problem, fast_accum=fast_accum)
-    return FunctionKernel(name, function, own_name, by_position, by_name)
+    return FunctionKernel(name, function, own_name, by_position, by_name, fast_accum)
 
 
 def operand_names(problem: Problem) -> tuple[str, ...]:

@@ -16,19 +16,18 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from w8a8_bench.environment.architecture import tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, Probe, Support
-from w8a8_bench.problem import BLOCK, Activations, Azp, Problem
+from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Support
+from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
-from w8a8_bench.problem.operands import Operands
-
-if TYPE_CHECKING:
-    import torch
+from w8a8_bench.problem.operands import Operands, column_major
 
 EXTENSIONS = ("_C_stable_libtorch.abi3.so", "_C.abi3.so")
 """Files that may hold the kernels: the first in vLLM 0.23, built on PyTorch's stable interface, earlier the second."""
@@ -39,7 +38,8 @@ ALIGNMENT = 16
 BLOCKWISE_ROWS = 4
 """m must be a multiple of it for blockwise scales, whose columns then begin at 16 bytes."""
 
-FP8_SINCE, INT8_SINCE, BLOCKWISE_SINCE, NO_INT8_SINCE = (8, 9), (7, 5), (9, 0), (10, 0)
+BLOCKWISE_SINCE, NO_INT8_SINCE = (9, 0), (10, 0)
+"""Compute capabilities from which vLLM has blockwise kernels, and from which it has no int8 kernels any more."""
 
 
 def probe() -> Probe:
@@ -55,10 +55,10 @@ def probe() -> Probe:
 
 
 def directory() -> Path | None:
-    """Where the package lies; None where it is not installed.
+    """Where the package lies; None if it is not installed.
 
-    What holds extensions but no `__init__.py` is a part of vLLM that somebody unpacked, and as good; what holds
-    neither is some directory of that name.
+    A directory with extensions but no `__init__.py` is a part of vLLM that somebody unpacked, and is as good. One with
+    neither only has the same name.
     """
     spec = importlib.util.find_spec("vllm")
     for place in map(Path, spec.submodule_search_locations or () if spec else ()):
@@ -68,14 +68,14 @@ def directory() -> Path | None:
 
 
 def _extensions() -> list[Path] | None:
-    """The extension files that are there; None where the package is not installed."""
+    """The extension files that are there; None if the package is not installed."""
     package = directory()
     return None if package is None else [package / name for name in EXTENSIONS if (package / name).is_file()]
 
 
 @functools.cache
 def _operators() -> Any:
-    """vLLM's operators. Raises what the linker raises, or AttributeError where the files lack the kernels."""
+    """vLLM's operators. Raises what the linker raises, or AttributeError if the files lack the kernels."""
     import torch
 
     operators: Any = torch.ops._C
@@ -93,34 +93,19 @@ def _operators() -> Any:
     return operators
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A prepared kernel: everything was compiled long ago."""
-
-    operators: Any
-    problem: Problem
-    config: dict[str, object] = field(default_factory=dict)
-
-    def bind(self, operands: Operands) -> Launches:
-        if operands.scale_a is None or operands.scale_b is None:
-            raise ValueError("vLLM's kernels need both scales")
-        out, a, b, bias = operands.out, operands.a, operands.b, operands.bias
-        if self.problem.scaling is not None and self.problem.scaling.is_blockwise:
-            scale_a, scale_b = m_contiguous(operands.scale_a), m_contiguous(operands.scale_b)
-        else:
-            scale_a, scale_b = operands.scale_a.contiguous(), operands.scale_b.contiguous()
-        if self.problem.azp is Azp.NONE:
-            scaled_mm = self.operators.cutlass_scaled_mm
-            return Launches(lambda: scaled_mm(out, a, b, scale_a, scale_b, bias))
-        scaled_mm_azp, azp_adj = self.operators.cutlass_scaled_mm_azp, operands.azp_adj
-        # One zero point for the whole tensor is in azp_adj already.
-        azp = operands.azp.view(-1) if operands.azp is not None and self.problem.azp is Azp.TOKEN else None
-        return Launches(lambda: scaled_mm_azp(out, a, b, scale_a, scale_b, azp_adj, azp, bias))
-
-
-def m_contiguous(scale: torch.Tensor) -> torch.Tensor:
-    """A copy of [rows, columns] whose columns are contiguous: of scale_a along m, of scale_b along k."""
-    return scale.t().contiguous().t()
+def bind(operators: Any, operands: Operands) -> Launches:
+    """The launch of vLLM's kernel for a problem; everything was compiled long ago."""
+    out, a, b, bias, problem = operands.out, operands.a, operands.b, operands.bias, operands.problem
+    scale_a, scale_b = operands.scales()
+    if problem.scaling == BLOCKWISE:
+        scale_a, scale_b = column_major(scale_a), column_major(scale_b)
+    else:
+        scale_a, scale_b = scale_a.contiguous(), scale_b.contiguous()
+    if problem.azp is Azp.NONE:
+        return Launches(partial(operators.cutlass_scaled_mm, out, a, b, scale_a, scale_b, bias))
+    # One zero point for the whole tensor is in azp_adj already.
+    azp = operands.azp.view(-1) if operands.azp is not None and problem.azp is Azp.TOKEN else None
+    return Launches(partial(operators.cutlass_scaled_mm_azp, out, a, b, scale_a, scale_b, operands.azp_adj, azp, bias))
 
 
 @dataclass(frozen=True)
@@ -128,6 +113,11 @@ class VllmKernel:
     """One name of this provider."""
 
     name: str
+
+    @property
+    def fast_accum(self) -> bool:
+        """vLLM's CUTLASS kernels promote sums to fp32 in blockwise products alone."""
+        return not KernelName.parse(self.name).is_blockwise
 
     def supports(self, problem: Problem, device: Device) -> Support:
         reason = why_unsupported(KernelName.parse(self.name), problem, device)
@@ -145,8 +135,8 @@ class VllmKernel:
             return f"this build of vLLM has no such kernel for compute capability {major}.{minor}"
         return None
 
-    def prepare(self, problem: Problem, device: Device) -> Bound:
-        return Bound(_operators(), problem, {"library": f"vllm {probe().version}"})
+    def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
+        return PreparedKernel(partial(bind, _operators()), {"library": f"vllm {probe().version}"})
 
 
 def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str | None:
@@ -158,7 +148,7 @@ def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str |
         return "vLLM's CUTLASS kernels take activations that are quantized already"
     if not device.is_cuda or device.capability is None:
         return "vLLM's CUTLASS kernels need an NVIDIA GPU"
-    since = BLOCKWISE_SINCE if name.is_blockwise else FP8_SINCE if problem.format is Format.FP8 else INT8_SINCE
+    since = BLOCKWISE_SINCE if name.is_blockwise else tensor_cores_since(problem.format)
     capability = dotted(device.capability)
     if device.capability < since:
         return f"needs compute capability {dotted(since)} or newer, and {device.name} has {capability}"

@@ -14,7 +14,7 @@ from w8a8_bench.timing.method import Sample
 from w8a8_bench.timing.settings import StopRule
 
 Cells = Mapping[int, Callable[[], Mapping[str, Sample]]]
-"""By cell, what takes one sample of every measure. A cell that broke gives none."""
+"""By cell, a function that takes one sample of every measure. A cell that broke gives none."""
 
 SETTLE_ROUNDS = 8
 SETTLE_CHANGE = 0.003
@@ -59,8 +59,8 @@ def run_blocks(
     """Time `cells` until `rule` or `deadline` (perf_counter) ends it.
 
     The first block is always run, so that whatever was made ready has a sample. A later block that would outlast the
-    deadline, judged by the longest so far, is not begun. A block that `void` condemns once it is over is taken again;
-    no more of those are than blocks that would count.
+    deadline, judged by the longest so far, is not begun. If `void` says after a block that it does not count, the
+    block is taken again, at most `rule.max_blocks` times in all.
     """
     taken = BlockSamples({index: {} for index in cells})
     order, shuffle = list(cells), random.Random(seed).shuffle

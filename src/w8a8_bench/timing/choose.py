@@ -1,4 +1,4 @@
-"""From settings to the way of timing that they ask for. A file per method; each is imported when it is used."""
+"""Makes the method of timing that settings ask for. Each method is a file, imported when it is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from w8a8_bench.timing.settings import Settings
 
 
 def make_method(device: Device, settings: Settings) -> Method:
-    """A fresh method for one comparison, as `settings` say. Never another than was asked for."""
+    """A fresh method for one comparison, as `settings` say."""
     if settings.measures == (TIME_KERNEL,):
         from w8a8_bench.timing.profiler import ProfilerMethod
 

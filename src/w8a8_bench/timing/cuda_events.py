@@ -18,7 +18,7 @@ from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_EVENT
-from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, parts
+from w8a8_bench.timing.method import Bind, Sample, Sampler, TimedCell, parts
 
 SAMPLE_LAUNCHES = 16
 """Launches a sample, whose median it is."""
@@ -60,7 +60,7 @@ class EventMethod:
             raise rotation.NotCold("the size of this GPU's L2 is unknown, so that no scrub is known to empty it")
         self._scrubbed = torch.zeros(size, dtype=torch.uint8, device=device.torch_name)
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         bound = bind(operands)
         bound.total()
         samplers: dict[str, Sampler] = {
@@ -70,4 +70,4 @@ class EventMethod:
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound.total)
         described = {"sets": 1, "bytes": rotation.set_bytes(operands), "scrubbed": 1}
-        return Timed(samplers, [operands], lambda: [bound.total()], described)
+        return TimedCell(samplers, [operands], lambda: [bound.total()], described)

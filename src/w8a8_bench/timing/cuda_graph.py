@@ -33,7 +33,7 @@ from w8a8_bench.text import in_one_line
 from w8a8_bench.timing import device_code, rotation
 from w8a8_bench.timing.host import LaunchSampler
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_HOT
-from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, Uncapturable, parts, size_like
+from w8a8_bench.timing.method import Bind, Sample, Sampler, TimedCell, Uncapturable, parts, size_like
 
 REPLAY_S = 3e-3
 """Length of a replay. On an H200 medians of 2 ms and of 5 ms repeat equally well, and the shorter ones cost less."""
@@ -51,7 +51,7 @@ Segment = tuple[torch.cuda.Event, torch.cuda.Event]
 
 
 class Turns:
-    """Launches in turn. `outputs` holds what each of them returned last.
+    """Runs launches in turn. `outputs` holds what each of them returned last.
 
     A graph writes to the addresses of the tensors that were returned while it was captured. So they are held as long as
     the graph is, one for each launch: outputs then rotate as those do that a launch writes to its operand set.
@@ -84,7 +84,7 @@ class GraphTimer:
         self._kept = [self.capture(lambda: self.code.read_clocks(self._slots[0]))]
 
     def capture(self, body: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """What `body` enqueues, as a graph. Raises Uncapturable where something in it can't be captured."""
+        """What `body` enqueues, as a graph. Raises Uncapturable if something in it can't be captured."""
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         with torch.cuda.stream(self.stream):
@@ -128,7 +128,7 @@ class GraphTimer:
         """A sampler of `size` launches, lead-ins included, taken from `launches` in turn, an L2 scrub before them."""
         return GraphSampler(self, launches, size, scrub=scrub, segments=segments or segments_of(size))
 
-    def period(self, launches: Sequence[Launch], plan: rotation.Plan) -> float:
+    def period(self, launches: Sequence[Launch], plan: rotation.RotationPlan) -> float:
         """About how long one of `launches` takes, in seconds."""
         size = min(max(len(launches), MIN_LAUNCHES), PILOT_LAUNCHES)
         pilot = self.sampler(launches, size, scrub=plan.scrub)
@@ -152,7 +152,7 @@ class GraphTimer:
         return self._between_probes(row, scrub)
 
     def kept_apart(self, turns: Turns, size: int, apart_s: float, scrub: bool) -> Callable[[], None]:
-        """What a replay enqueues where each launch is to begin on a GPU that has nothing else to do."""
+        """What a replay enqueues if each launch is to begin on an idle GPU."""
 
         def row() -> None:
             self.code.forget_apart(self._apart)
@@ -246,7 +246,7 @@ class GraphMethod:
         row = rows[TIME_COLD]
         return self.timer.period(row.launches, row.plan)
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         l2_bytes, most = self._device.l2_bytes, self._most_sets
         plan = rotation.plan_of(operands, l2_bytes, most)
         if TIME_COLD not in self._measures:
@@ -261,7 +261,7 @@ class GraphMethod:
                 )
                 samplers[measure] = self.timer.sampler(row.launches, size, scrub=row.plan.scrub)
         if TIME_HOT in self._measures:
-            one = rotation.Plan(1, plan.set_bytes, scrub=False)
+            one = rotation.RotationPlan(1, plan.set_bytes, scrub=False)
             for measure, launches in parts(TIME_HOT, bound[:1]).items():
                 size = size_like(like, measure) or one.launches(self.timer.period(launches, one), REPLAY_S)
                 samplers[measure] = self.timer.sampler(launches, size)
@@ -270,4 +270,4 @@ class GraphMethod:
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound[0].total)
         described = {"sets": len(sets), "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)} if len(sets) > 1 else {}
-        return Timed(samplers, sets[: first.size], first.rerun, described)
+        return TimedCell(samplers, sets[: first.size], first.rerun, described)

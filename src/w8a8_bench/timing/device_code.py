@@ -93,7 +93,7 @@ JOLT_WAVES, JOLT_THREADS = 16, 512
 
 @functools.cache
 def load(device: Device) -> DeviceCode:
-    """The kernels on `device`, compiled once a process. Raises DeviceCodeError where that fails."""
+    """The kernels on `device`, compiled once a process. Raises DeviceCodeError if that fails."""
     return DeviceCode(device)
 
 
@@ -191,9 +191,9 @@ def clock_mhz(before: torch.Tensor, after: torch.Tensor) -> float | None:
 
 
 def busy_clock_mhz(before: torch.Tensor, after: torch.Tensor, apart: torch.Tensor, busy_s: float) -> float | None:
-    """As `clock_mhz`, but of `busy_s` of the time between; what else went by did so at the clock of the spins `apart`.
+    """As `clock_mhz`, but only of the `busy_s` in which launches ran between the two readings.
 
-    That is, the spins themselves, and the gaps between them and the launches.
+    The rest of the time, spins and gaps, is taken to have passed at the clock of the spins, which `apart` holds.
     """
     spin_cycles, spin_ns = apart.tolist()
     busy_ns = 1e9 * busy_s

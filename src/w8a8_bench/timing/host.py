@@ -1,6 +1,6 @@
 """`time_host`, the original's way: the host's clock around a run of launches, on one operand set, caches warm.
 
-On a GPU this measures the launch wherever that takes longer than the kernel; on a CPU it is the time of the work.
+On a GPU this measures the launch if that takes longer than the kernel; on a CPU it is the time of the work.
 `host_launch` is the part of it that the host spends: the CPU time to enqueue one launch.
 """
 
@@ -17,7 +17,7 @@ from w8a8_bench.kernel import Launch
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_HOST
-from w8a8_bench.timing.method import Bind, Sample, Sampler, Timed, parts, size_like
+from w8a8_bench.timing.method import Bind, Sample, Sampler, TimedCell, parts, size_like
 
 SAMPLE_S = 5e-3
 """Shortest sample. The clock and the loop cost about 0.1 us each, so that 5 ms keeps them under 1 part in 10,000."""
@@ -91,7 +91,7 @@ class HostMethod:
     def __init__(self, device: Device, measures: Sequence[str]) -> None:
         self._device, self._measures = device, measures
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         bound = bind(operands)
         samplers: dict[str, Sampler] = {}
         for measure, launches in parts(TIME_HOST, [bound]).items():
@@ -107,4 +107,4 @@ class HostMethod:
             _synchronize(self._device)
             return [returned]
 
-        return Timed(samplers, [operands], rerun)
+        return TimedCell(samplers, [operands], rerun)

@@ -1,4 +1,4 @@
-"""The times that are taken, by name, and the ways to take them."""
+"""The measures (what is timed) by name, and the timers (how)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEANINGS = {
     TIME_KERNEL: "the device's own duration of a lone launch's kernels, from the profiler, operands in DRAM",
     HOST_LAUNCH: "CPU time to enqueue one launch",
 }
-"""In the order of precedence: the first that a record has is its headline."""
+"""In order of precedence: the first that a record has is its headline."""
 
 COLD_MEASURES = (TIME_COLD, TIME_EVENT, TIME_KERNEL)
 """Those whose launches find their operands in DRAM."""
@@ -45,12 +45,12 @@ REQUESTS = tuple(_ON_REQUEST)
 
 
 def part(measure: str, which: str) -> str:
-    """The measure of a part of the launch, `quant` or `gemm`, where activations are quantized inside the region."""
+    """The measure of a part of the launch, `quant` or `gemm`, if activations are quantized inside the timed region."""
     return f"{measure}_{which}"
 
 
 def headline(measures: Iterable[str]) -> str | None:
-    """The measure that decides: what is shown first, and what a comparison is sampled until it is known well."""
+    """The measure that decides: it is shown first, and sampling ends when it is known well."""
     present = set(measures)
     return next((measure for measure in MEANINGS if measure in present), None)
 
@@ -58,7 +58,7 @@ def headline(measures: Iterable[str]) -> str | None:
 def choose(timer: Timer | None, requests: Sequence[str] | None, *, cuda: bool) -> tuple[Timer, tuple[str, ...]]:
     """The timer and the measures for a device, from what was asked for; None is the default of each.
 
-    Raises ValueError where the device or the timer has no such measure: nothing is silently replaced.
+    Raises ValueError if the device or the timer has no such measure: nothing is replaced silently.
     """
     timer = timer or (Timer.GRAPH if cuda else Timer.HOST)
     if timer is not Timer.HOST and not cuda:

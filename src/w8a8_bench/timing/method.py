@@ -1,4 +1,4 @@
-"""What a way of timing offers: samplers of a cell, and the sample that each gives."""
+"""What every method of timing offers: samplers of a cell, and the samples that they take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Uncapturable(RuntimeError):
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds per launch; the SM clock meanwhile where it was read."""
+    """Seconds per launch; the SM clock meanwhile, if it was read."""
 
     seconds: float
     clock_mhz: float | None = None
@@ -46,11 +46,11 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedCell:
     """A cell bound and ready: `samplers` by measure.
 
-    `sets` are the operand sets that the launches go through. `rerun` runs what was timed once more, all of it, and
-    gives what the launch of each set returned.
+    `sets` are the operand sets that the launches go through. `rerun` runs everything that was timed once more, and
+    returns what the launch of each set returned.
     """
 
     samplers: Mapping[str, Sampler]
@@ -60,9 +60,9 @@ class Timed:
 
 
 class Method(Protocol):
-    """A way of timing, for all cells of one comparison."""
+    """A method of timing, for all cells of one comparison."""
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         """Bind a cell and make its samplers. Raises Uncapturable, and whatever binding and launching raise.
 
         `like` is the same cell made ready before: its samples must be of as many launches to be compared with.
@@ -80,14 +80,14 @@ def rest(worked: float, duty: float) -> None:
         time.sleep(worked * (1 / duty - 1))
 
 
-def size_like(like: Timed | None, measure: str) -> int | None:
+def size_like(like: TimedCell | None, measure: str) -> int | None:
     """Size of a sample of `measure` in `like`."""
     sampler = like.samplers.get(measure) if like else None
     return sampler.size if sampler else None
 
 
 def parts(measure: str, sets: Sequence[Launches]) -> dict[str, list[Launch]]:
-    """The launches over all sets by measure: the whole, and where there are such, quantization and GEMM alone."""
+    """The launches over all sets by measure: the whole, and quantization and GEMM alone if there are any."""
     found = {measure: [launches.total for launches in sets]}
     for name in ("quant", "gemm"):
         alone = [launch for launch in (getattr(launches, name) for launches in sets) if launch is not None]

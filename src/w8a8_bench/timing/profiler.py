@@ -22,7 +22,7 @@ from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing import rotation
 from w8a8_bench.timing.cuda_graph import GraphTimer, Turns
 from w8a8_bench.timing.measures import TIME_KERNEL
-from w8a8_bench.timing.method import Bind, Sample, Timed, size_like
+from w8a8_bench.timing.method import Bind, Sample, TimedCell, size_like
 
 OWN_KERNELS = ("read_clocks", "read_all", "spin_apart", "forget_apart")
 """The instrument's, which are not the launch's."""
@@ -38,7 +38,7 @@ class KernelSampler:
     """A graph of launches kept apart, profiled."""
 
     def __init__(
-        self, timer: GraphTimer, launches: Sequence[Launch], plan: rotation.Plan, size: int | None = None
+        self, timer: GraphTimer, launches: Sequence[Launch], plan: rotation.RotationPlan, size: int | None = None
     ) -> None:
         self._timer = timer
         self._turns = Turns(launches)  # held: a graph knows addresses only
@@ -77,7 +77,7 @@ class ProfilerMethod:
         self._timer = GraphTimer(device)
         self._arena = rotation.Arena()
 
-    def ready(self, bind: Bind, operands: Operands, *, like: Timed | None = None) -> Timed:
+    def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         l2_bytes, most = self._device.l2_bytes, self._most_sets
         plan = rotation.plan_of(operands, l2_bytes, most)
         with self._timer.on_stream():
@@ -88,4 +88,4 @@ class ProfilerMethod:
         }
         whole = samplers[TIME_KERNEL]
         described = {"sets": plan.sets, "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)}
-        return Timed(samplers, sets[: whole.size], whole.rerun, described)
+        return TimedCell(samplers, sets[: whole.size], whole.rerun, described)

@@ -1,7 +1,7 @@
-"""Operand sets in a row, so many that each launch finds its own in DRAM; and the plan of how many.
+"""Rotation through so many operand sets that each launch finds its own in DRAM, and the plan of how many.
 
-Sets total 5 times the L2 (`memory.L2_TIMES`). Where even the most sets are less than that, or memory has no room for
-them, the L2 is scrubbed before each replay, outside what is timed, and a replay touches each set once.
+Together the sets are `memory.L2_TIMES` as large as the L2. If even the most sets are smaller than that, or if memory
+has no room for them, the L2 is scrubbed before each replay, outside what is timed, and a replay touches each set once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class NotCold(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RotationPlan:
     """`sets` of `set_bytes` each; `scrub`: they fit the L2, which is emptied before each replay."""
 
     sets: int
@@ -49,23 +49,23 @@ class Plan:
         return self.sets * rotations
 
 
-def plan(set_bytes: int, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
-    """How many sets, `most` at most, make every launch cold. Raises NotCold where the size of the L2 is unknown."""
+def plan(set_bytes: int, l2_bytes: int | None, most: int = MAX_SETS) -> RotationPlan:
+    """How many sets, `most` at most, make every launch cold. Raises NotCold if the size of the L2 is unknown."""
     if not l2_bytes:
         raise NotCold("the size of this GPU's L2 is unknown, so that no rotation is known to be cold")
     sets, scrub = rotation_sets(set_bytes, l2_bytes, most)
-    return Plan(sets, set_bytes, scrub)
+    return RotationPlan(sets, set_bytes, scrub)
 
 
-def plan_of(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
-    """The plan of a launch on whole sets, and of its GEMM alone, which reads codes where the whole reads A in bf16."""
+def plan_of(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> RotationPlan:
+    """The plan of a launch on whole sets, and of its GEMM alone, which may read codes of A instead of bf16."""
     whole = set_bytes(operands)
     read_as_codes = operands.a.numel() if operands.problem.activations is not Activations.PREQUANTIZED else 0
     return replace(plan(whole - read_as_codes, l2_bytes, most), set_bytes=whole)
 
 
-def plan_of_quantization(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> Plan:
-    """The plan of quantization alone, which touches only A: a hundredth of a set, where tokens are few."""
+def plan_of_quantization(operands: Operands, l2_bytes: int | None, most: int = MAX_SETS) -> RotationPlan:
+    """The plan of quantization alone, which touches only A: a hundredth of a set if tokens are few."""
     return plan(_span(operands.a), l2_bytes, min(most, MOST_QUANTIZATIONS))
 
 
@@ -77,7 +77,7 @@ def set_bytes(operands: Operands) -> int:
 class Arena:
     """Copies of operand tensors in device memory, shared by the cells of a comparison.
 
-    Cells run one after another, so that two with the same input or an output of the same kind use the same copies.
+    Cells run one after another, so cells with the same input, or with outputs of the same kind, share copies.
     """
 
     def __init__(self) -> None:
@@ -112,32 +112,38 @@ class Arena:
         return rows
 
 
-class Row(NamedTuple):
+class LaunchRow(NamedTuple):
     """Launches that are timed one after another, and the plan of the operands that they go through."""
 
     launches: Sequence[Launch]
-    plan: Plan
+    plan: RotationPlan
 
 
 def cold_rows(
-    measure: str, bind: Bind, operands: Operands, plan: Plan, arena: Arena, l2_bytes: int | None, most: int = MAX_SETS
-) -> tuple[list[Operands], list[Launches], dict[str, Row]]:
-    """The sets of a plan, bound and launched once, and rows by measure: the whole, and where there are such, its parts.
+    measure: str,
+    bind: Bind,
+    operands: Operands,
+    plan: RotationPlan,
+    arena: Arena,
+    l2_bytes: int | None,
+    most: int = MAX_SETS,
+) -> tuple[list[Operands], list[Launches], dict[str, LaunchRow]]:
+    """The sets of a plan, bound and launched once, and rows by measure: the whole, and its parts if there are any.
 
-    Quantization alone goes through sets of its own: of those of the whole it would find A in the L2.
+    Quantization alone goes through sets of its own: in the sets of the whole it would find A in the L2.
     """
     sets = arena.sets(operands, plan.sets)
     bound = [bind(one) for one in sets]
     for launches in bound:
         launches.total()  # what a first call sets up must not be captured
-    rows = {name: Row(launches, plan) for name, launches in parts(measure, bound).items()}
+    rows = {name: LaunchRow(launches, plan) for name, launches in parts(measure, bound).items()}
     quantization = part(measure, "quant")
     if quantization in rows:
         of_a = plan_of_quantization(operands, l2_bytes, most)
         alone = parts(measure, [bind(one) for one in arena.sets(operands, of_a.sets, names=("a",))])[quantization]
         for launch in alone:
             launch()
-        rows[quantization] = Row(alone, of_a)
+        rows[quantization] = LaunchRow(alone, of_a)
     return sets, bound, rows
 
 

@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import torch
@@ -50,7 +50,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SelfTestVerdict:
     """One property of the instrument: whether it holds here, the figure, and what was asked of it."""
 
     name: str
@@ -60,20 +60,13 @@ class Verdict:
     data: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        return {
-            "kind": "verdict",
-            "name": self.name,
-            "passed": self.passed,
-            "figure": self.figure,
-            "expected": self.expected,
-            "data": dict(self.data),
-        }
+        return {"kind": "verdict", **asdict(self)}
 
 
-def run(device: Device, *, duty: float, seed: int, progress: Progress) -> Iterator[Verdict]:
+def run(device: Device, *, duty: float, seed: int, progress: Progress) -> Iterator[SelfTestVerdict]:
     """Every verdict on one GPU, as they come."""
     test = _SelfTest(device, duty, seed)
-    steps: list[tuple[str, Callable[[], Iterator[Verdict]]]] = [
+    steps: list[tuple[str, Callable[[], Iterator[SelfTestVerdict]]]] = [
         ("spins of known length", test.known_times),
         ("n against 2n launches", test.launch_counts),
         ("rotation against twice the rotation", test.rotations),
@@ -93,7 +86,7 @@ class _Gemm:
 
     text: str
     launches: list[Launch]
-    plan: rotation.Plan
+    plan: rotation.RotationPlan
 
 
 class _SelfTest:
@@ -102,9 +95,9 @@ class _SelfTest:
         self._random = random.Random(seed)
         self._seed = seed
         self._timer = GraphTimer(device)
-        self._periods: dict[str, tuple[float, Sequence[Launch], rotation.Plan]] = {}
+        self._periods: dict[str, tuple[float, Sequence[Launch], rotation.RotationPlan]] = {}
 
-    def known_times(self) -> Iterator[Verdict]:
+    def known_times(self) -> Iterator[SelfTestVerdict]:
         """Spins of 3 us to 3 ms on the global timer: the period is a constant gap plus the time, and nothing else."""
         points = []
         for microseconds in SPINS_US:
@@ -112,26 +105,26 @@ class _SelfTest:
             sampler = self._timer.sampler(launches, max(MIN_LAUNCHES, round(REPLAY_S * 1e6 / microseconds)))
             period = self._median(sampler)
             points.append((1e-6 * microseconds, period))
-            plan = rotation.Plan(1, 0, scrub=False)
+            plan = rotation.RotationPlan(1, 0, scrub=False)
             self._periods[f"spin {microseconds} us"] = (period, launches, plan)
         slope, gap = _line_through(points)
         worst = max(abs(period - gap - slope * spin) / period for spin, period in points)
         data = {"spin_s": [spin for spin, _ in points], "period_s": [period for _, period in points]}
-        yield Verdict(
+        yield SelfTestVerdict(
             "spin 3 us to 3 ms: slope",
             abs(slope - 1) <= SLOPE_TOLERANCE,
             f"{slope:.5f}",
             f"1 within {SLOPE_TOLERANCE:.1%}",
             data,
         )
-        yield Verdict(
+        yield SelfTestVerdict(
             "spin 3 us to 3 ms: launch gap",
             0 < gap < 3e-6 and worst <= SLOPE_TOLERANCE,
             f"{1e6 * gap:.3f} us, residuals up to {worst:.2%}",
             f"above 0, below 3 us, residuals within {SLOPE_TOLERANCE:.1%}",
         )
 
-    def launch_counts(self) -> Iterator[Verdict]:
+    def launch_counts(self) -> Iterator[SelfTestVerdict]:
         """The time of a launch does not depend on how many a replay has."""
         for gemm in map(self._gemm, GEMMS):
             period = self._timer.period(gemm.launches, gemm.plan)
@@ -141,8 +134,8 @@ class _SelfTest:
             ratios = self._ratios([self._timer.sampler(gemm.launches, n)], twice)
             yield _same(f"n against 2n launches: {gemm.text}", ratios, f"n={n}, ")
 
-    def rotations(self) -> Iterator[Verdict]:
-        """Twice the operand sets are not colder; one set, where it fits the L2, is warmer.
+    def rotations(self) -> Iterator[SelfTestVerdict]:
+        """Twice the operand sets are not colder; one set is warmer if it fits the L2.
 
         The time of a GEMM depends on where its operands lie: tens of sets of the same differ by 1% from tens of others
         (H200). So the 2R sets in one rotation stand against the same sets in two rotations of R.
@@ -160,14 +153,14 @@ class _SelfTest:
             n = gemm.plan.launches(self._timer.period(gemm.launches, gemm.plan), REPLAY_S)
             one = self._timer.sampler(gemm.launches[:1], n)
             ratios = self._ratios([one], self._timer.sampler(gemm.launches, n))
-            yield Verdict(
+            yield SelfTestVerdict(
                 f"rotation R against 1, must differ: {gemm.text}",
                 stats.median(ratios) >= 1 + CONTROL_DIFFERENCE,
                 f"R={gemm.plan.sets}, {_ratio_text(ratios)}",
                 f"at least {1 + CONTROL_DIFFERENCE:.2f}",
             )
 
-    def identical(self, progress: Callable[[float], None]) -> Iterator[Verdict]:
+    def identical(self, progress: Callable[[float], None]) -> Iterator[SelfTestVerdict]:
         """The same kernel on the same operands, captured twice: how often are the two called different?"""
         different, worst = 0, 0.0
         found: dict[str, int] = {}
@@ -185,7 +178,7 @@ class _SelfTest:
                 progress((number + (repeat + 1) / repeats) / len(IDENTICAL_SIZES))
         total = repeats * len(IDENTICAL_SIZES)
         low, high = _share_interval(different, total)
-        yield Verdict(
+        yield SelfTestVerdict(
             f"identical kernels called different, of {total}",
             different <= IDENTICAL_ALLOWED * total,
             f"{different / total:.1%} ({low:.1%} to {high:.1%}), largest median {worst:.2%} off",
@@ -193,7 +186,7 @@ class _SelfTest:
             {"different_by_shape": found},
         )
 
-    def slowed(self, progress: Callable[[float], None]) -> Iterator[Verdict]:
+    def slowed(self, progress: Callable[[float], None]) -> Iterator[SelfTestVerdict]:
         """A spin that takes 1, 2 and 5% longer: how often is it found, and with the right sign?"""
         repeats = SLOWED_TRIALS // len(SLOWED_SPINS_US)
         for number, (by, wanted) in enumerate(SLOWED.items()):
@@ -210,14 +203,14 @@ class _SelfTest:
                 progress((number + trial / SLOWED_TRIALS) / len(SLOWED))
             total = repeats * len(SLOWED_SPINS_US)
             low, high = _share_interval(right, total)
-            yield Verdict(
+            yield SelfTestVerdict(
                 f"a spin slowed by {by:.0%} found, of {total}",
                 right >= wanted * total and wrong == 0,
                 f"{right / total:.0%} ({low:.0%} to {high:.0%}), wrong sign {wrong}",
                 f"at least {wanted:.0%}, wrong sign 0",
             )
 
-    def gaps(self) -> Iterator[Verdict]:
+    def gaps(self) -> Iterator[SelfTestVerdict]:
         """Period less the profiler's duration is a constant, the gap between launches less what CUPTI adds to each.
 
         Of spins, which don't overlap: a GEMM's first blocks begin while its predecessor's last are still at work.
@@ -230,7 +223,7 @@ class _SelfTest:
             gaps[name] = period - stats.median([sampler.sample().seconds for _ in range(7)])
         spread = max(gaps.values()) - min(gaps.values())
         shown = ", ".join(f"{name} {1e6 * gap:.2f}" for name, gap in gaps.items())
-        yield Verdict(
+        yield SelfTestVerdict(
             "graph period less profiler time",
             spread <= GAP_TOLERANCE_S,
             f"spread {1e6 * spread:.2f} us ({shown})",
@@ -303,8 +296,8 @@ def _share_interval(count: int, total: int) -> tuple[float, float]:
     return (0.0 if count == 0 else middle - reach), (1.0 if count == total else middle + reach)
 
 
-def _same(name: str, ratios: Sequence[float], prefix: str) -> Verdict:
-    return Verdict(
+def _same(name: str, ratios: Sequence[float], prefix: str) -> SelfTestVerdict:
+    return SelfTestVerdict(
         name,
         abs(stats.median(ratios) - 1) <= COUNT_TOLERANCE,
         prefix + _ratio_text(ratios),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.memory import MAX_SETS
 from w8a8_bench.stats import half_width
 from w8a8_bench.timing.measures import TIME_HOST, TIME_KERNEL, Timer, headline
@@ -82,7 +82,7 @@ class Settings:
     """
 
     seed: int = 0
-    data: Data = Data.NORMAL
+    data: Distribution = Distribution.NORMAL
     budget_s: float | None = None
     may_skip: bool = True
     stop: StopRule = field(default_factory=StopRule)
@@ -137,7 +137,7 @@ class Settings:
             raise ValueError(f"settings {data!r}: expected stop as an object and measures as a list")
         return cls(
             seed=int(str(data["seed"])),
-            data=Data(str(data["data"])),
+            data=Distribution(str(data["data"])),
             budget_s=None if budget is None else float(str(budget)),
             may_skip=bool(data["may_skip"]),
             stop=StopRule(**stop),

@@ -17,7 +17,7 @@ from w8a8_bench.environment import detect
 from w8a8_bench.kernel import CompileError, Launches, Refused, Status, Support
 from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape, Scaling
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
@@ -412,16 +412,14 @@ def test_an_interrupt_is_the_users_unless_this_process_does_not_listen_to_it(at_
 
 
 @pytest.mark.parametrize(
-    ("name", "status"),
+    ("name", "declared", "status"),
     [
-        ("pytorch_fp8_fp8_fp16_scaled_mm", Status.INCORRECT),
-        ("pytorch_fp8_fp8_fp16_scaled_mm_fast_accum", Status.OK),
-        ("triton_fp8_fp8_fp16_scaled_mm", Status.OK),
-        ("cutlass_fp8_fp8_fp16_scaled_mm", Status.OK),
-        ("vllm_fp8_fp8_fp16_scaled_mm", Status.OK),
+        ("pytorch_fp8_fp8_fp16_scaled_mm", {}, Status.INCORRECT),
+        ("pytorch_fp8_fp8_fp16_scaled_mm", {"fast_accum": True}, Status.OK),
+        ("pytorch_fp8_fp8_fp16_scaled_mm_fast_accum", {}, Status.OK),
     ],
 )
-def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name, status):
+def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name, declared, status):
     exact = registry.get("pytorch_fp8_fp8_fp16_scaled_mm")
     shape = GemmShape(m=3, n=4, k=4096)
 
@@ -429,6 +427,10 @@ def test_the_error_of_a_short_accumulator_is_allowed_to_those_that_use_one(name,
         """A kernel, and what it prepares."""
 
         config = MappingProxyType({})
+
+        def __init__(self):
+            self.name = name
+            vars(self).update(declared)
 
         def supports(self, problem, device):
             return Support.yes()
@@ -468,7 +470,7 @@ def test_dynamic_activations_are_timed_whole_and_in_parts():
     assert set(record.samples) == {"time_host", "time_host_quant", "time_host_gemm"}
 
 
-@pytest.mark.parametrize("data", list(Data))
+@pytest.mark.parametrize("data", list(Distribution))
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (17, 130, 257)], ids=str)
 def test_every_kernel_scheme_and_kind_of_activations_is_right_or_refused_on_a_cpu(shape, data):
     m, n, k = shape
@@ -509,7 +511,7 @@ def test_every_cell_says_how_exact_its_scheme_is_whatever_data_is_timed():
     assert baseline == {}, "its operands are the unquantized ones"
     assert good["outliers"] < good["normal"] - 5
     assert good["normal"] > fp8["normal"] > 25
-    zeros, _ = run_comparison(mixed(), CPU, Settings(data=Data.ZEROS, stop=QUICK.stop))
+    zeros, _ = run_comparison(mixed(), CPU, Settings(data=Distribution.ZEROS, stop=QUICK.stop))
     assert [record.scheme_sqnr_db for record in zeros] == [record.scheme_sqnr_db for record in records]
 
 

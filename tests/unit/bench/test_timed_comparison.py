@@ -23,7 +23,7 @@ from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.providers import registry
 from w8a8_bench.timing.measures import TIME_COLD, TIME_HOT, Timer
-from w8a8_bench.timing.method import Sample, Timed, Uncapturable
+from w8a8_bench.timing.method import Sample, TimedCell, Uncapturable
 from w8a8_bench.timing.rotation import Arena, NotCold
 from w8a8_bench.timing.settings import Settings, StopRule
 
@@ -66,10 +66,10 @@ class FakeMethod:
     refuse: dict[str, Exception] = field(default_factory=dict)
     sets: int = 1
     log: list[str] = field(default_factory=list)
-    likes: list[Timed | None] = field(default_factory=list)
+    likes: list[TimedCell | None] = field(default_factory=list)
     arena: Arena = field(default_factory=Arena)
 
-    def ready(self, bind, operands, *, like=None) -> Timed:
+    def ready(self, bind, operands, *, like=None) -> TimedCell:
         name = bind.args[0].name  # of what is prepared: `bind` is the runner's, which sees the inputs first
         if name in self.refuse:
             raise self.refuse[name]
@@ -83,7 +83,7 @@ class FakeMethod:
         who = name + (" again" if like else "")
         take = self.seconds.get(who) or self.seconds.get(name) or (lambda: Sample(1e-3, 1900.0))
         rotation = {"sets": self.sets, "bytes": 4096, "scrubbed": 0}
-        return Timed({TIME_COLD: FakeSampler(who, self.log, take)}, sets, rerun, rotation)
+        return TimedCell({TIME_COLD: FakeSampler(who, self.log, take)}, sets, rerun, rotation)
 
 
 @dataclass
@@ -157,7 +157,7 @@ def test_the_duplicate_is_made_like_its_original(run):
     run(method, BASE)
     original, duplicate = method.likes
     assert original is None
-    assert isinstance(duplicate, Timed)
+    assert isinstance(duplicate, TimedCell)
 
 
 def test_the_noise_floor_is_of_the_duplicates_blocks(run):

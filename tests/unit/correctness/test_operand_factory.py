@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from w8a8_bench.correctness.check import check
 from w8a8_bench.correctness.guard_bands import ALIGNMENT_BYTES, guard_damage, is_guarded, make_guarded
 from w8a8_bench.correctness.operand_factory import AZP_SHIFT, ONE_SIDED, OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.correctness.quantize import quantize, quantize_activations, torch_dtype
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, ActScale, Azp, GemmShape, Problem, Scaling
-from w8a8_bench.problem.distribution import DATA, Data
+from w8a8_bench.problem.distribution import DATA, Distribution
 from w8a8_bench.problem.formats import OUT_FORMATS, Format
 from w8a8_bench.problem.memory import comparison_bytes
 from w8a8_bench.problem.operands import Operands
@@ -268,7 +269,7 @@ def test_unknown_data_and_foreign_problems_are_refused() -> None:
         factory().make(problem(shape=GemmShape(m=1, n=1, k=1)))
     with pytest.raises(ValueError, match="fp8 takes no zero point"):
         factory().make(problem(Format.FP8, azp=Azp.TENSOR))
-    assert Data.parse("unit") is Data.UNIT
+    assert Distribution.parse("unit") is Distribution.UNIT
 
 
 @pytest.mark.parametrize("out", OUT_FORMATS)

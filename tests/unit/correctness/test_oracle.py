@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from w8a8_bench.correctness import oracle
+from w8a8_bench.correctness.check import Verdict, check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, Verdict, accumulation_error, check, poison
+from w8a8_bench.correctness.oracle import Oracle, accumulation_error
 from w8a8_bench.correctness.quantize import apply_static, quantize_activations, torch_dtype
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp, GemmShape, Problem, Scaling
 from w8a8_bench.problem.distribution import DATA

@@ -9,8 +9,9 @@ import pytest
 from made_devices import CPU, H200
 from test_oracle import CHANNEL_TOKEN, legal_problems, plain, prequantized
 
+from w8a8_bench.correctness.check import check, sample_rows
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check, sample_rows
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.problem import Activations, GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands

@@ -15,7 +15,7 @@ from made_devices import CPU, H200
 
 from w8a8_bench.environment import detect, telemetry, versions
 from w8a8_bench.environment.device import Device
-from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, Telemetry, Unavailable
+from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, Telemetry, TelemetryUnavailable
 
 UUID = "GPU-6f0b1a2c"
 PCI = "0000:1b:00.0"
@@ -118,14 +118,14 @@ def opened(device: Device = GPU) -> Telemetry:
 
 def refused(device: Device = GPU) -> str:
     found = Telemetry.open(device)
-    assert isinstance(found, Unavailable)
+    assert isinstance(found, TelemetryUnavailable)
     return found.reason
 
 
 def test_snapshot_has_every_field_in_its_unit(gpu: FakeGpu) -> None:
     seen = opened()
     gpu.calls.clear()
-    assert seen.snapshot().to_json() == {
+    assert asdict(seen.snapshot()) == {
         "power_w": 412.5,
         "temperature_c": 63.0,
         "sm_clock_mhz": 1785.0,
@@ -205,7 +205,7 @@ def test_a_query_under_no_name_is_missing_and_says_so(gpu: FakeGpu) -> None:
 def test_a_query_that_is_not_supported_leaves_the_others(gpu: FakeGpu, query: str, function: str) -> None:
     gpu.failing[function] = NVMLError("Not Supported")
     seen = opened()
-    snapshot = seen.snapshot().to_json()
+    snapshot = asdict(seen.snapshot())
     failed = {name for name, its_function in QUERIES.items() if its_function == function}
     assert {name for name, value in snapshot.items() if not value and name != "throttle"} == failed - {"throttle"}
     assert snapshot["throttle"] == ()

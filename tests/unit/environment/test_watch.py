@@ -10,7 +10,14 @@ import pytest
 
 from w8a8_bench.environment import watch as watch_module
 from w8a8_bench.environment.device import Device
-from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, OtherProcesses, Snapshot, Telemetry, Unavailable
+from w8a8_bench.environment.telemetry import (
+    REASONS,
+    SLOWDOWNS,
+    OtherProcesses,
+    Snapshot,
+    Telemetry,
+    TelemetryUnavailable,
+)
 from w8a8_bench.environment.watch import Watch
 
 GPU = Device(kind="cuda", index=0, name="H200", torch=(2, 13), memory_bytes=1 << 37, available_bytes=1 << 37)
@@ -154,7 +161,7 @@ def test_a_comparison_without_a_block_says_what_slowed_the_gpu_down(telemetry):
 
 
 def test_missing_nvml_is_said_and_voids_nothing(telemetry):
-    telemetry(Unavailable("nvidia-ml-py is not installed"))
+    telemetry(TelemetryUnavailable("nvidia-ml-py is not installed"))
     with Watch(GPU, workers=2) as watch:
         assert watch.look() is None
         assert watch.end_block() is False

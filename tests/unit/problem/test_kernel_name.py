@@ -40,7 +40,7 @@ def test_every_original_name_stands_for_a_legal_problem(text: str) -> None:
     problem = name.problem(SHAPE, name.format, name.default_scheme)
     assert problem.why_illegal() is None
     assert (problem.format, problem.out, problem.scaling, problem.azp, problem.bias) == ORIGINAL[text]
-    assert name.text_for(problem) == text
+    assert cell_text(name.text, problem) == text
 
 
 @pytest.mark.parametrize("text", [text for text in ORIGINAL if "scaled_mm" in text])
@@ -142,7 +142,7 @@ def test_text_shows_scheme_and_activations_only_where_they_are_not_the_default()
         (PER_TENSOR, Activations.STATIC, "[static]"),
         (per_token, Activations.DYNAMIC, "[channel-w-token-a,dynamic]"),
     ):
-        assert name.text_for(name.problem(SHAPE, Format.INT8, scheme, activations)) == name.text + suffix
+        assert cell_text(name.text, name.problem(SHAPE, Format.INT8, scheme, activations)) == name.text + suffix
 
 
 def test_a_name_of_another_maker_is_shown_with_its_scheme() -> None:

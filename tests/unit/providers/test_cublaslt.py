@@ -54,8 +54,8 @@ class Lt:
     def layout(self, dtype, rows, columns):
         return TORCH_TYPES[dtype], rows, columns
 
-    def launch(self, product, choice, pointers, workspace):
-        assert workspace[1] >= choice.workspace_bytes
+    def launch(self, product, offer, pointers, workspace):
+        assert workspace[1] >= offer.workspace_bytes
 
         def run(stream):
             assert stream == 77
@@ -96,7 +96,7 @@ def matrix(layout, address):
     return torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=dtype).view(columns, rows).t()
 
 
-CHOICE = api.Choice(api.Algorithm(), 1024)
+OFFER = api.HeuristicResult(api.Algorithm(), 1024)
 
 
 @pytest.mark.parametrize(("name", "scheme"), legal(CUBLASLT), ids=str)
@@ -104,7 +104,7 @@ def test_cublaslt_is_told_what_the_reference_computes(monkeypatch, name, scheme)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=77))
     operands = made(name, scheme)
     workspace = torch.empty(4096, dtype=torch.uint8)
-    launches = cublaslt.bind(Lt(), CHOICE, operands, workspace, fast_accum=name.endswith("_fast_accum"))
+    launches = cublaslt.bind(Lt(), OFFER, operands, workspace, fast_accum=name.endswith("_fast_accum"))
     assert judge(operands, launches.total) == ""
 
 
@@ -211,7 +211,7 @@ class C:
         raise AttributeError(name)
 
 
-def test_only_algorithms_that_the_library_vouches_for_are_choices():
+def test_only_algorithms_that_the_library_vouches_for_are_offered():
     def heuristic(handle, operation, a, b, c, d, preference, count, results, found):
         assert count.value == 5
         for index, (state, size) in enumerate([(0, 100), (15, 0), (0, 300)]):
@@ -223,11 +223,11 @@ def test_only_algorithms_that_the_library_vouches_for_are_choices():
     lt = api.CublasLt(C(cublasLtMatmulAlgoGetHeuristic=heuristic))
     layout = lt.layout(api.CUDA_R_8I, 16, 16)
     product = api.Product(lt.operation(72, 10, {api.TRANSA: 1}), layout, layout, layout, ctypes.c_int32)
-    choices = lt.choices(product, workspace_bytes=1 << 20, count=5)
-    assert [(choice.algorithm.data[0], choice.workspace_bytes) for choice in choices] == [(1, 100), (3, 300)]
+    offers = lt.algorithms(product, workspace_bytes=1 << 20, count=5)
+    assert [(offer.algo.data[0], offer.workspace_bytes) for offer in offers] == [(1, 100), (3, 300)]
 
 
-def test_no_algorithm_is_no_choice_and_any_other_error_says_what_the_library_says():
+def test_no_algorithm_is_no_offer_and_any_other_error_says_what_the_library_says():
     words = {"cublasLtGetStatusString": lambda status: b"an invalid value"}
     for status, expected in ((15, []), (7, None)):
         lt = api.CublasLt(C(cublasLtMatmulAlgoGetHeuristic=lambda *_, status=status: status, **words))
@@ -235,9 +235,9 @@ def test_no_algorithm_is_no_choice_and_any_other_error_says_what_the_library_say
         product = api.Product(lt.operation(72, 10, {}), layout, layout, layout, ctypes.c_int32)
         if expected is None:
             with pytest.raises(api.CublasLtError, match="status 7: an invalid value"):
-                lt.choices(product, workspace_bytes=0, count=1)
+                lt.algorithms(product, workspace_bytes=0, count=1)
         else:
-            assert lt.choices(product, workspace_bytes=0, count=1) == expected
+            assert lt.algorithms(product, workspace_bytes=0, count=1) == expected
 
 
 def test_what_the_library_made_is_given_back_once_nobody_holds_it():

@@ -47,7 +47,7 @@ LIBRARY = SimpleNamespace(
 @pytest.mark.parametrize("m", [1, 3, 4, 20])
 def test_deepgemm_gets_its_operands_as_it_reads_them(m):
     operands = made(DEEPGEMM, BLOCKWISE, GemmShape(m=m, n=192, k=384))
-    assert judge(operands, deepgemm.Bound(LIBRARY).bind(operands).total) == ""
+    assert judge(operands, deepgemm.bind(LIBRARY, operands).total) == ""
 
 
 def test_deepgemm_is_compiled_in_prepare_and_not_later(monkeypatch):

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
-from w8a8_bench.correctness.oracle import Oracle, check, poison
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, GemmShape
 from w8a8_bench.problem.formats import Format
@@ -87,10 +88,8 @@ FP8_NAMES = [f"pytorch_fp8_fp8_{out}_scaled_mm{variant}" for out in ("fp16", "bf
 SMALL = GemmShape(m=19, n=37, k=70)
 
 
-def prepared(name: str, scheme=PER_TENSOR, activations=Activations.PREQUANTIZED, shape=SMALL):
-    """A kernel for FP8 as it is prepared on a CPU."""
-    problem = KernelName.parse(name).problem(shape, Format.FP8, scheme, activations)
-    return pytorch.kernel(name).prepare(problem, CPU)
+def problem_of(name: str, scheme=PER_TENSOR, activations=Activations.PREQUANTIZED):
+    return KernelName.parse(name).problem(SMALL, Format.FP8, scheme, activations)
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if not scheme.is_blockwise], ids=str)
@@ -98,11 +97,12 @@ def prepared(name: str, scheme=PER_TENSOR, activations=Activations.PREQUANTIZED,
 def test_fp8_is_emulated_on_a_cpu_in_every_scheme_and_follows_a_new_a(name, scheme):
     factory = OperandFactory(SMALL, "cpu", data="normal", seed=5)
     for activations in Activations:
-        bound = prepared(name, scheme, activations)
-        if bound.problem.why_illegal():
+        problem = problem_of(name, scheme, activations)
+        if problem.why_illegal():
             continue
-        operands = factory.make(bound.problem, guarded=True)
-        launches = bound.bind(operands.given())
+        operands = factory.make(problem, guarded=True)
+        prepared = pytorch.kernel(name).prepare(problem, CPU)
+        launches = prepared.bind(operands.given())
         for _ in range(2):
             poison(operands.out)
             launches.total()
@@ -112,7 +112,7 @@ def test_fp8_is_emulated_on_a_cpu_in_every_scheme_and_follows_a_new_a(name, sche
                 operands.a.view(torch.uint8 if operands.a.element_size() == 1 else torch.int16).flip(0).clone()
             )
         factory.forget()
-    assert bound.config == {
+    assert prepared.config == {
         "scaling": "per tensor" if scheme == PER_TENSOR else "row-wise",
         "emulated": "operands upcast, multiplied in fp32",
     }
@@ -120,27 +120,35 @@ def test_fp8_is_emulated_on_a_cpu_in_every_scheme_and_follows_a_new_a(name, sche
 
 def test_fp8_on_a_gpu_is_not_emulated():
     name = "pytorch_fp8_fp8_bf16_scaled_mm_fast_accum"
-    problem = KernelName.parse(name).problem(SMALL, Format.FP8, PER_TENSOR)
-    assert pytorch.kernel(name).prepare(problem, H200).config == {"scaling": "per tensor", "use_fast_accum": True}
+    assert pytorch.kernel(name).prepare(problem_of(name), H200).config == {
+        "scaling": "per tensor",
+        "use_fast_accum": True,
+    }
 
 
 def test_kernels_that_read_the_same_weights_share_them_upcast_and_let_go_of_them():
     factory = OperandFactory(SMALL, "cpu", data="normal", seed=5)
-    kernels = [prepared(name) for name in FP8_NAMES]
-    launches = [kernel.bind(factory.make(kernel.problem).given()) for kernel in kernels]
-    assert len({id(kernel.last_bound[0]) for kernel in kernels}) == 1
-    other = prepared(FP8_NAMES[0])
-    other.bind(OperandFactory(SMALL, "cpu", data="normal", seed=6).make(other.problem))
-    assert other.last_bound[0] is not kernels[0].last_bound[0]
-    held = len(pytorch.UpcastWeights._alive)
-    del kernels, launches, other
+    alive = pytorch.UpcastWeights._alive
     gc.collect()
-    assert len(pytorch.UpcastWeights._alive) == held - 2
+    before = len(alive)
+    kernels = [pytorch.kernel(name).prepare(problem_of(name), CPU) for name in FP8_NAMES]
+    for kernel, name in zip(kernels, FP8_NAMES, strict=True):
+        kernel.bind(factory.make(problem_of(name)).given())
+    assert len(alive) == before + 1
+    other = pytorch.kernel(FP8_NAMES[0]).prepare(problem_of(FP8_NAMES[0]), CPU)
+    for seed in (6, 7):  # the second takes the place of the first
+        other.bind(OperandFactory(SMALL, "cpu", data="normal", seed=seed).make(problem_of(FP8_NAMES[0])))
+        gc.collect()
+        assert len(alive) == before + 2
+    del kernels, kernel, other
+    gc.collect()
+    assert len(alive) == before
 
 
 def test_weights_that_were_written_to_are_upcast_anew():
-    kernel = prepared(FP8_NAMES[0])
-    operands = OperandFactory(SMALL, "cpu", data="normal", seed=5).make(kernel.problem, guarded=True)
+    problem = problem_of(FP8_NAMES[0])
+    kernel = pytorch.kernel(FP8_NAMES[0]).prepare(problem, CPU)
+    operands = OperandFactory(SMALL, "cpu", data="normal", seed=5).make(problem, guarded=True)
     before = kernel.bind(operands.given())
     operands.b.view(torch.uint8).zero_()
     kernel.bind(operands.given()).total()

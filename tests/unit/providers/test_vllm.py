@@ -82,7 +82,7 @@ def operators(schema: str = "cutlass_scaled_mm") -> SimpleNamespace:
 @pytest.mark.parametrize(("name", "scheme"), legal(VLLM), ids=str)
 def test_vllm_gets_its_operands_as_it_reads_them(name, scheme):
     operands = made(name, scheme)
-    launches = vllm.Bound(operators(), operands.problem).bind(operands)
+    launches = vllm.bind(operators(), operands)
     assert judge(operands, launches.total, fast_accum=True) == ""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ from w8a8_bench.timing.rotation import (
     ALIGNMENT,
     Arena,
     NotCold,
-    Plan,
+    RotationPlan,
     cold_rows,
     plan,
     plan_of,
@@ -79,7 +81,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 def test_sets_are_as_many_as_exceed_the_l2_five_times_and_scrubbed_where_those_are_too_many(set_size, sets, scrub):
     assert rotation_sets(set_size, L2) == (sets, scrub)
     assert sets * set_size >= 5 * L2 or scrub
-    assert plan(set_size, L2) == Plan(sets, set_size, scrub)
+    assert plan(set_size, L2) == RotationPlan(sets, set_size, scrub)
 
 
 def test_a_rotation_of_one_set_less_would_not_be_cold():
@@ -97,7 +99,7 @@ def test_where_memory_is_short_rotations_have_fewer_sets_and_the_l2_is_scrubbed(
     assert MIN_LAUNCHES <= most < MAX_SETS
     assert rotation_bytes(problems, L2, most) <= whole // 2
     assert all(rotation_sets(bytes_moved(one), L2, most) == (most, True) for one in problems)
-    assert plan(bytes_moved(problems[0]), L2, most) == Plan(most, bytes_moved(problems[0]), scrub=True)
+    assert plan(bytes_moved(problems[0]), L2, most) == RotationPlan(most, bytes_moved(problems[0]), scrub=True)
     assert most_sets(problems, L2, 0) == MIN_LAUNCHES, "fewer sets could not be timed"
 
 
@@ -140,7 +142,7 @@ def test_rotation_bytes_are_no_less_than_what_the_arena_holds(kernels, shape):
 @pytest.mark.parametrize("sets", [2, 3, 8, 100, 1024])
 @pytest.mark.parametrize("seconds", [1e-7, 5e-6, 1e-3, 0.2])
 def test_a_replay_is_whole_rotations_of_at_least_four_launches(sets, seconds):
-    count = Plan(sets, 1 << 20, scrub=False).launches(seconds, 3e-3)
+    count = RotationPlan(sets, 1 << 20, scrub=False).launches(seconds, 3e-3)
     assert count % sets == 0
     assert count >= MIN_LAUNCHES
     fewest = -(-MIN_LAUNCHES // sets) * sets
@@ -149,18 +151,18 @@ def test_a_replay_is_whole_rotations_of_at_least_four_launches(sets, seconds):
 
 @pytest.mark.parametrize("seconds", [0.0, -1e-6])
 def test_a_launch_that_takes_no_time_has_a_replay_of_some_length(seconds):
-    assert 1000 < Plan(7, 1 << 20, scrub=False).launches(seconds, 3e-3) < 100_000
-    assert Plan(1024, 1, scrub=True).launches(seconds, 3e-3) == 1024
+    assert 1000 < RotationPlan(7, 1 << 20, scrub=False).launches(seconds, 3e-3) < 100_000
+    assert RotationPlan(1024, 1, scrub=True).launches(seconds, 3e-3) == 1024
 
 
 def test_one_set_is_launched_as_often_as_fills_the_replay():
-    assert Plan(1, 1 << 20, scrub=False).launches(1e-4, 3e-3) == 30
-    assert Plan(1, 1 << 20, scrub=False).launches(1.0, 3e-3) == MIN_LAUNCHES
+    assert RotationPlan(1, 1 << 20, scrub=False).launches(1e-4, 3e-3) == 30
+    assert RotationPlan(1, 1 << 20, scrub=False).launches(1.0, 3e-3) == MIN_LAUNCHES
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 1e-6, 5e-6, 1e-3, 1.0])
 def test_a_scrubbed_replay_touches_no_set_twice(seconds):
-    count = Plan(MAX_SETS, 4096, scrub=True).launches(seconds, 3e-3)
+    count = RotationPlan(MAX_SETS, 4096, scrub=True).launches(seconds, 3e-3)
     assert MIN_LAUNCHES <= count <= MAX_SETS
 
 
@@ -296,3 +298,9 @@ def test_rotation_bytes_hold_the_sets_of_quantization_alone():
     inside = problem(FP8, GemmShape(m=16, n=4096, k=4096), activations=Activations.DYNAMIC)
     given = problem(FP8, GemmShape(m=16, n=4096, k=4096))
     assert rotation_bytes([inside], L2) >= rotation_bytes([given], L2) + MOST_QUANTIZATIONS * 2 * 16 * 4096
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/timing.md"])
+def test_pages_give_the_size_of_a_rotation_as_it_is(page: str) -> None:
+    text = (Path(__file__).resolve().parents[3] / page).read_text()
+    assert set(re.findall(r"(\S+) times the L2", text)) == {str(L2_TIMES)}

@@ -6,7 +6,7 @@ import pytest
 
 from w8a8_bench.cli.doctor import _lines, _table
 from w8a8_bench.cli.errors import UsageError
-from w8a8_bench.timing.self_test import SLOWED, SPINS_US, Verdict, _line_through, _ratio_text, _share_interval
+from w8a8_bench.timing.self_test import SLOWED, SPINS_US, SelfTestVerdict, _line_through, _ratio_text, _share_interval
 
 
 def test_a_line_is_found_through_times_of_all_lengths():
@@ -42,8 +42,8 @@ def test_slower_spins_are_asked_for_with_more_certainty():
 
 def test_the_table_names_what_failed():
     verdicts = [
-        Verdict("slope", True, "1.0001", "1 within 0.5%"),
-        Verdict("gap", False, "9 us", "below 3 us", {"x": 1}),
+        SelfTestVerdict("slope", True, "1.0001", "1 within 0.5%"),
+        SelfTestVerdict("gap", False, "9 us", "below 3 us", {"x": 1}),
     ]
     lines = _table([verdict.to_json() for verdict in verdicts]).splitlines()
     assert lines[0].split() == ["test", "verdict", "figure", "expected"]

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from w8a8_bench.problem.distribution import Data
+from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer
 from w8a8_bench.timing.settings import CPU_BUDGET_S, DEFAULT_RIGOR, RIGORS, Settings, StopRule, default_budget_s
 
 FULL = Settings(
     seed=7,
-    data=Data.OUTLIERS,
+    data=Distribution.OUTLIERS,
     budget_s=2.5,
     may_skip=False,
     stop=StopRule(min_blocks=30, max_blocks=200, target=0.0025),

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
+from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.kernels.cutlass import compile_cache, configs, occupancy
 from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
 from w8a8_bench.problem import BLOCK, BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem, ceil_div
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.text import shown
-
-HOPPER = (9, 0)
 
 OPERANDS = {torch.int8: Format.INT8, torch.float8_e4m3fn: Format.FP8}
 OUTPUTS = {torch.bfloat16: Format.BF16, torch.float16: Format.FP16}

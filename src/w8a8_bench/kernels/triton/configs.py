@@ -14,13 +14,14 @@ from importlib import resources
 from itertools import product
 from typing import Any
 
+from w8a8_bench.environment.architecture import TMA_SINCE, tensor_cores_since
 from w8a8_bench.environment.device import dotted
 from w8a8_bench.kernel import Support
 from w8a8_bench.problem import BLOCK, GemmShape, ceil_div
 from w8a8_bench.problem.formats import Format
 
-FP8_SINCE, INT8_SINCE, DESCRIPTORS_SINCE = (8, 9), (8, 0), (9, 0)
-"""First compute capability that Triton multiplies FP8 on, int8 on, and that has TMA."""
+INT8_SINCE = (8, 0)
+"""First compute capability that Triton multiplies int8 on."""
 
 ALIGNMENT_BYTES = 16
 """Of the start and of every row of what a tensor descriptor describes (CUDA driver API, cuTensorMapEncodeTiled)."""
@@ -98,7 +99,7 @@ class Choice:
 
 def why_unsupported(fmt: Format, capability: tuple[int, int]) -> str | None:
     """The reason why a GPU can't run these kernels on `fmt` operands, or None where it can."""
-    since = FP8_SINCE if fmt is Format.FP8 else INT8_SINCE
+    since = INT8_SINCE if fmt is Format.INT8 else tensor_cores_since(fmt)
     if capability >= since:
         return None
     return f"{fmt.value} needs compute capability {dotted(since)} or newer in Triton, and this is {dotted(capability)}"
@@ -120,7 +121,7 @@ def legal(config: TileConfig, gemm: Gemm) -> Support:
         return Support.no(f"tile_n={config.tile_n}: a tile lies in one block of the weight, which has {BLOCK} columns")
     if gemm.blockwise and config.tile_k != BLOCK:
         return Support.no(f"tile_k={config.tile_k}: blockwise scales are applied every {BLOCK} of k")
-    if config.descriptors and gemm.capability < DESCRIPTORS_SINCE:
+    if config.descriptors and gemm.capability < TMA_SINCE:
         return Support.no(f"tensor descriptors need compute capability 9.0, and this is {dotted(gemm.capability)}")
     if config.descriptors and not gemm.aligned:
         return Support.no(f"tensor descriptors need rows of a multiple of {ALIGNMENT_BYTES} bytes: k={gemm.shape.k}")
@@ -247,7 +248,7 @@ def _grid(gemm: Gemm) -> Iterator[TileConfig]:
                 split_k=split_k,
                 swap=swap,
                 persistent=persistent,
-                descriptors=gemm.aligned and gemm.capability >= DESCRIPTORS_SINCE,
+                descriptors=gemm.aligned and gemm.capability >= TMA_SINCE,
             )
             if _is_worthwhile(config, gemm, tiles) and legal(config, gemm):
                 yield config

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, Gemm, TileConfig, choose, legal, why_unsupported
 from w8a8_bench.problem import GemmShape, ceil_div
 from w8a8_bench.problem.formats import Format
@@ -15,8 +16,8 @@ from w8a8_bench.text import shown
 FORMATS = {torch.int8: Format.INT8, torch.float8_e4m3fn: Format.FP8}
 OUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-HOPPER, HOPPER_SMS = (9, 0), 132
-"""What is assumed where there is no GPU: under Triton's interpreter, and where a kernel is only compiled."""
+HOPPER_SMS = 132
+"""What is assumed, of Hopper, if there is no GPU: under Triton's interpreter, and where a kernel is only compiled."""
 
 
 @dataclass(frozen=True)

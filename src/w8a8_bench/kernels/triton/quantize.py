@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from w8a8_bench.correctness.quantize import Quantized, torch_dtype
+from w8a8_bench.environment.architecture import DEPENDENT_LAUNCH_SINCE
 from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.device import quantize as device
 from w8a8_bench.kernels.triton.operands import check_tensor, has_dense_rows, require_tensor, row_stride
@@ -20,9 +21,6 @@ IN_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 ONE_CAST_SINCE = (9, 0)
 """First compute capability for which Triton casts fp32 to FP8 in one instruction, and so rounds once."""
-
-OVERLAP_SINCE = (9, 0)
-"""First compute capability on which a kernel may begin before the one that it depends on has ended."""
 
 MANY = 2**21
 """Elements from which there is work for every multiprocessor however x is cut; below, it is cut small."""
@@ -124,7 +122,7 @@ def plan_quantize(
 def _by_tensor(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
     chunks = _Chunks.of(x, out.q, TO_SEARCH)
     parts = torch.empty(min(chunks.count, MOST_PARTS), dtype=torch.float32, device=x.device)
-    overlap = _has(x.device, OVERLAP_SINCE)
+    overlap = _has(x.device, DEPENDENT_LAUNCH_SINCE)
     find = Call(
         kernel=device.largest,
         grid=(parts.numel(),),

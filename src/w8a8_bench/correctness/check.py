@@ -1,0 +1,200 @@
+"""The check of an answer against the oracle's, element by element: the verdict, and what a wrong answer is like.
+
+If the oracle's float64 product takes too long, as on a CPU, only a random sample of whole rows is compared with it. The
+rest of D is searched for NaN, which is what D holds before it is written.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from w8a8_bench.correctness.guard_bands import guard_damage
+from w8a8_bench.correctness.oracle import Expected, Oracle, quantized
+from w8a8_bench.environment.device import Device
+from w8a8_bench.problem import Activations, GemmShape
+from w8a8_bench.problem.formats import Format
+from w8a8_bench.problem.memory import judged_rows
+from w8a8_bench.problem.operands import Operands
+
+ROWS_LOOKED_AT = 8
+"""Rows with wrong elements that are compared with the answers of known mistakes."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether D is right, and in one line why not.
+
+    `relative_error` is the Frobenius norm of D - ref over that of ref, and `worst` the largest error over its
+    tolerance; both are infinite if elements are NaN. Both are of `rows` rows; None means all rows.
+    """
+
+    ok: bool
+    reason: str
+    relative_error: float
+    worst: float
+    rows: int | None = None
+
+
+def poison(out: torch.Tensor) -> None:
+    """Fill an output with NaN, so that an element left unwritten is seen. Guard bands are not touched."""
+    out.fill_(float("nan"))
+
+
+def sample_rows(shape: GemmShape, device: Device, *, seed: int) -> list[int] | None:
+    """Rows of D to judge on `device`, in order, drawn from `seed` without replacement; None for all of them."""
+    count = judged_rows(shape, cuda=device.is_cuda)
+    if count == shape.m:
+        return None
+    return sorted(random.Random(f"{seed} {shape}").sample(range(shape.m), count))
+
+
+def check(
+    operands: Operands, oracle: Oracle, *, fast_accum: bool = False, rows: Sequence[int] | None = None
+) -> Verdict:
+    """Compare `operands.out` with the right answer, element by element, and check its guard bands if it has any.
+
+    `fast_accum`: FP8 products may be summed in the tensor core's short accumulator. `rows`: the rows to compare; the
+    others are only searched for NaN. None compares all. The launch that wrote `out` must have ended, or run on the
+    current stream.
+    """
+    compared = operands if rows is None else _rows_of(quantized(operands), rows)
+    findings = _compare(compared, oracle, fast_accum=fast_accum, rows=rows)
+    reasons = [
+        findings.reason(_likeness(compared, findings.wrong_rows, fast_accum=fast_accum)),
+        None if rows is None else _nan_anywhere(operands.out),
+        guard_damage(operands.out),
+    ]
+    reason = "; ".join(filter(None, reasons))
+    return Verdict(not reason, reason, findings.relative_error, findings.worst, None if rows is None else len(rows))
+
+
+def _compare(operands: Operands, oracle: Oracle, *, fast_accum: bool, rows: Sequence[int] | None = None) -> _Findings:
+    """Compare all of `operands.out`, which holds the `rows` of a larger one."""
+    findings = _Findings(operands.problem.out, rows)
+    for part, expected in oracle.rows(operands, fast_accum=fast_accum):
+        findings.add(part.start, operands.out[part], expected)
+    return findings
+
+
+def _nan_anywhere(out: torch.Tensor) -> str | None:
+    """In one line, which elements of the whole D are NaN; None if none is."""
+    nan = out.isnan()
+    count = int(nan.sum())
+    if not count:
+        return None
+    row, column = divmod(int(nan.flatten().byte().argmax()), out.shape[1])
+    return f"{count} of all {out.numel()} elements are NaN (not written?); first at row {row}, column {column}"
+
+
+def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> str:
+    """Which known mistake some wrong rows of D are the right answer to; empty if none is."""
+    if not rows:
+        return ""
+    oracle = Oracle()
+    for what, mistaken in _mistaken(_rows_of(quantized(operands), rows)):
+        if not _compare(mistaken, oracle, fast_accum=fast_accum).wrong_rows:
+            return f" (the answer {what})"
+    return ""
+
+
+def _mistaken(operands: Operands) -> Iterator[tuple[str, Operands]]:
+    """What kernels often forget, and the operands for which such an answer would be right."""
+    if operands.scale_a is not None and operands.scale_b is not None:
+        one_a, one_b = torch.ones_like(operands.scale_a), torch.ones_like(operands.scale_b)
+        yield "without scale_a", replace(operands, scale_a=one_a)
+        yield "without scale_b", replace(operands, scale_b=one_b)
+        yield "without scales", replace(operands, scale_a=one_a, scale_b=one_b)
+    if operands.bias is not None:
+        yield "without bias", replace(operands, bias=None)
+    if operands.azp is not None:
+        yield "without zero point", replace(operands, azp=None)
+        yield "with the zero point added", replace(operands, azp=-operands.azp)
+
+
+def _rows_of(operands: Operands, rows: Sequence[int]) -> Operands:
+    """The problem of some rows of A. `operands` are prequantized."""
+
+    def some(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return tensor if tensor is None or tensor.shape[0] == 1 else tensor[list(rows)]
+
+    problem = operands.problem
+    shape = replace(problem.shape, m=len(rows))
+    return replace(
+        operands,
+        problem=replace(problem, shape=shape, activations=Activations.PREQUANTIZED),
+        a=operands.a[list(rows)],
+        out=operands.out[list(rows)],
+        scale_a=some(operands.scale_a),
+        azp=some(operands.azp),
+    )
+
+
+class _Findings:
+    """What is wrong with D, gathered from the rows as they are compared."""
+
+    def __init__(self, out: Format, rows: Sequence[int] | None = None) -> None:
+        self._out, self._rows = out, rows
+        self._wrong = self._nans = self._elements = 0
+        self._first = self._worst_at = ""
+        self.wrong_rows: list[int] = []
+        self._error_squares = self._value_squares = 0.0
+        self.worst = 0.0
+
+    def add(self, first_row: int, d: torch.Tensor, expected: Expected) -> None:
+        got, value, tolerance = d.double(), expected.value, expected.tolerance
+        error = (got - value).abs_()
+        if self._out is Format.FP16:
+            # Past half a step above the largest finite number, infinity is what rounding yields.
+            overflow = got.isinf() & (got.sign() == value.sign()) & (value.abs() + tolerance >= 65520.0)
+            error.masked_fill_(overflow, 0.0)
+            value = value.masked_fill(overflow, 0.0)
+        nan = got.isnan()
+        ratio = (error / tolerance).masked_fill_(nan, math.inf)
+        wrong = ratio > 1.0
+        self._elements += got.numel()
+        self._nans += int(nan.sum())
+        self._error_squares += float(error.square().sum())
+        self._value_squares += float(value.square().sum())
+        count = int(wrong.sum())
+        if count:
+            columns = got.shape[1]
+            if not self._wrong:
+                first = divmod(int(wrong.flatten().byte().argmax()), columns)
+                self._first = self._element(first_row, *first, got, expected)
+            self._wrong += count
+            if len(self.wrong_rows) < ROWS_LOOKED_AT:
+                rows = wrong.any(dim=1).nonzero().flatten()[: ROWS_LOOKED_AT - len(self.wrong_rows)]
+                self.wrong_rows += (rows + first_row).tolist()
+        worst_index = int(ratio.argmax())
+        worst = float(ratio.flatten()[worst_index])
+        if worst > self.worst or not self._worst_at:
+            self.worst = worst
+            self._worst_at = self._element(first_row, *divmod(worst_index, got.shape[1]), got, expected)
+
+    def _element(self, first_row: int, row: int, column: int, got: torch.Tensor, expected: Expected) -> str:
+        value, right, allowed = (float(t[row, column]) for t in (got, expected.value, expected.tolerance))
+        number = first_row + row if self._rows is None else self._rows[first_row + row]
+        return f"row {number}, column {column}: got {value:.6g}, expected {right:.6g} +- {allowed:.2g}"
+
+    @property
+    def relative_error(self) -> float:
+        if self._nans or not math.isfinite(self._error_squares):
+            return math.inf
+        if self._value_squares == 0.0:
+            return 0.0 if self._error_squares == 0.0 else math.inf
+        return math.sqrt(self._error_squares / self._value_squares)
+
+    def reason(self, likeness: str = "") -> str | None:
+        """One line, or None if every element is right. The worst is often close to 0, so the first says more."""
+        if not self._wrong:
+            return None
+        nans = f", {self._nans} of them NaN (not written, or made of what out held before?)" if self._nans else ""
+        worst = f"; worst at {self._worst_at}" if self._worst_at != self._first else ""
+        sample = "" if self._rows is None else f" in a sample of {len(self._rows)} rows"
+        wrong = f"{self._wrong} of {self._elements} elements wrong{sample}"
+        return f"{wrong}{likeness}{nans}; first at {self._first}{worst}"
