@@ -16,7 +16,6 @@ import torch
 
 from w8a8_bench import stats
 from w8a8_bench.analysis import roofline
-from w8a8_bench.bench import fork_guard
 from w8a8_bench.bench.cell_run import Budget, CellRun
 from w8a8_bench.correctness.fingerprints import InputsWritten, InputWatch
 from w8a8_bench.correctness.operand_factory import OperandFactory
@@ -220,26 +219,13 @@ class _ComparisonRun:
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: CellRun, step: Step) -> Iterator[None]:
-        """While the kernel's own code runs: whoever watches this process knows whose it is.
-
-        What it leaves of torch's settings that others' kernels depend on is put back.
-        """
-        dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+        """While the kernel's own code runs: whoever watches this process knows whose it is."""
         self._in_hand(run.index, step)
         try:
             yield
             self._synchronize()
         finally:
-            if torch.get_default_dtype() is not dtype:
-                torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
             self._in_hand(None, None)
-
-    @contextlib.contextmanager
-    def _launching(self, run: CellRun, step: Step) -> Iterator[None]:
-        with self._in_hand_is(run, step), fork_guard.launching():
-            yield
 
     def _guarded(self, run: CellRun, step: Callable[[], None]) -> None:
         """Run one step of a cell; whatever it raises becomes the cell's status. Nothing is hidden: the text is kept."""
@@ -299,9 +285,9 @@ class _ComparisonRun:
             run.config = config_of(run.kernel, run.prepared)
         self._inputs.see(operands)
         try:
-            with self._launching(run, Step.BIND):
+            with self._in_hand_is(run, Step.BIND):
                 launches = launches_of(run.prepared, operands.given())
-            with self._launching(run, Step.LAUNCH):
+            with self._in_hand_is(run, Step.LAUNCH):
                 outputs = [launches.total()]
             self._refuse_writes("", operands)
         except BaseException:
@@ -331,7 +317,7 @@ class _ComparisonRun:
         self._reverse_once(one.a)
         poison(one.out)
         self._synchronize()
-        with self._launching(run, Step.LAUNCH_AGAIN):
+        with self._in_hand_is(run, Step.LAUNCH_AGAIN):
             outputs = run.timed.rerun()
         run.config |= take_output(outputs, self._chosen_set, one.out)
         _judge(run, self._verdict(run, one, seed=self._settings.seed), when="after timing, on another A: ")
@@ -381,7 +367,7 @@ class _ComparisonRun:
                 method = make_method(self._device, self._settings)
             operands = timed.make(run.cell.problem)
             self._synchronize()
-            with self._launching(run, Step.MAKE_READY):
+            with self._in_hand_is(run, Step.MAKE_READY):
                 ready = method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed)
             self._refuse_writes(", before it was timed,", ready.sets[0])
             bound(ready)
@@ -471,7 +457,7 @@ class _ComparisonRun:
         def sample() -> None:
             for measure, sampler in timed.samplers.items():
                 started = time.perf_counter()
-                with self._launching(run, Step.SAMPLE):
+                with self._in_hand_is(run, Step.SAMPLE):
                     taken[measure] = sampler.sample()
                 if self._suspicious:
                     self._refuse_writes(", while it was timed,", timed.sets[0])

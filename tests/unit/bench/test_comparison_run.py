@@ -288,17 +288,6 @@ def test_what_a_kernel_does_to_the_shape_of_its_operands_is_its_own_affair(resha
         assert statuses[GOOD] in (Status.INCORRECT, Status.FAILED)
 
 
-def test_what_a_kernel_leaves_of_torchs_settings_is_not_its_neighbours():
-    before = torch.get_default_dtype(), torch.get_num_threads()
-
-    def spoil(operands, calls):
-        torch.set_default_dtype(torch.float64)
-        torch.set_num_threads(before[1] + 1)
-
-    assert run_with(spoil).status is Status.OK
-    assert (torch.get_default_dtype(), torch.get_num_threads()) == before
-
-
 def test_what_fails_when_it_is_bound_for_the_duplicate_is_no_ok():
     binds = []
 
