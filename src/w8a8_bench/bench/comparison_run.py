@@ -33,8 +33,7 @@ from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.contract import NO_REASON, config_of, launches_of, support_of
-from w8a8_bench.providers.errors import call, with_place
+from w8a8_bench.providers.contract import NO_REASON, config_of, launches_of, support_of, with_place
 from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
@@ -281,7 +280,7 @@ class _ComparisonRun:
         operands = own.make(run.cell.problem, guarded=True)
         self._synchronize()
         with self._in_hand_is(run, Step.PREPARE):
-            run.prepared = call(run.kernel.prepare, run.cell.problem, self._device)
+            run.prepared = run.kernel.prepare(run.cell.problem, self._device)
             run.config = config_of(run.kernel, run.prepared)
         self._inputs.see(operands)
         try:
