@@ -1,6 +1,6 @@
 """The seam between the benchmark and what it measures: a kernel, what it answers, and what becomes of it.
 
-A provider is a module, of this package or anybody's (CONTRIBUTING.md shows one whole), with
+A provider is a module, of this package or anybody's (docs/adding-a-provider.md shows one whole), with
 
     KERNELS        names of its kernels by the grammar of `names`, in the order in which they run
     ON_REQUEST     names of those that run only when named; may be left out

@@ -94,6 +94,4 @@ def in_one_line(error: BaseException) -> str:
         lines = [f"its text can't be made: {type(other).__name__}"]
     if len(lines) > 1 and lines[0].endswith(":"):
         lines[0] += f" {lines[-1]}"
-    if getattr(error, "speaks_for_itself", False):  # `providers.errors.Unfit`
-        return one_line(" ".join(lines))
     return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

@@ -16,7 +16,6 @@ import torch
 
 from w8a8_bench import stats
 from w8a8_bench.analysis import roofline
-from w8a8_bench.bench import fork_guard
 from w8a8_bench.bench.cell_run import Budget, CellRun
 from w8a8_bench.correctness.check import Verdict, check, poison, sample_rows
 from w8a8_bench.correctness.fingerprints import InputsWritten, InputWatch
@@ -35,8 +34,7 @@ from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.contract import NO_REASON, config_of, launches_of, support_of
-from w8a8_bench.providers.errors import call, with_place
+from w8a8_bench.providers.contract import NO_REASON, config_of, launches_of, support_of, with_place
 from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
@@ -221,26 +219,13 @@ class _ComparisonRun:
 
     @contextlib.contextmanager
     def _in_hand_is(self, run: CellRun, step: Step) -> Iterator[None]:
-        """While the kernel's own code runs: whoever watches this process knows whose it is.
-
-        What it leaves of torch's settings that others' kernels depend on is put back.
-        """
-        dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+        """While the kernel's own code runs: whoever watches this process knows whose it is."""
         self._in_hand(run.index, step)
         try:
             yield
             self._synchronize()
         finally:
-            if torch.get_default_dtype() is not dtype:
-                torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
             self._in_hand(None, None)
-
-    @contextlib.contextmanager
-    def _launching(self, run: CellRun, step: Step) -> Iterator[None]:
-        with self._in_hand_is(run, step), fork_guard.launching():
-            yield
 
     def _guarded(self, run: CellRun, step: Callable[[], None]) -> None:
         """Run one step of a cell; whatever it raises becomes the cell's status. Nothing is hidden: the text is kept."""
@@ -296,13 +281,13 @@ class _ComparisonRun:
         operands = own.make(run.cell.problem, guarded=True)
         self._synchronize()
         with self._in_hand_is(run, Step.PREPARE):
-            run.prepared = call(run.kernel.prepare, run.cell.problem, self._device)
+            run.prepared = run.kernel.prepare(run.cell.problem, self._device)
             run.config = config_of(run.kernel, run.prepared)
         self._inputs.see(operands)
         try:
-            with self._launching(run, Step.BIND):
+            with self._in_hand_is(run, Step.BIND):
                 launches = launches_of(run.prepared, operands.given())
-            with self._launching(run, Step.LAUNCH):
+            with self._in_hand_is(run, Step.LAUNCH):
                 outputs = [launches.total()]
             self._refuse_writes("", operands)
         except BaseException:
@@ -333,7 +318,7 @@ class _ComparisonRun:
         self._reverse_once(one.a)
         poison(one.out)
         self._synchronize()
-        with self._launching(run, Step.LAUNCH_AGAIN):
+        with self._in_hand_is(run, Step.LAUNCH_AGAIN):
             outputs = run.timed.rerun()
         run.config |= take_output(outputs, self._chosen_set, one.out)
         _judge(run, self._verdict(run, one, seed=self._settings.seed), when="after timing, on another A: ")
@@ -383,7 +368,7 @@ class _ComparisonRun:
                 method = make_method(self._device, self._settings)
             operands = timed.make(run.cell.problem)
             self._synchronize()
-            with self._launching(run, Step.MAKE_READY):
+            with self._in_hand_is(run, Step.MAKE_READY):
                 ready = method.ready(partial(self._bind_seen, run.prepared), operands, like=run.timed)
             self._refuse_writes(", before it was timed,", ready.sets[0])
             bound(ready)
@@ -473,7 +458,7 @@ class _ComparisonRun:
         def sample() -> None:
             for measure, sampler in timed.samplers.items():
                 started = time.perf_counter()
-                with self._launching(run, Step.SAMPLE):
+                with self._in_hand_is(run, Step.SAMPLE):
                     taken[measure] = sampler.sample()
                 if self._suspicious:
                     self._refuse_writes(", while it was timed,", timed.sets[0])

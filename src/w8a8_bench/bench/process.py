@@ -1,7 +1,8 @@
 """The parent's hold on one worker process: what is said to it, what it answers, and how it is watched and ended.
 
-The worker is a session of its own, so that Ctrl-C reaches the parent alone and what a kernel started can be ended with
-it. Whatever a kernel does to it, the parent learns from the worker's end, its silence or its memory.
+The worker leads a session and a process group of its own: Ctrl-C reaches the parent alone, and what a kernel started is
+killed with the worker, also when the parent itself is killed. Whatever a kernel does to it, the parent learns from the
+worker's end, its silence or its memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,30 +76,6 @@ SILENCE_S = 600.0
 """How long a worker may do nothing that it tells of outside of kernels, or ten step limits if that is longer: the
 oracle takes minutes over a large product on a CPU."""
 
-MARK = "W8A8_BENCH_WORKER"
-"""Variable by which the processes that a worker started are known, whoever their parent is by now."""
-
-SWEEP_UP = """\
-import os, sys, time
-sys.stdin.read()
-mark = sys.argv[1].encode()
-for _ in range(100):
-    left = False
-    for number in filter(str.isdecimal, os.listdir('/proc')):
-        try:
-            with open(f'/proc/{number}/environ', 'rb') as environment:
-                if mark in environment.read().split(b'\\0'):
-                    os.kill(int(number), 9)
-                    left = True
-        except OSError:
-            pass
-    if not left:
-        break
-    time.sleep(0.02)
-"""
-"""A process of its own that waits for its input to end, as it does when the worker is to go and when this process has
-ended, however; then it kills whatever the worker started. A worker that is killed takes none of it along."""
-
 HOST_RESERVE = 0.05
 """Share of the main memory that a worker must leave: where there is none, the system ends processes of its choice."""
 
@@ -151,24 +127,19 @@ class Worker:
         total, available = host_memory()
         self._host_bytes = self._limits.host_bytes or max(int(available - HOST_RESERVE * total), available // 2)
         self._started = time.monotonic()
-        words = [self._wanted, str(self._slate.descriptor), str(os.getpid())]
-        self._mark = str(uuid.uuid4())
-        self._sweeper = subprocess.Popen(
-            [sys.executable, "-ISc", SWEEP_UP, f"{MARK}={self._mark}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        read_end, write_end = os.pipe()
+        self._lifeline = os.fdopen(write_end, "wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, searched, *words],
+            [sys.executable, "-c", LAUNCH, searched, self._wanted, str(self._slate.descriptor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            pass_fds=(self._slate.descriptor,),
+            pass_fds=(self._slate.descriptor, read_end),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), MARK: self._mark, "PYTHONIOENCODING": "utf-8"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"},
         )
+        _kill_when_closed(read_end, self._process.pid)
+        os.close(read_end)
 
     def __enter__(self) -> Worker:
         return self
@@ -358,19 +329,25 @@ class Worker:
         )
 
     def _end(self) -> None:
-        """Kill the worker and whatever it started, in its session or in one of its own."""
+        """Kill the worker and what it started in its process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_S)
-        assert self._sweeper.stdin is not None
-        self._sweeper.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._sweeper.wait(ENDING_S)
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._lifeline):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _kill_when_closed(read_end: int, group: int) -> None:
+    """Have Linux kill a process group when the write end of a pipe is closed, as it is if this process is killed.
+
+    The process group must hold the read end. PR_SET_PDEATHSIG would kill the worker alone, and not what it started.
+    """
+    fcntl.fcntl(read_end, fcntl.F_SETOWN, -group)
+    fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(read_end, fcntl.F_SETFL, os.O_ASYNC)
 
 
 def _where(note: Note) -> str:

@@ -8,8 +8,7 @@ from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.contract import support_of
-from w8a8_bench.providers.errors import with_place
+from w8a8_bench.providers.contract import support_of, with_place
 from w8a8_bench.providers.provider import pass_interrupts
 from w8a8_bench.text import in_one_line
 

