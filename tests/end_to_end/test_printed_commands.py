@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, bare, environment
 
-from w8a8_bench.cli import session
+from w8a8_bench.cli import quick, session
 from w8a8_bench.timing import settings
 
 BASELINE, INT8 = "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm"
@@ -88,16 +88,21 @@ def test_what_can_not_run_is_explained_by_the_command_that_is_named(swept, tmp_p
     assert "cutlass" in pasted(tmp_path, command)
 
 
-def test_the_first_look_at_a_machine_without_a_gpu_ends_with_the_next_one(swept, tmp_path):
-    """What `make bench` runs, as it runs it."""
+@pytest.mark.parametrize(
+    ("squares", "more"),
+    [((32, 48), " --dry-run"), pytest.param(quick.CPU_SQUARES, " --budget 2", marks=pytest.mark.slow)],
+    ids=["tiny", "as make bench runs it"],
+)
+def test_the_first_look_at_a_machine_without_a_gpu_ends_with_the_next_one(swept, tmp_path, monkeypatch, squares, more):
+    monkeypatch.setattr(quick, "CPU_SQUARES", squares)
     out = swept("quick_bench", "--device", "cpu", "--budget", "5", "--out", "q.jsonl")
     lines = out.splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 120
     assert "fp8, which this CPU would only emulate (--dtype fp8 does)" in " ".join(out.split())
     assert [line for line in lines if line.startswith(("fastest:", "how sure:", "report:"))]
-    assert "gate_up_proj" in pasted(
-        tmp_path, next_command(out).replace("--batch-sizes 16", "--batch-sizes 16 --budget 2")
-    )
+    command = next_command(out)
+    assert "--batch-sizes 16" in command
+    assert ("model_bench" if "dry" in more else "gate_up_proj") in pasted(tmp_path, command.rstrip() + more)
 
 
 def test_a_dry_run_measures_nothing_and_needs_no_torch(tmp_path):
