@@ -83,7 +83,7 @@ def test_pickle_loads_with_torch_alone(finished):
     )
     barred = "import sys\nsys.modules['w8a8_bench'] = None\n"  # importing it raises, installed or not
     result = subprocess.run(
-        [sys.executable, "-I", "-c", barred + program], cwd=finished, capture_output=True, text=True, timeout=120
+        [sys.executable, "-I", "-c", barred + program], cwd=finished, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"4 scaled-torch.int8-gemm MKN=(16x16x16) {KERNELS[0]}"
@@ -156,7 +156,7 @@ def test_missing_torch_says_which_extra_to_install(tmp_path):
         f"sys.argv = ['w8a8_benchmarks.py', '--dtype', 'int8', *{SQUARE!r}]\n"
         f"runpy.run_path({str(DOOR)!r}, run_name='__main__')\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 2
     assert "pip install '.[cpu]'" in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -177,7 +177,7 @@ def test_a_torch_that_does_not_load_is_one_line(tmp_path, command, broken, says)
     env = {**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path / 'site'}"}
     words = [*command, *CPU] if command == ("doctor",) else ["--dtype", "int8", *CPU, *command]
     result = subprocess.run(
-        [sys.executable, "-m", "w8a8_bench", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "w8a8_bench", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
     )
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert "torch can't be imported: " in result.stderr and says in result.stderr
@@ -198,13 +198,13 @@ def start(tmp_path: Path, *words: str) -> subprocess.Popen:
 
 
 def wait_for_comparisons(path: Path, count: int) -> None:
-    """Until `count` comparisons are recorded; a minute is far more than they take."""
-    end = time.monotonic() + 60
+    """Until `count` comparisons are recorded; five minutes are far more than they take."""
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         if path.exists() and path.read_text().count('"kind": "comparison"') >= count:
             return
         time.sleep(0.02)
-    raise AssertionError(f"{count} comparisons were not recorded within a minute")
+    raise AssertionError(f"{count} comparisons were not recorded within five minutes")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -212,7 +212,7 @@ def test_interrupting_keeps_records_and_says_how_to_go_on(tmp_path, how):
     process = start(tmp_path, *TWENTY)
     wait_for_comparisons(tmp_path / "r.jsonl", 2)
     process.send_signal(how)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "--resume" in stderr
@@ -341,7 +341,7 @@ def test_help_lists_and_recommendations_import_no_library(words):
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
 
@@ -355,7 +355,7 @@ def test_listing_what_is_installed_imports_none_of_it():
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
 
@@ -367,7 +367,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path):
     assert children
     process.kill()
     process.communicate()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end and any(Path(f"/proc/{child}/cmdline").exists() for child in children):
         time.sleep(0.05)
     alive = [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
@@ -389,7 +389,7 @@ def test_a_wrong_kernel_is_left_out_of_the_tables_and_ends_with_exit_code_3(tmp_
     env["PYTHONPATH"] += f":{tmp_path}"
     result = subprocess.run(
         [sys.executable, "-m", "w8a8_bench", *INT8, *SQUARE],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     assert [cell[3] for cell in cells(tmp_path / "r.jsonl")] == ["ok", "incorrect"] * 2
@@ -401,12 +401,12 @@ def test_a_file_that_can_grow_no_more_ends_the_sweep_and_resuming_finishes_it(cl
     words = (*INT8, *SQUARE)
     program = (
         "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "from w8a8_bench.cli.main import main\n"
         f"sys.exit(main({list(words)!r}))\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
@@ -431,7 +431,7 @@ def test_interrupting_before_the_first_measurement_leaves_no_traceback(tmp_path,
     assert process.stdout.readline() == "begun\n"
     time.sleep(delay)  # while the package and torch load; where the sweep has begun already, the answer is the same
     process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode in (130, -signal.SIGINT)  # the latter before a handler stands, which a shell shows as 130
     assert "Traceback" not in stderr
 
@@ -446,7 +446,7 @@ def test_only_an_interrupted_command_ends_without_taking_libraries_down(tmp_path
         "main.run_and_exit()\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert (result.returncode, result.stdout) == (code, f"said.{ends}")
 
@@ -488,7 +488,7 @@ SHELL = f"--dtype int8 {' '.join(FAST)}"
 def shell(tmp_path: Path, command: str, *, before: str = "") -> subprocess.CompletedProcess:
     line = f"{before}{sys.executable} -m w8a8_bench {command}"
     return subprocess.run(
-        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
 
 
@@ -504,7 +504,9 @@ def test_a_full_standard_output_is_one_line_and_keeps_the_records(tmp_path):
     assert (tmp_path / "r.jsonl").exists()
 
 
-@pytest.mark.parametrize("closed", [">&- 2>&-", *(pytest.param(one, marks=pytest.mark.slow) for one in ("2>&-", ">&-"))])
+@pytest.mark.parametrize(
+    "closed", [">&- 2>&-", *(pytest.param(one, marks=pytest.mark.slow) for one in ("2>&-", ">&-"))]
+)
 def test_a_closed_standard_stream_does_not_stop_a_sweep(tmp_path, closed):
     sweep = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl {closed}"
     assert shell(tmp_path, sweep).returncode == 0
@@ -531,7 +533,7 @@ def test_records_that_are_removed_meanwhile_end_the_sweep_and_are_there_again(tm
     process = start(tmp_path, *TWENTY)
     wait_for_comparisons(tmp_path / "r.jsonl", 1)
     (tmp_path / "r.jsonl").unlink()
-    stderr = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 3
     assert "r.jsonl was removed while the sweep wrote it; it is there again, with what it held" in stderr
     assert "go on with: " in stderr
@@ -570,7 +572,7 @@ def test_text_that_the_terminal_can_not_show_does_not_stop_a_sweep(tmp_path):
     words = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
     line = f"PYTHONIOENCODING=ascii {sys.executable} -m w8a8_bench {words}"
     result = subprocess.run(
-        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert "?95%" in result.stdout
@@ -587,7 +589,7 @@ def test_a_second_interrupt_does_not_disturb_the_first(tmp_path):
     wait_for_comparisons(tmp_path / "r.jsonl", 1)
     for _ in range(5):
         process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "--resume" in stderr
