@@ -18,8 +18,8 @@ from w8a8_bench.cli.main import main
 # Before anything imports torch: each of pytest's processes has one core, and more threads than cores spin for nothing.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Fuzzed tests draw the same examples in every run: few of them, or with --hypothesis-profile all as many as `make test-all`
-# has. The profile `others` draws new ones in each run.
+# Fuzzed tests draw the same examples in every run, and `make test-all` draws more (--hypothesis-profile all).
+# The profile `others` draws new ones in each run.
 SHARED = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("same", max_examples=500, derandomize=True, **SHARED)
 settings.register_profile("all", max_examples=10_000, derandomize=True, **SHARED)

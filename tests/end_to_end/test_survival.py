@@ -152,7 +152,11 @@ def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_pat
     assert none_is_left(mark), "a process was left behind"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGHUP))],
+    ids=lambda number: number.name,
+)
 def test_a_kernel_that_hangs_does_not_hold_up_an_interruption(tmp_path, planted, how):
     env = {**environment(), "W8A8_MARK": planted}
     env["PYTHONPATH"] += f":{PLANTED}"

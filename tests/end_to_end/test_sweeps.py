@@ -541,7 +541,7 @@ def test_records_that_are_removed_meanwhile_end_the_sweep_and_are_there_again(tm
     assert pickle.loads((tmp_path / "r.pkl").read_bytes())
 
 
-@pytest.mark.parametrize("log", ["2>/dev/full", "2> >(true)"])
+@pytest.mark.parametrize("log", ["2>/dev/full", pytest.param("2> >(true)", marks=pytest.mark.slow)])
 def test_a_log_that_can_not_be_written_costs_nothing_else(tmp_path, log):
     sweep = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
     result = shell(tmp_path, f"{sweep} {log}")

@@ -31,6 +31,12 @@ CPU = detect.resolve_device("cpu")
 QUICK = Settings(stop=StopRule(min_blocks=2, max_blocks=2))
 
 
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch):
+    """Times are of no interest here."""
+    monkeypatch.setattr(host, "SAMPLE_S", 1e-4)
+
+
 def comparison(*names: str, shape: GemmShape = SHAPE) -> Comparison:
     cells = [Cell(name, KernelName.parse(name).problem(shape, Format.INT8, PER_TENSOR)) for name in names]
     return Comparison(0, LabelledShape(shape, {"layer": "x"}), tuple(cells))
@@ -470,8 +476,7 @@ def test_dynamic_activations_are_timed_whole_and_in_parts():
 
 @pytest.mark.parametrize("data", list(Data))
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (17, 130, 257)], ids=str)
-def test_every_kernel_scheme_and_kind_of_activations_is_right_or_refused_on_a_cpu(monkeypatch, shape, data):
-    monkeypatch.setattr(host, "SAMPLE_S", 1e-4)  # their times are of no interest here
+def test_every_kernel_scheme_and_kind_of_activations_is_right_or_refused_on_a_cpu(shape, data):
     m, n, k = shape
     where = LabelledShape(GemmShape(m=m, n=n, k=k))
     cells = []
