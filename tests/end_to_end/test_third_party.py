@@ -197,10 +197,7 @@ def test_what_lies_in_the_working_directory_is_not_imported_for_what_is_installe
     ],
     ids=["a name", "what raises", "what is no Probe"],
 )
-@pytest.mark.parametrize(
-    "words",
-    [("--providers", "acme", "pytorch"), pytest.param(("--kernels", BASELINE, KERNEL), marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("words", [("--providers", "acme", "pytorch"), ("--kernels", BASELINE, KERNEL)])
 def test_a_provider_that_is_none_by_its_own_mistake_is_bad_input_where_it_is_asked_for(tmp_path, body, says, words):
     (tmp_path / "acme.py").write_text(body)
     result = run(tmp_path, *SWEEP, *words, *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
