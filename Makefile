@@ -19,7 +19,7 @@ INSTALL = $(PYTHON) $(SETUP) $(VENV) $(if $(TORCH),--torch $(TORCH))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test lint format pytest setup setup-test clean
+.PHONY: help bench test test-all lint format pytest setup setup-test clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,10 @@ bench: setup ## set up if needed, run the main benchmark, write results/
 	@mkdir -p results
 	@$(PY) -m w8a8_bench quick_bench --out results/quick_bench-$$(date +%s).jsonl $(ARGS)
 
-test: lint pytest ## lint, then every test that this machine can run
+test: lint pytest ## lint, then the tests: 5 minutes on two cores, once it is set up
+
+test-all: SELECTED = -m 'slow or hypothesis' --hypothesis-profile all
+test-all: pytest ## what `make test` leaves out: all builds, all interpreted shapes, 10,000 examples; 8 minutes
 
 lint: setup-test ## ruff, mypy and the house's import rules
 	@$(if $(INSTALL),,$(PY) $(SETUP) --check ruff mypy importlinter)
@@ -38,9 +41,9 @@ lint: setup-test ## ruff, mypy and the house's import rules
 	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 
-pytest: setup-test ## the tests alone
+pytest: setup-test ## the tests of `make test` alone
 	@$(if $(INSTALL),,$(PY) $(SETUP) --check pytest xdist hypothesis)
-	$(PY) -m pytest -n 4 --dist worksteal $(ARGS)
+	$(PY) -m pytest -n 4 --dist worksteal $(SELECTED) $(ARGS)
 
 format: setup-test ## rewrite the sources in the one format
 	@$(if $(INSTALL),,$(PY) $(SETUP) --check ruff)

@@ -18,10 +18,10 @@ TINY = {
 }
 
 
-def test_layers_of_a_configuration_are_measured_and_counted(cli, tmp_path):
+def test_layers_of_a_configuration_are_measured_and_counted(cli_here, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
-    result = cli(
+    result = cli_here(
         *("--dtype", "int8", "--device", "cpu", "--kernels", *KERNELS, "model_bench", "--models", "tiny/config.json"),
         *("--tp-sizes", "1", "4", "--batch-sizes", "3", "--rigor", "quick", "--out", "r.jsonl", "--compare-table"),
     )

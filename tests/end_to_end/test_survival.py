@@ -60,8 +60,8 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def none_is_left(mark: str) -> bool:
-    """Whether all processes with `mark` end; ten seconds are far more than the system takes."""
-    end = time.monotonic() + 10
+    """Whether all processes with `mark` end; a minute is far more than the system takes."""
+    end = time.monotonic() + 60
     while marked(mark) and time.monotonic() < end:
         time.sleep(0.05)
     return not marked(mark)
@@ -112,10 +112,10 @@ def test_every_fault_gets_its_status_and_good_kernels_their_samples(planted):
 SIZES = ("square_bench", "--dim-start", "8", "--dim-end", "64", "--dim-increment", "8", "--rigor", "quick")
 SHAPES = 8
 KILLS = int(os.environ.get("KILLS", "5"))
-"""How many sweeps are killed. A hundred were, by hand; each takes some seconds."""
+"""How many sweeps are killed, all but two of them under `-m slow`. A hundred were, by hand; each takes some seconds."""
 
 
-@pytest.mark.parametrize("trial", range(KILLS))
+@pytest.mark.parametrize("trial", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, KILLS))])
 def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_path, trial):
     mark = f"w8a8-bench-{uuid.uuid4()}"
     words = ["--dtype", "int8", "--device", "cpu", *SIZES, "--kernels", *GOOD, "--out", "r.jsonl"]
@@ -151,7 +151,11 @@ def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_pat
     assert none_is_left(mark), "a process was left behind"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGHUP))],
+    ids=lambda number: number.name,
+)
 def test_a_kernel_that_hangs_does_not_hold_up_an_interruption(tmp_path, planted, how):
     env = {**environment(), "W8A8_MARK": planted}
     env["PYTHONPATH"] += f":{PLANTED}"
@@ -165,7 +169,7 @@ def test_a_kernel_that_hangs_does_not_hold_up_an_interruption(tmp_path, planted,
         time.sleep(0.02)
     time.sleep(1)  # by now the kernel hangs; earlier or later, the answer is the same
     process.send_signal(how)
-    stderr = process.communicate(timeout=10)[1]
+    stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
     assert "--resume" in stderr
     assert "Traceback" not in stderr

@@ -21,11 +21,10 @@ from w8a8_bench.results import json_lines
 CPU = ("--device", "cpu")
 SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
 QUICK = ("--rigor", "quick")
+FAST = (*CPU, *QUICK)
 KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 TWENTY = ("square_bench", "--dim-start", "8", "--dim-end", "160", "--dim-increment", "8")
-
-
-INT8 = ("--dtype", "int8", *CPU, "--kernels", *KERNELS, "--out", "r.jsonl")
+INT8 = ("--dtype", "int8", *FAST, "--kernels", *KERNELS, "--out", "r.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +48,26 @@ def cells(path: Path) -> list[tuple]:
     ]
 
 
-@pytest.mark.parametrize("door", [False, True], ids=["command", "script"])
-@pytest.mark.parametrize("where", ["before", "after", "before the flags"])
-def test_kernels_may_stand_anywhere(cli, tmp_path, door, where):
-    named = ("--kernels", *KERNELS)
-    words = {
-        "before": ("--dtype", "int8", *CPU, *QUICK, *named, *SQUARE),
-        "after": ("--dtype", "int8", *CPU, *QUICK, *SQUARE, *named),
-        "before the flags": ("--dtype", "int8", *CPU, *QUICK, SQUARE[0], *named, *SQUARE[1:]),
-    }[where]
-    result = cli(*words, door=door)
+ORDERS = {
+    "before": ("--dtype", "int8", *FAST, "--kernels", *KERNELS, *SQUARE),
+    "after": ("--dtype", "int8", *FAST, *SQUARE, "--kernels", *KERNELS),
+    "before the flags": ("--dtype", "int8", *FAST, SQUARE[0], "--kernels", *KERNELS, *SQUARE[1:]),
+}
+
+
+@pytest.mark.parametrize("where", ORDERS)
+def test_kernels_may_stand_anywhere(cli_here, tmp_path, where):
+    result = cli_here(*ORDERS[where])
+    assert result.returncode == 0, result.stderr
+    (records,) = tmp_path.glob("square_bench-torch.int8-*.jsonl")
+    assert [cell[1] for cell in cells(records)] == [*KERNELS, *KERNELS]
+
+
+@pytest.mark.parametrize(
+    "where", [pytest.param(where, marks=[pytest.mark.slow] * (where != "after")) for where in ORDERS]
+)
+def test_kernels_may_stand_anywhere_for_the_script(cli, tmp_path, where):
+    result = cli(*ORDERS[where], door=True)
     assert result.returncode == 0, result.stderr
     (records,) = tmp_path.glob("square_bench-torch.int8-*.jsonl")
     assert [cell[1] for cell in cells(records)] == [*KERNELS, *KERNELS]
@@ -74,7 +83,7 @@ def test_pickle_loads_with_torch_alone(finished):
     )
     barred = "import sys\nsys.modules['w8a8_bench'] = None\n"  # importing it raises, installed or not
     result = subprocess.run(
-        [sys.executable, "-I", "-c", barred + program], cwd=finished, capture_output=True, text=True, timeout=120
+        [sys.executable, "-I", "-c", barred + program], cwd=finished, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"4 scaled-torch.int8-gemm MKN=(16x16x16) {KERNELS[0]}"
@@ -110,26 +119,26 @@ def test_functions_are_importable_from_the_repository_root(tmp_path):
     assert result.stdout.count("refused: dtype") == 2
 
 
-def test_out_that_exists_is_refused_and_kept(cli, tmp_path):
+def test_out_that_exists_is_refused_and_kept(cli_here, tmp_path):
     kept = tmp_path / "r.jsonl"
     kept.write_text("mine\n")
-    result = cli("--dtype", "int8", *CPU, *SQUARE, "--out", "r.jsonl")
+    result = cli_here("--dtype", "int8", *CPU, *SQUARE, "--out", "r.jsonl")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert "r.jsonl exists" in result.stderr
     assert kept.read_text() == "mine\n"
 
 
-def test_a_bad_csv_row_is_named_by_its_line(cli, tmp_path):
+def test_a_bad_csv_row_is_named_by_its_line(cli_here, tmp_path):
     (tmp_path / "shapes.csv").write_text("m,n,k\n16,16,16\n16,x,16\n")
-    result = cli("--dtype", "int8", "csv_bench", "--csv", "shapes.csv", *CPU)
+    result = cli_here("--dtype", "int8", "csv_bench", "--csv", "shapes.csv", *CPU)
     assert result.returncode == 2
     assert "line 3" in result.stderr and "'x'" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["shapes.csv"]
 
 
-def test_more_memory_than_the_device_has_is_refused_before_anything_is_allocated(cli, tmp_path):
+def test_more_memory_than_the_device_has_is_refused_before_anything_is_allocated(cli_here, tmp_path):
     size = "46340"
-    result = cli(
+    result = cli_here(
         *("--dtype", "int8", *CPU, "square_bench", "--dim-start", size, "--dim-end", size, "--dim-increment", "1")
     )
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
@@ -147,7 +156,7 @@ def test_missing_torch_says_which_extra_to_install(tmp_path):
         f"sys.argv = ['w8a8_benchmarks.py', '--dtype', 'int8', *{SQUARE!r}]\n"
         f"runpy.run_path({str(DOOR)!r}, run_name='__main__')\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 2
     assert "pip install '.[cpu]'" in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +177,7 @@ def test_a_torch_that_does_not_load_is_one_line(tmp_path, command, broken, says)
     env = {**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path / 'site'}"}
     words = [*command, *CPU] if command == ("doctor",) else ["--dtype", "int8", *CPU, *command]
     result = subprocess.run(
-        [sys.executable, "-m", "w8a8_bench", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "w8a8_bench", *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
     )
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert "torch can't be imported: " in result.stderr and says in result.stderr
@@ -189,13 +198,13 @@ def start(tmp_path: Path, *words: str) -> subprocess.Popen:
 
 
 def wait_for_comparisons(path: Path, count: int) -> None:
-    """Until `count` comparisons are recorded; a minute is far more than they take."""
-    end = time.monotonic() + 60
+    """Until `count` comparisons are recorded; five minutes are far more than they take."""
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         if path.exists() and path.read_text().count('"kind": "comparison"') >= count:
             return
         time.sleep(0.02)
-    raise AssertionError(f"{count} comparisons were not recorded within a minute")
+    raise AssertionError(f"{count} comparisons were not recorded within five minutes")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -203,7 +212,7 @@ def test_interrupting_keeps_records_and_says_how_to_go_on(tmp_path, how):
     process = start(tmp_path, *TWENTY)
     wait_for_comparisons(tmp_path / "r.jsonl", 2)
     process.send_signal(how)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "--resume" in stderr
@@ -224,21 +233,21 @@ def test_what_needs_no_device_is_refused_before_a_worker_starts(finished, monkey
     monkeypatch.chdir(finished)
     monkeypatch.setattr(sweep, "_Teams", lambda *_: pytest.fail("a worker was started"))
     monkeypatch.setattr(main.interrupt, "install", lambda: None)
-    assert main.main(["--dtype", "int8", *CPU, "--kernels", *KERNELS, *SQUARE, *words]) == 2
+    assert main.main(["--dtype", "int8", *FAST, "--kernels", *KERNELS, *SQUARE, *words]) == 2
     assert says in capsys.readouterr().err
 
 
-def test_resuming_another_sweep_is_refused(cli, tmp_path, finished):
+def test_resuming_another_sweep_is_refused(cli_here, tmp_path, finished):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "r.jsonl").read_bytes()
-    result = cli(*INT8, *SQUARE, "--seed", "1", "--resume")
+    result = cli_here(*INT8, *SQUARE, "--seed", "1", "--resume")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert "seed" in result.stderr
     assert (tmp_path / "r.jsonl").read_bytes() == before
 
 
-def test_a_spent_budget_is_recorded_as_skipped(cli, tmp_path):
-    result = cli(
+def test_a_spent_budget_is_recorded_as_skipped(cli_here, tmp_path):
+    result = cli_here(
         *("--dtype", "int8", *CPU, "square_bench", "--dim-start", "256", "--dim-end", "256", "--dim-increment", "1"),
         *("--budget", "0.001", "--out", "r.jsonl"),
     )
@@ -257,8 +266,8 @@ def timed(path: Path) -> list[dict]:
     return found
 
 
-def test_quick_rigor_takes_no_more_blocks_than_it_says(cli, tmp_path):
-    result = cli("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--out", "r.jsonl")
+def test_quick_rigor_takes_no_more_blocks_than_it_says(cli_here, tmp_path):
+    result = cli_here("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--out", "r.jsonl")
     assert result.returncode == 0, result.stderr
     for line in timed(tmp_path / "r.jsonl"):
         assert 6 <= len(line["samples"]["time_host"]) <= 12
@@ -272,9 +281,9 @@ def test_quick_rigor_takes_no_more_blocks_than_it_says(cli, tmp_path):
     assert "took " in result.stdout and "% not timing)" in result.stdout
 
 
-def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli, tmp_path):
+def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli_here, tmp_path):
     words = ("--dtype", "int8", *CPU, *ONE, "--rigor", "quick", "--processes", "2", "--out", "r.jsonl")
-    result = cli(*words)
+    result = cli_here(*words)
     assert result.returncode == 0, result.stderr
     records = json_lines.read(tmp_path / "r.jsonl")
     assert records.warnings == ()
@@ -292,7 +301,7 @@ def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli, tmp_p
     assert all(re.search(r" ±\d+\.\d\d%", row) for row in rows), "no interval"
     noise = next(line for line in result.stdout.splitlines() if line.startswith("noise floor: "))
     assert re.search(r"x \(-?[\d.]+ to [\d.]+\), ", noise)
-    resumed = cli(*words, "--resume")
+    resumed = cli_here(*words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
 
 
@@ -300,10 +309,10 @@ def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli, tmp_p
     ("option", "says"),
     [(("--processes", "3"), "processes"), (("--duty", "0.25"), "duty")],
 )
-def test_resuming_with_another_way_of_timing_is_refused(cli, tmp_path, finished, option, says):
+def test_resuming_with_another_way_of_timing_is_refused(cli_here, tmp_path, finished, option, says):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "r.jsonl").read_bytes()
-    result = cli(*INT8, *SQUARE, *option, "--resume")
+    result = cli_here(*INT8, *SQUARE, *option, "--resume")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert says in result.stderr
     assert (tmp_path / "r.jsonl").read_bytes() == before
@@ -332,7 +341,7 @@ def test_help_lists_and_recommendations_import_no_library(words):
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
 
@@ -346,7 +355,7 @@ def test_listing_what_is_installed_imports_none_of_it():
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
 
@@ -358,7 +367,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path):
     assert children
     process.kill()
     process.communicate()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end and any(Path(f"/proc/{child}/cmdline").exists() for child in children):
         time.sleep(0.05)
     alive = [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
@@ -379,8 +388,8 @@ def test_a_wrong_kernel_is_left_out_of_the_tables_and_ends_with_exit_code_3(tmp_
     env = environment()
     env["PYTHONPATH"] += f":{tmp_path}"
     result = subprocess.run(
-        [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out=r.jsonl"],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "w8a8_bench", *INT8, *SQUARE],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     assert [cell[3] for cell in cells(tmp_path / "r.jsonl")] == ["ok", "incorrect"] * 2
@@ -389,15 +398,15 @@ def test_a_wrong_kernel_is_left_out_of_the_tables_and_ends_with_exit_code_3(tmp_
 
 
 def test_a_file_that_can_grow_no_more_ends_the_sweep_and_resuming_finishes_it(cli, tmp_path):
-    words = ("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl")
+    words = (*INT8, *SQUARE)
     program = (
         "import resource, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "from w8a8_bench.cli.main import main\n"
         f"sys.exit(main({list(words)!r}))\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 3
     assert "Traceback" not in result.stderr
@@ -422,7 +431,7 @@ def test_interrupting_before_the_first_measurement_leaves_no_traceback(tmp_path,
     assert process.stdout.readline() == "begun\n"
     time.sleep(delay)  # while the package and torch load; where the sweep has begun already, the answer is the same
     process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode in (130, -signal.SIGINT)  # the latter before a handler stands, which a shell shows as 130
     assert "Traceback" not in stderr
 
@@ -437,7 +446,7 @@ def test_only_an_interrupted_command_ends_without_taking_libraries_down(tmp_path
         "main.run_and_exit()\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert (result.returncode, result.stdout) == (code, f"said.{ends}")
 
@@ -456,32 +465,35 @@ def write_twice(text: str) -> str:
     [swap_index, write_twice, lambda text: text.replace('"m": 16', '"m": 17')],
     ids=["another index", "twice", "another m"],
 )
-def test_records_that_the_sweep_did_not_write_are_not_gone_on_with(cli, tmp_path, finished, edit):
+def test_records_that_the_sweep_did_not_write_are_not_gone_on_with(cli_here, tmp_path, finished, edit):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "r.jsonl"
     path.write_text(edit(path.read_text()))
     before = path.read_bytes()
-    result = cli(*INT8, *SQUARE, "--resume")
+    result = cli_here(*INT8, *SQUARE, "--resume")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert path.read_bytes() == before
 
 
-def test_a_pickle_of_somebody_else_is_not_overwritten(cli, tmp_path):
+def test_a_pickle_of_somebody_else_is_not_overwritten(cli_here, tmp_path):
     (tmp_path / "r.pkl").write_text("precious")
-    result = cli("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl", "--resume")
+    result = cli_here("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl", "--resume")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert (tmp_path / "r.pkl").read_text() == "precious"
+
+
+SHELL = f"--dtype int8 {' '.join(FAST)}"
 
 
 def shell(tmp_path: Path, command: str, *, before: str = "") -> subprocess.CompletedProcess:
     line = f"{before}{sys.executable} -m w8a8_bench {command}"
     return subprocess.run(
-        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
 
 
 def test_a_full_standard_output_is_one_line_and_keeps_the_records(tmp_path):
-    sweep = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
+    sweep = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
     for command, lines_expected in ((f"{sweep} > /dev/full", None), ("list kernels > /dev/full", 1)):
         result = shell(tmp_path, command)
         assert result.returncode == 3, result.stderr
@@ -492,9 +504,11 @@ def test_a_full_standard_output_is_one_line_and_keeps_the_records(tmp_path):
     assert (tmp_path / "r.jsonl").exists()
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [">&- 2>&-", *(pytest.param(one, marks=pytest.mark.slow) for one in ("2>&-", ">&-"))]
+)
 def test_a_closed_standard_stream_does_not_stop_a_sweep(tmp_path, closed):
-    sweep = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl {closed}"
+    sweep = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl {closed}"
     assert shell(tmp_path, sweep).returncode == 0
     assert len(cells(tmp_path / "r.jsonl")) == 2
     assert len(pickle.loads((tmp_path / "r.pkl").read_bytes())) == 2
@@ -519,7 +533,7 @@ def test_records_that_are_removed_meanwhile_end_the_sweep_and_are_there_again(tm
     process = start(tmp_path, *TWENTY)
     wait_for_comparisons(tmp_path / "r.jsonl", 1)
     (tmp_path / "r.jsonl").unlink()
-    stderr = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 3
     assert "r.jsonl was removed while the sweep wrote it; it is there again, with what it held" in stderr
     assert "go on with: " in stderr
@@ -527,45 +541,45 @@ def test_records_that_are_removed_meanwhile_end_the_sweep_and_are_there_again(tm
     assert pickle.loads((tmp_path / "r.pkl").read_bytes())
 
 
-@pytest.mark.parametrize("log", ["2>/dev/full", "2> >(true)"])
+@pytest.mark.parametrize("log", ["2>/dev/full", pytest.param("2> >(true)", marks=pytest.mark.slow)])
 def test_a_log_that_can_not_be_written_costs_nothing_else(tmp_path, log):
-    sweep = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --rigor quick --out r.jsonl"
+    sweep = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
     result = shell(tmp_path, f"{sweep} {log}")
     assert result.returncode == 0
     assert "records: r.jsonl" in result.stdout
     assert (tmp_path / "r.pkl").exists()
 
 
-def test_a_sweep_is_not_gone_on_with_under_other_kernels_and_says_how_it_was_begun(cli, tmp_path, finished):
+def test_a_sweep_is_not_gone_on_with_under_other_kernels_and_says_how_it_was_begun(cli_here, tmp_path, finished):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    words = ("--dtype", "int8", *CPU, *SQUARE, "--out", "r.jsonl")
+    words = ("--dtype", "int8", *FAST, *SQUARE, "--out", "r.jsonl")
     before = (tmp_path / "r.jsonl").read_bytes()
-    other = cli(*words, "--kernels", KERNELS[0], "--resume")
+    other = cli_here(*words, "--kernels", KERNELS[0], "--resume")
     assert other.returncode == 2
     assert "begun with other shapes, kernels, schemes or activations, as w8a8-bench --dtype int8" in other.stderr
-    again = cli(*words, "--kernels", *KERNELS, "--resume")
+    again = cli_here(*words, "--kernels", *KERNELS, "--resume")
     assert again.returncode == 0
     assert (tmp_path / "r.jsonl").read_bytes() == before, "nothing was left to do"
 
 
-def test_what_was_skipped_is_said_with_the_reason_of_its_own_run(cli):
-    words = ("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "r.jsonl")
-    assert "budget of 0.001 s" in cli(*words, "--budget", "0.001").stderr
-    assert "budget of 0.001 s" in cli(*words, "--budget", "60", "--resume").stderr
+def test_what_was_skipped_is_said_with_the_reason_of_its_own_run(cli_here):
+    words = (*INT8, *SQUARE)
+    assert "budget of 0.001 s" in cli_here(*words, "--budget", "0.001").stderr
+    assert "budget of 0.001 s" in cli_here(*words, "--budget", "60", "--resume").stderr
 
 
 def test_text_that_the_terminal_can_not_show_does_not_stop_a_sweep(tmp_path):
-    words = f"--dtype int8 --device cpu {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
+    words = f"{SHELL} {' '.join(SQUARE)} --kernels {KERNELS[1]} --out r.jsonl"
     line = f"PYTHONIOENCODING=ascii {sys.executable} -m w8a8_bench {words}"
     result = subprocess.run(
-        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     assert "?95%" in result.stdout
 
 
-def test_a_name_that_is_too_long_is_the_names_fault(cli):
-    result = cli("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "a" * 300 + ".jsonl")
+def test_a_name_that_is_too_long_is_the_names_fault(cli_here):
+    result = cli_here("--dtype", "int8", *CPU, *SQUARE, "--kernels", *KERNELS, "--out", "a" * 300 + ".jsonl")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert result.stderr.endswith("can't be written: File name too long\n")
 
@@ -575,7 +589,7 @@ def test_a_second_interrupt_does_not_disturb_the_first(tmp_path):
     wait_for_comparisons(tmp_path / "r.jsonl", 1)
     for _ in range(5):
         process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "--resume" in stderr

@@ -111,7 +111,14 @@ def test_the_kernel_that_quantizes_on_the_page_is_right(tmp_path):
     assert dynamic == ["ok", "ok"]
 
 
-@pytest.mark.parametrize("words", [(), ("--providers", "acme", "pytorch"), ("--kernels", BASELINE, KERNEL)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(("--providers", "acme", "pytorch"), marks=pytest.mark.slow),
+        ("--kernels", BASELINE, KERNEL),
+    ],
+)
 def test_a_package_that_cannot_be_imported_is_told_of_and_the_others_run(tmp_path, words):
     install(tmp_path / "site", "acme", "acme", "raise RuntimeError('built for CUDA 11')\n")
     result = run(tmp_path, *SWEEP, *words, *SQUARE, site=tmp_path / "site")
@@ -211,13 +218,17 @@ def test_a_mistake_is_a_fault_with_its_line_in_the_table_and_on_standard_error(t
     ("old", "new", "says"),
     [
         ("return Support.yes()", "import os; os._exit(0)", "the worker ended with exit code 0"),
-        ("return Support.yes()", "raise SystemExit(0)", "SystemExit: 0 (acme.py, line "),
+        pytest.param(
+            *("return Support.yes()", "raise SystemExit(0)", "SystemExit: 0 (acme.py, line "), marks=pytest.mark.slow
+        ),
         (
             "return ScaledMm(name, torch._int_mm)",
             "return None",
             "kernel() gave None: expected an object",
         ),
-        ("return Support.yes()", "return {}['tile']", "KeyError: 'tile' (acme.py, line "),
+        pytest.param(
+            *("return Support.yes()", "return {}['tile']", "KeyError: 'tile' (acme.py, line "), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_doctor_says_what_is_wrong_with_a_kernel_and_goes_on(tmp_path, old, new, says):

@@ -8,19 +8,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Cli
 
-from w8a8_bench.cli import interrupt
-from w8a8_bench.cli.main import main
 from w8a8_bench.report import table
 
 HERE = Path(__file__).parent
-CPU = ("--device", "cpu")
+CPU = ("--device", "cpu", "--rigor", "quick")
 SQUARE = ("square_bench", "--dim-start", "16", "--dim-end", "32", "--dim-increment", "16")
 ONE_INT8 = ("--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 ONE_FP8 = ("--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_fp8_fp8_bf16_scaled_mm")
@@ -49,7 +45,7 @@ RUNS = {
     ),
     "model_bench": (
         *("--dtype", "int8", *CPU, *ONE_INT8, "model_bench", "--models"),
-        *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1", "--rigor", "quick"),
+        *("deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct", "--tp-sizes", "2", "--batch-sizes", "1"),
     ),
     "csv_bench": ("csv_bench", "--csv", str(HERE / "shapes.csv"), "--dtype", "int8", *CPU, *ONE_INT8),
     "providers": (
@@ -66,7 +62,7 @@ RUNS = {
     ),
     "grid": (
         *("--dtype", "int8", "fp8", *CPU, *SQUARE, "--schemes", "all", "--activations", "dynamic", "static"),
-        *("--rigor", "quick", "--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm"),
+        *("--kernels", "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm"),
         *("pytorch_i8_i8_bf16_scaled_mm_azp_pt", "pytorch_fp8_fp8_bf16_scaled_mm"),
         *("pytorch_fp8_fp8_bf16_scaled_mm_blockwise", "cutlass_i8_i8_bf16_scaled_mm_azp"),
     ),
@@ -194,7 +190,7 @@ def mask(text: str) -> str:
         line = re.sub(r"^took [\d.]+ s: .*", lambda took: re.sub(r"-?\d+(\.\d+)?", "#", took[0]), line)
         line = re.sub(r"^(fastest|how sure): .*", r"\1: <what the times say>", line)
         line = re.sub(r"^next: .*?w8a8_bench ", "next: <command> ", line)
-        line = re.sub(r"`\S*python\S* -m w8a8_bench ", "`<command> ", line)
+        line = re.sub(r"`[^`]*python\S* -m w8a8_bench ", "`<command> ", line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
         if line.startswith("kernel ") and "vs bf16" in line:
             line = line.removesuffix("status")
@@ -211,26 +207,13 @@ def mask(text: str) -> str:
 
 
 @pytest.fixture
-def printed(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+def printed(cli_here, monkeypatch) -> Cli:
     """Run the command line in this process, in an empty directory, with lines as long as they like.
 
     How lines are fitted to a terminal depends on how wide the times are, so it is tested on made-up records.
     """
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(table, "WIDTH", 1000)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        handlers = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
-        try:
-            code = main(words)
-        except SystemExit as end:  # of argparse, after --help
-            code = int(end.code or 0)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return (code, *capsys.readouterr())
-
-    return run
+    return cli_here
 
 
 def assert_golden(name: str, text: str) -> None:
@@ -243,13 +226,13 @@ def assert_golden(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_standard_output_reads_as_recorded(printed, name):
-    code, out, errors = printed(*RUNS[name])
-    assert code == 0, errors
-    assert_golden(name, mask(out))
+    result = printed(*RUNS[name])
+    assert result.returncode == 0, result.stderr
+    assert_golden(name, mask(result.stdout))
 
 
 def test_the_script_prints_the_tables_of_the_original_and_writes_no_report(cli, tmp_path):
-    result = cli("--dtype", "int8", *CPU, *SQUARE, *ONE_INT8, "--rigor", "quick", door=True)
+    result = cli("--dtype", "int8", *CPU, *SQUARE, *ONE_INT8, door=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("[-----") == 3, "a table a shape, and one of all"
     assert "== All Results square_bench-torch.int8 ====" in result.stdout
@@ -259,23 +242,23 @@ def test_the_script_prints_the_tables_of_the_original_and_writes_no_report(cli, 
 def test_the_recommendation_of_committed_records_reads_as_recorded(printed, tmp_path):
     name = "llama2_7b_28_shapes_run3.jsonl.gz"
     shutil.copy(ROOT / "results/h200" / name, tmp_path)
-    code, out, errors = printed("recommend", name, "--model", "meta-llama/Llama-2-7b-hf")
-    assert (code, errors) == (0, "")
-    assert_golden("recommend", out)  # nothing to mask: it is worked out from committed records
+    result = printed("recommend", name, "--model", "meta-llama/Llama-2-7b-hf")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_golden("recommend", result.stdout)  # nothing to mask: it is worked out from committed records
 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(printed, tmp_path, name):
-    code, out, errors = printed(*ERRORS[name])
-    assert (code, out) == (2, "")
-    assert len(errors.splitlines()) == 1, errors
+    result = printed(*ERRORS[name])
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
     assert list(tmp_path.iterdir()) == []
-    assert_golden(f"error_{name}", errors)
+    assert_golden(f"error_{name}", result.stderr)
 
 
 @pytest.mark.parametrize("option", [("--timer", "sundial"), ("--rigor", "perfect")])
-def test_an_unknown_choice_is_one_line_with_the_choices(cli, tmp_path, option):
-    result = cli("--dtype", "int8", *SQUARE, *option)  # argparse words it, and not alike in every Python
+def test_an_unknown_choice_is_one_line_with_the_choices(cli_here, tmp_path, option):
+    result = cli_here("--dtype", "int8", *SQUARE, *option)  # argparse words it, and not alike in every Python
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
     assert option[1] in result.stderr
     assert {"--timer": "graph", "--rigor": "standard"}[option[0]] in result.stderr

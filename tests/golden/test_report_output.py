@@ -35,72 +35,72 @@ def write(path: Path, results: Results) -> str:
 
 @pytest.fixture
 def made(tmp_path) -> str:
-    """A results file in the directory that `cli` runs in."""
+    """A results file in the directory that `cli_here` runs in."""
     return write(tmp_path / "made.jsonl", made_sweep(LAYERS[:2], tokens=(1, 17, 64)))
 
 
 @pytest.mark.parametrize("format_", ["markdown", "csv", "table"])
-def test_text_reports_read_as_recorded(cli, tmp_path, made, format_):
-    result = cli("report", made, "--format", format_)
+def test_text_reports_read_as_recorded(cli_here, tmp_path, made, format_):
+    result = cli_here("report", made, "--format", format_)
     assert (result.returncode, result.stderr) == (0, "")
     assert_golden(f"report_{format_}", result.stdout)
     assert [path.name for path in tmp_path.iterdir()] == [made]
 
 
-def test_help_reads_as_recorded(cli):
-    assert_golden("help_report", cli("report", "--help").stdout)
+def test_help_reads_as_recorded(cli_here):
+    assert_golden("help_report", cli_here("report", "--help").stdout)
 
 
 @pytest.mark.parametrize(
     ("name", "begins"),
     [("a.html", "<!doctype html>"), ("a.md", "## W8A8"), ("a.csv", "device,uuid"), ("a.txt", "m=1 n=")],
 )
-def test_the_name_of_the_output_says_its_format(cli, tmp_path, made, name, begins):
-    result = cli("report", made, "-o", name)
+def test_the_name_of_the_output_says_its_format(cli_here, tmp_path, made, name, begins):
+    result = cli_here("report", made, "-o", name)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}: 84 cells\n", "")
     assert (tmp_path / name).read_text().startswith(begins)
 
 
-def test_without_a_name_the_page_is_report_html_and_is_written_anew(cli, tmp_path, made):
+def test_without_a_name_the_page_is_report_html_and_is_written_anew(cli_here, tmp_path, made):
     (tmp_path / "report.html").write_text("old")
-    assert cli("report", made).stdout == "report.html: 84 cells\n"
+    assert cli_here("report", made).stdout == "report.html: 84 cells\n"
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>") and page.endswith("</html>")
     assert sorted(path.name for path in tmp_path.iterdir()) == [made, "report.html"]
 
 
-def test_a_link_goes_on_pointing_where_it_did(cli, tmp_path, made):
+def test_a_link_goes_on_pointing_where_it_did(cli_here, tmp_path, made):
     (tmp_path / "kept").mkdir()
     (tmp_path / "latest.html").symlink_to(tmp_path / "kept/report.html")
-    assert cli("report", made, "-o", "latest.html").returncode == 0
+    assert cli_here("report", made, "-o", "latest.html").returncode == 0
     assert (tmp_path / "latest.html").is_symlink()
     assert (tmp_path / "kept/report.html").read_text().startswith("<!doctype html>")
 
 
-def test_gzipped_files_and_files_of_several_gpus_are_read_together(cli, tmp_path, made):
+def test_gzipped_files_and_files_of_several_gpus_are_read_together(cli_here, tmp_path, made):
     other = "".join(f"{line}\n" for line in lines(made_sweep(LAYERS[2:3], tokens=(1,), uuid="GPU-9")))
     (tmp_path / "other.jsonl.gz").write_bytes(gzip.compress(other.encode()))
-    result = cli("report", made, "other.jsonl.gz", "-o", "both.html")
+    result = cli_here("report", made, "other.jsonl.gz", "-o", "both.html")
     assert result.stdout == "both.html: 98 cells in 2 sets, which are kept apart\n"
-    pooled = cli("report", made, "other.jsonl.gz", "--pool-gpus", "-o", "both.html")
+    pooled = cli_here("report", made, "other.jsonl.gz", "--pool-gpus", "-o", "both.html")
     assert pooled.stdout == "both.html: 98 cells\n"
 
 
-def test_a_file_that_is_named_twice_is_read_once(cli, made):
-    assert cli("report", made, f"./{made}", "-o", "r.html").stdout == "r.html: 84 cells\n"
+def test_a_file_that_is_named_twice_is_read_once(cli_here, made):
+    assert cli_here("report", made, f"./{made}", "-o", "r.html").stdout == "r.html: 84 cells\n"
 
 
-def test_a_directory_stands_for_the_results_in_it(cli, tmp_path, made):
+def test_a_directory_stands_for_the_results_in_it(cli_here, tmp_path, made):
     other = "".join(f"{line}\n" for line in lines(made_sweep(LAYERS[2:3], tokens=(1,))))
     (tmp_path / "other.jsonl.gz").write_bytes(gzip.compress(other.encode()))
     (tmp_path / "notes.txt").write_text("not looked at")
-    result = cli("report", ".", "-o", "r.html")
+    result = cli_here("report", ".", "-o", "r.html")
     assert (result.returncode, result.stdout, result.stderr) == (0, "r.html: 98 cells\n", "")
-    assert cli("report", made, ".", "./other.jsonl.gz", "-o", "r.html").stdout == "r.html: 98 cells\n"
+    assert cli_here("report", made, ".", "./other.jsonl.gz", "-o", "r.html").stdout == "r.html: 98 cells\n"
 
 
-def test_the_committed_directory_is_read_and_the_tables_in_it_are_named_in_one_warning(cli):
-    result = cli("report", str(ROOT / "results/h200"), "--format", "csv")
+def test_the_committed_directory_is_read_and_the_tables_in_it_are_named_in_one_warning(cli_here):
+    result = cli_here("report", str(ROOT / "results/h200"), "--format", "csv")
     (warning,) = result.stderr.splitlines()
     assert result.returncode == 0
     assert warning.startswith("warning: left out, not results of a sweep: cliffs.jsonl, doctor_timing.jsonl, ")
@@ -108,10 +108,10 @@ def test_the_committed_directory_is_read_and_the_tables_in_it_are_named_in_one_w
     assert ".gz" not in warning, "every compressed file there is a sweep's"
 
 
-def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cli, tmp_path, made):
+def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cli_here, tmp_path, made):
     whole = (tmp_path / made).read_text()
     (tmp_path / made).write_text(whole[: len(whole) - 500])
-    result = cli("report", made, "--format", "markdown")
+    result = cli_here("report", made, "--format", "markdown")
     assert result.returncode == 0
     said = result.stderr.splitlines()
     assert said and all(line.startswith("warning: ") for line in said)
@@ -123,11 +123,11 @@ def only(status: Status) -> Results:
     return Results((header(),), records, (end(records),), (), (0,), Path("x"))
 
 
-def test_a_markdown_report_of_many_sizes_shows_some_and_says_so(cli, tmp_path):
+def test_a_markdown_report_of_many_sizes_shows_some_and_says_so(cli_here, tmp_path):
     write(
         tmp_path / "cliffs.jsonl", made_sweep(LAYERS[:1], tokens=(*range(1, 18), 31, 32, 33, 63, 64, 65, 127, 128, 129))
     )
-    text = cli("report", "cliffs.jsonl", "--format", "markdown").stdout
+    text = cli_here("report", "cliffs.jsonl", "--format", "markdown").stdout
     titles = [line for line in text.splitlines() if line.startswith(("|  | kernel", "| layer"))]
     assert [line.split(" | ")[-1] for line in titles] == ["all |", "129 |"]
     assert all("| 1 | 2 | 4 | 8 | 16 | 32 | 64 | 128 | 129 |" in line for line in titles)
@@ -154,7 +154,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, name):
+def test_bad_input_is_one_clear_line_and_writes_nothing(cli_here, tmp_path, made, name):
     (tmp_path / "old.pkl").write_bytes(b"\x80\x04.")
     (tmp_path / "corrupt.jsonl").write_text((tmp_path / made).read_text().replace('"status": "ok"', '"status": "fine"'))
     (tmp_path / "empty.jsonl").touch()
@@ -165,7 +165,7 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, nam
     (tmp_path / "other").mkdir()
     (tmp_path / "other/table.jsonl").write_text('{"kernel": "x", "time_s": 1e-6}\n')
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    result = cli(*REFUSALS[name])
+    result = cli_here(*REFUSALS[name])
     assert (result.returncode, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -173,15 +173,15 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(cli, tmp_path, made, nam
 
 
 @pytest.mark.parametrize("format_", sorted(REPORTS))
-def test_where_nothing_ran_the_report_says_why(cli, tmp_path, format_):
+def test_where_nothing_ran_the_report_says_why(cli_here, tmp_path, format_):
     write(tmp_path / "failed.jsonl", only(Status.UNSUPPORTED))
-    result = cli("report", "failed.jsonl", "--format", format_, "-o", "-")
+    result = cli_here("report", "failed.jsonl", "--format", format_, "-o", "-")
     assert (result.returncode, result.stderr) == (0, "")
     assert "needs sm_89" in result.stdout and "unsupported" in result.stdout
 
 
-def test_an_output_that_can_not_be_written_is_one_clear_line(cli, made):
-    result = cli("report", made, "-o", "/proc/report.html")
+def test_an_output_that_can_not_be_written_is_one_clear_line(cli_here, made):
+    result = cli_here("report", made, "-o", "/proc/report.html")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("w8a8-bench: error: --out /proc/report.html can't be written: ")
     assert len(result.stderr.splitlines()) == 1

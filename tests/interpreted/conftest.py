@@ -1,6 +1,6 @@
-"""Run Triton's kernels under its interpreter, in processes of their own: it is on or off before Triton is imported.
+"""Run Triton's kernels under its interpreter, in a process of their own: it is on or off before Triton is imported.
 
-`tests/unit/kernels/triton/test_triton_interpreted.py` starts those processes; elsewhere nothing here is collected.
+`tests/unit/kernels/triton/test_triton_interpreted.py` starts it; elsewhere nothing here is collected.
 """
 
 import os

@@ -24,6 +24,7 @@ INT8, FP8 = Format.INT8, Format.FP8
 SYMMETRIC = [(fmt, activation, Azp.NONE) for fmt in (INT8, FP8) for activation in ActScale]
 KINDS = [*SYMMETRIC, (INT8, ActScale.TOKEN, Azp.TOKEN)]
 SHAPES = ((1, 1), (3, 7), (5, 128), (2, 130), (7, 1200), (2, 4096))
+LARGE_ONES_SLOW = [pytest.param(shape, marks=[pytest.mark.slow] * (shape[1] > 1000)) for shape in SHAPES]
 
 
 def rows(m: int, k: int) -> torch.Tensor:
@@ -87,7 +88,10 @@ def test_extreme_magnitudes_are_the_references_too(fmt, activation, azp, magnitu
     assert same(quantize(x, fmt, activation, azp), reference.quantize(x, fmt, activation, azp))
 
 
-@pytest.mark.parametrize(("fmt", "azp"), [(INT8, Azp.NONE), (INT8, Azp.TOKEN), (FP8, Azp.NONE)])
+@pytest.mark.parametrize(
+    ("fmt", "azp"),
+    [(INT8, Azp.NONE), pytest.param(INT8, Azp.TOKEN, marks=pytest.mark.slow), (FP8, Azp.NONE)],
+)
 def test_a_row_longer_than_a_program_holds_is_read_twice(fmt, azp):
     x = rows(2, module.LONGEST_ROW + 70)
     x[1, -1] = 9e5  # the largest is in the ragged end
@@ -180,7 +184,7 @@ def fused(monkeypatch):
     monkeypatch.setattr(module, "_format", lambda *what: {**constants(*what), "FUSED": True})
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", LARGE_ONES_SLOW, ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize(("fmt", "activation", "azp"), KINDS)
 def test_codes_by_the_reciprocal_are_the_references(fused, fmt, activation, azp, dtype, shape):

@@ -21,7 +21,7 @@ from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
-from w8a8_bench.timing import blocks
+from w8a8_bench.timing import blocks, host
 from w8a8_bench.timing.settings import Settings, StopRule
 
 GOOD = "pytorch_i8_i8_bf16_scaled_mm"
@@ -29,6 +29,12 @@ OTHER = "pytorch_i8_i8_bf16_scaled_mm_bias"
 SHAPE = GemmShape(m=17, n=48, k=40)
 CPU = detect.resolve_device("cpu")
 QUICK = Settings(stop=StopRule(min_blocks=2, max_blocks=2))
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch):
+    """Times are of no interest here."""
+    monkeypatch.setattr(host, "SAMPLE_S", 1e-4)
 
 
 def comparison(*names: str, shape: GemmShape = SHAPE) -> Comparison:

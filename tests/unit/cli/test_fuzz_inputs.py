@@ -9,15 +9,12 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from w8a8_bench.cli import doctor, main, sweep
 from w8a8_bench.providers import registry
 from w8a8_bench.shapes import csv_file, models
-
-EXAMPLES = 10_000
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 HEADERS = ["m,n,k", "M, N ,K", "layer,k,m,n", "\ufeffm,n,k", "m,n", "m,n,k,m", "m;n;k", '"m","n","k"', "", "m,n,k,"]
 GOOD_ROWS = ["16,64,64", " 1 ,2, 3", '"16","4096","128"', "", ",,", "qkv,16,64,32"]
@@ -46,7 +43,6 @@ def table(rng: random.Random) -> bytes:
     return rng.choice(["\n", "\r\n", "\r"]).join([header, *rows]).encode("utf-8", "surrogatepass")
 
 
-@FUZZ
 @given(seed=SEEDS)
 def test_a_csv_file_is_shapes_or_one_line(tmp_path_factory, seed):
     data = table(random.Random(seed))
@@ -119,7 +115,6 @@ def only_planned(monkeypatch):
     monkeypatch.setattr(main, "_parser", functools.cache(main._parser))  # making it is most of the time
 
 
-@FUZZ
 @given(seed=SEEDS)
 def test_a_command_line_is_obeyed_or_refused_in_one_line(only_planned, seed):
     words = command_line(random.Random(seed))

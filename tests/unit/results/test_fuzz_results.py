@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from made_results import END, HEADER, RECORD, end, record
 
@@ -20,8 +20,6 @@ from w8a8_bench.report.compare.compare import compare
 from w8a8_bench.report.compare.text import Compared, render_markdown, render_text
 from w8a8_bench.report.table import render
 from w8a8_bench.results import json_lines
-
-FUZZ = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 TIMED = [record(BASELINE, *[1e-5] * 7), record(FP8, *(5e-6 + i * 1e-8 for i in range(7)))]
@@ -130,7 +128,6 @@ def refusal(call: Callable[[], object], start: str) -> str:
     return said
 
 
-@FUZZ
 @given(seed=SEEDS)
 def test_a_results_file_is_read_or_refused_in_one_line(tmp_path_factory, seed):
     path = tmp_path_factory.getbasetemp() / "fuzzed.jsonl"
@@ -143,7 +140,6 @@ def test_a_results_file_is_read_or_refused_in_one_line(tmp_path_factory, seed):
         assert "\n" not in "".join(results.warnings)
 
 
-@settings(FUZZ, max_examples=1_000)
 @given(seed=SEEDS)
 def test_what_is_read_is_shown_and_compared_as_harmless_text(tmp_path_factory, right, seed):
     path = tmp_path_factory.getbasetemp() / "shown.jsonl"
@@ -164,7 +160,6 @@ def test_what_is_read_is_shown_and_compared_as_harmless_text(tmp_path_factory, r
         assert harmless(render_markdown(compared, everything=True))
 
 
-@settings(FUZZ, max_examples=2_000)
 @given(seed=SEEDS)
 def test_a_file_is_gone_on_with_or_refused_in_one_line(tmp_path_factory, seed):
     path = tmp_path_factory.getbasetemp() / "resumed.jsonl"

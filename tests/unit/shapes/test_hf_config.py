@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from published_configs import BUILT_IN, LLAMA_8B, OTHERS, PARAMETERS
 
@@ -247,13 +247,11 @@ def shapes_or_one_line(data: bytes) -> None:
         assert all(layer.count is None or layer.count >= 1 for layer in layers)
 
 
-@settings(max_examples=2000, deadline=None)
 @given(CONFIGS, CHANGES)
 def test_a_configuration_with_other_values_is_shapes_or_one_line(config, changes) -> None:
     shapes_or_one_line(json.dumps({**config, **changes}).encode())
 
 
-@settings(max_examples=4000, deadline=None)
 @given(CONFIGS, st.integers(0, 10**6), st.integers(0, 10**6), st.binary(max_size=4))
 def test_a_configuration_with_other_bytes_is_shapes_or_one_line(config, start, length, new) -> None:
     data = json.dumps(config).encode()
@@ -261,7 +259,6 @@ def test_a_configuration_with_other_bytes_is_shapes_or_one_line(config, start, l
     shapes_or_one_line(data[:start] + new + data[start + length % 8 :])
 
 
-@settings(max_examples=4000, deadline=None)
 @given(st.binary(max_size=50))
 def test_any_bytes_are_one_line(data) -> None:
     shapes_or_one_line(data)

@@ -1,4 +1,4 @@
-"""Triton's kernels under its interpreter, against the oracle: `tests/interpreted`, in processes of their own."""
+"""Triton's kernels under its interpreter, against the oracle: `tests/interpreted`, in a process of its own."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_there_are_interpreted_tests():
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-@pytest.mark.parametrize("file", FILES)
-def test_kernels_are_right_under_the_interpreter(file):
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(INTERPRETED / file)]
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_are_right_under_the_interpreter(which):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", which, str(INTERPRETED)]
     ran = subprocess.run(
         command,
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""},

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_model import PAPER
 from made_results import END, HEADER
@@ -238,7 +238,6 @@ def one_line_or_a_recommendation(data: bytes) -> None:
     assert len(message.splitlines()) == 1
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(0, 8), st.binary(max_size=4))
 def test_a_file_with_other_bytes_is_one_line_or_a_recommendation(files, start, length, new) -> None:
     data = (files / "r.jsonl").read_bytes()
@@ -251,7 +250,6 @@ VALUES = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_with_other_values_is_one_line_or_a_recommendation(files, data) -> None:
     lines = [json.loads(line) for line in (files / "r.jsonl").read_text().splitlines()]
