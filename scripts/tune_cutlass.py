@@ -104,7 +104,7 @@ def compile_all(problems: Iterable[Problem]) -> None:
 
 def problem_of(family: str, m: int, n: int, k: int) -> Problem:
     """FP8 with channel-wise weights and token-wise activations, or with blocks."""
-    return Problem(
+    return Problem.of(
         shape=GemmShape(m=m, n=n, k=k),
         format=Format.FP8,
         out=Format.BF16,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import msgspec
 import torch
 
 from w8a8_bench.correctness.quantize import apply_static, quantize_activations, upcast
@@ -90,7 +91,7 @@ def _bind_quantization(operands: Operands) -> tuple[Launch, Operands]:
     from PyTorch's cache after the first call.
     """
     problem, x, scale, azp = operands.problem, operands.a, operands.scale_a, operands.azp
-    inner = replace(problem, activations=Activations.PREQUANTIZED)
+    inner = msgspec.structs.replace(problem, activations=Activations.PREQUANTIZED)
     if problem.activations is Activations.STATIC:
         if scale is None:
             raise ValueError("static quantization needs scale_a")

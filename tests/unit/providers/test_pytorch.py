@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
-from dataclasses import replace
 
 import pytest
 import torch
+from copies import replace
 
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.correctness.oracle import Oracle, check, poison
