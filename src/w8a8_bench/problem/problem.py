@@ -84,6 +84,7 @@ class Scaling:
         return self.weight is WeightScale.BLOCK
 
     @classmethod
+    @functools.cache
     def parse(cls, name: str) -> Scaling:
         """The scheme called `name`; raises ValueError with the choices."""
         for scheme in SCHEMES:
@@ -101,7 +102,6 @@ SCHEMES = (
     Scaling(WeightScale.CHANNEL, ActScale.TOKEN),
     BLOCKWISE,
 )
-_SCHEME_OF_NAME = {scheme.name: scheme for scheme in SCHEMES}
 
 
 class Azp(str, Enum):
@@ -147,8 +147,8 @@ class Problem(Struct, frozen=True, kw_only=True, gc=False):
 
     def __post_init__(self) -> None:
         _shape(self.m, self.n, self.k)
-        if self.scheme is not None and self.scheme not in _SCHEME_OF_NAME:
-            Scaling.parse(self.scheme)  # says what there is
+        if self.scheme is not None:
+            Scaling.parse(self.scheme)
 
     @classmethod
     def of(
@@ -172,7 +172,7 @@ class Problem(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def scaling(self) -> Scaling | None:
-        return None if self.scheme is None else _SCHEME_OF_NAME[self.scheme]
+        return None if self.scheme is None else Scaling.parse(self.scheme)
 
     def why_illegal(self) -> str | None:
         """The reason why this combination has no meaning, or None where it has one."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import re
+from enum import Enum
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from w8a8_bench.problem import Problem
+from w8a8_bench.kernel import Status
+from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem.formats import Format
 from w8a8_bench.results.record import CELL, COMPARISON, RUN, SCHEMA, Item, Json, Record, check_schema
 
 TOO_DEEP = "no JSON of this program: nested too deeply"
@@ -27,6 +30,13 @@ _TYPES = {
     "bool": "true or false",
     "object": "an object",
     "array": "a list",
+}
+_CHOICES: dict[str, type[Enum]] = {
+    "status": Status,
+    "problem.format": Format,
+    "problem.out": Format,
+    "problem.azp": Azp,
+    "problem.activations": Activations,
 }
 
 
@@ -89,7 +99,7 @@ def _explained(line: bytes, schema: int, error: str) -> str:
     if where == "kind":
         what = f"expected {RUN}, {CELL} or {COMPARISON}"
     elif what.startswith("Invalid enum value"):
-        what = "expected a value that this version knows"
+        what = f"expected one of {', '.join(one.value for one in _CHOICES[where])}"
     elif what.startswith(("Expected", "Number")):
         what = re.sub(r"`([\w| ]+)`", lambda types: _in_words(types[1]), what[0].lower() + what[1:])
     else:

@@ -351,7 +351,7 @@ def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
             if isinstance(item, ComparisonEnd):
                 _check_closes(item, in_hand)
         except ValueError as error:
-            if resuming and parsed.headers and not any(map(_closes_anything, itertools.chain([line], lines))):
+            if resuming and parsed.headers and not any(map(_CLOSES.search, itertools.chain([line], lines))):
                 break  # a crash of the machine may leave garbage where the comparison in hand was
             why = one_line(str(error))
             why = why if len(why) <= MAX_ERROR_LENGTH else why[: MAX_ERROR_LENGTH - 3] + "..."
@@ -418,10 +418,6 @@ class _Kind(msgspec.Struct):
 
 _CLOSES = re.compile(rf'"kind"\s*:\s*"(?:{RUN}|{COMPARISON})"'.encode())
 """However another program may have spaced it."""
-
-
-def _closes_anything(data: bytes) -> bool:
-    return _CLOSES.search(data) is not None
 
 
 def _check_closes(end: ComparisonEnd, records: Iterable[Record]) -> None:
