@@ -25,6 +25,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from msgspec import to_builtins
+
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
@@ -135,7 +137,7 @@ def main(words: list[str]) -> int:
         print(f"check_peer_times: expected the name of a file with records, and a GPU: {error}", file=sys.stderr)
         return 2
     load_vllm()
-    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": to_builtins(device)}))
     timer = GraphTimer(device)
     count = apart = 0
     for record in records:

@@ -22,6 +22,7 @@ from statistics import median
 import torch
 import triton
 import triton.language as tl
+from msgspec import to_builtins
 
 from w8a8_bench.correctness.quantize import torch_dtype
 from w8a8_bench.environment import detect, versions
@@ -126,7 +127,7 @@ def main() -> int:
     except detect.DeviceError as error:
         print(f"compare_quantization: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": to_builtins(device)}))
     timer, summary = GraphTimer(device), {}
     for m, k in product(M, K):
         plan = rotation.plan(3 * m * k, device.l2_bytes, MOST_QUANTIZATIONS)

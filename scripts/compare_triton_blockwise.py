@@ -101,7 +101,7 @@ def main() -> int:
     print(json.dumps({"device": device.name, **versions.describe(device)}))
     ratios = []
     for shape in SHAPES:
-        problem = Problem(shape=shape, format=Format.FP8, out=Format.BF16, scaling=BLOCKWISE)
+        problem = Problem.of(shape=shape, format=Format.FP8, out=Format.BF16, scaling=BLOCKWISE)
         operands = OperandFactory(shape, device.torch_name, data="normal", seed=0).make(problem)
         prepared = provider.kernel(NAME).prepare(problem, device)
         oracle = Oracle()

@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from cuda.bindings import driver
+from msgspec import to_builtins
 
 from w8a8_bench import stats
 from w8a8_bench.correctness.operand_factory import OperandFactory
@@ -89,7 +90,7 @@ def main(argv: list[str]) -> int:
     if argv[:1] == [MEASURE]:
         print(json.dumps(measure_all(device, SharedMemory(device, argv[1]))))
         return 0
-    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": to_builtins(device)}))
     memory = torch.empty(MEMORY_BYTES, dtype=torch.uint8, device=device.torch_name)
     handle = ok(driver.cuIpcGetMemHandle(memory.data_ptr()))
     shared = ctypes.string_at(handle.getPtr(), HANDLE_BYTES).hex()

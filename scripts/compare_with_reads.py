@@ -20,6 +20,7 @@ import torch
 import triton
 import triton.language as tl
 from cold_times import SHAPES, ColdTimer
+from msgspec import to_builtins
 
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     except detect.DeviceError as error:
         print(f"compare_with_reads: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": to_builtins(device)}))
     sink = torch.zeros(1, dtype=torch.int32, device=device.torch_name)
     ratios: dict[str, list[float]] = {name: [] for name in args.kernels}
     fastest_of: dict[tuple[int, int], list[tuple[int, int, int | None]]] = {}

@@ -15,7 +15,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import torch
+from msgspec import to_builtins
 
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
@@ -53,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     except detect.DeviceError as error:
         print(f"find_cliffs: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": device.to_json()}))
+    print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": to_builtins(device)}))
     found = 0
     for name in args.kernels:
         for nk in args.nk:
@@ -122,7 +124,7 @@ class Weights:
         return times
 
     def _sampler(self, m: int) -> GraphSampler:
-        problem = self._problem_of(replace(self._problem.shape, m=m))
+        problem = self._problem_of(msgspec.structs.replace(self._problem.shape, m=m))
         prepared = registry.get(self._name).prepare(problem, self._device)
         with self._timer.on_stream():
             launches = [prepared.bind(first_rows(one, problem)).total for one in self._sets]

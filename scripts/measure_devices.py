@@ -29,7 +29,7 @@ from w8a8_bench.analysis.pairing import pair
 from w8a8_bench.environment import detect
 from w8a8_bench.report.compare.compare import compare
 from w8a8_bench.results import json_lines
-from w8a8_bench.results.record import RunHeader
+from w8a8_bench.results.record import RUN, to_json
 from w8a8_bench.stats import median
 
 
@@ -99,10 +99,10 @@ def main() -> None:
 
         def write(line: Mapping[str, object]) -> None:
             print(json.dumps(line), file=file, flush=True)
-            if line["kind"] != RunHeader.KIND:
+            if line["kind"] != RUN:
                 print(json.dumps(line), flush=True)
 
-        write(together.headers[0].to_json())
+        write(to_json(together.headers[0]))
         write({"kind": "wall_time_s", **walls, "all_of_one": walls["all"] / walls["one"]})
         options = words[: next(place for place, word in enumerate(words) if word.endswith("_bench"))]
         for index, device in enumerate(together.headers[0].devices):

@@ -105,7 +105,7 @@ def compile_all(problems: Iterable[Problem]) -> None:
 
 def problem_of(family: str, m: int, n: int, k: int) -> Problem:
     """FP8 with channel-wise weights and token-wise activations, or with blocks."""
-    return Problem(
+    return Problem.of(
         shape=GemmShape(m=m, n=n, k=k),
         format=Format.FP8,
         out=Format.BF16,
@@ -134,13 +134,13 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     best = min(finals, key=lambda tile: finals[tile])
     keep = finals[best] < WORTH * finals[default]
     times = f"heuristic {finals[default] * 1e6:.2f} us, best {finals[best] * 1e6:.2f} us"
-    print(f"{tuned.family(variant)} {problem.shape}: {times}{f': {best.to_json()}' if keep else ''}", flush=True)
+    print(f"{tuned.family(variant)} {problem.shape}: {times}{f': {tuned.to_json(best)}' if keep else ''}", flush=True)
     if records is not None:
         with records.open("a", encoding="utf-8") as file:
             for tile, seconds in {**screened, **finals}.items():
                 predicted = configs.predicted_s(tile, problem, gpu)
                 row = {"config": tuned.to_json(tile), "seconds": seconds, "predicted_s": predicted}
-                file.write(json.dumps({**problem.to_json(), **row}) + "\n")
+                file.write(json.dumps({**msgspec.to_builtins(problem), **row}) + "\n")
     torch.cuda.empty_cache()
     return best if keep else None
 

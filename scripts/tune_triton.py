@@ -41,7 +41,7 @@ FINALISTS, FINAL_SAMPLES = 6, 7
 
 def problem_of(kind: str, shape: GemmShape) -> Problem:
     fmt, scaling = KINDS[kind]
-    return Problem(shape=shape, format=fmt, out=Format.BF16, scaling=scaling)
+    return Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling)
 
 
 def compile_one(job: tuple[Gemm, TileConfig]) -> str | None:

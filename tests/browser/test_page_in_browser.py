@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from copies import replace
 from made_results import END, HEADER, end, record
 from made_sweep import LAYERS, made_sweep
 from open_page import Page, start, why_not

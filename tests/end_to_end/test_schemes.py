@@ -6,6 +6,7 @@ import json
 import re
 from itertools import product
 
+import msgspec
 import pytest
 
 from w8a8_bench.kernel import Status
@@ -88,5 +89,5 @@ def test_a_grid_of_everything_can_be_gone_on_with(cli_here, tmp_path, one_block)
     result = cli_here(*GRID, *sizes, *few, "--out", "r.jsonl", "--resume")
     assert result.returncode == 0, result.stderr
     cells = [json.loads(line) for line in whole]
-    again = [(r.comparison, r.kernel, r.problem.to_json()) for r in json_lines.read(path).records]
+    again = [(r.comparison, r.kernel, msgspec.to_builtins(r.problem)) for r in json_lines.read(path).records]
     assert again == [(c["comparison"], c["kernel"], c["problem"]) for c in cells if c["kind"] == "cell"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from copies import replace
 from made_results import end, record
 from made_sweep import LAYERS, header, lines, made_sweep
 from test_cli_output import assert_golden

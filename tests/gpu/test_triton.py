@@ -56,7 +56,7 @@ def made_shapes() -> list[GemmShape]:
 def made_problem(shape: GemmShape, draw: random.Random) -> Problem:
     """Any that has a meaning."""
     while True:
-        problem = Problem(
+        problem = Problem.of(
             shape=shape,
             format=draw.choice((Format.INT8, Format.FP8)),
             out=draw.choice(OUT_FORMATS),
@@ -108,7 +108,7 @@ KINDS = [(Format.INT8, SCHEMES[3], Azp.TOKEN), (Format.FP8, SCHEMES[3], Azp.NONE
 def test_every_way_to_cut_is_right(device, fmt, scaling, azp, way, descriptors):
     config = TileConfig(**WAYS[way], descriptors=descriptors)
     for shape in (GemmShape(m=300, n=2112, k=1040), GemmShape(m=7, n=1000, k=4096)):
-        problem = Problem(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp)
+        problem = Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp)
         if not why_unsupported(fmt, device.capability) and legal(config, gemm_of(problem, device)):
             judge(problem, device, config)
 
@@ -117,7 +117,7 @@ def test_every_way_to_cut_is_right(device, fmt, scaling, azp, way, descriptors):
 @pytest.mark.parametrize(("fmt", "scaling", "azp"), KINDS)
 def test_splits_add_up_to_the_same_bits_every_time(device, fmt, scaling, azp, way):
     shape = GemmShape(m=30, n=4096, k=8192)
-    problem = Problem(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp)
+    problem = Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp)
     if reason := why_unsupported(fmt, device.capability):
         pytest.skip(reason)
     operands = OperandFactory(shape, device.torch_name, data="normal", seed=4).make(problem)
@@ -135,7 +135,7 @@ def test_splits_add_up_to_the_same_bits_every_time(device, fmt, scaling, azp, wa
 @pytest.mark.parametrize(("fmt", "scaling", "azp"), KINDS)
 def test_launches_are_captured_in_a_graph_and_allocate_nothing(device, fmt, scaling, azp, activations):
     shape = GemmShape(m=16, n=4096, k=4096)
-    problem = Problem(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, activations=activations)
+    problem = Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, activations=activations)
     if reason := why_unsupported(fmt, device.capability):
         pytest.skip(reason)
     operands = OperandFactory(shape, device.torch_name, data="normal", seed=5).make(problem)
@@ -207,7 +207,7 @@ def test_every_bf16_number_is_quantized_as_the_reference_does(device, fmt):
 
 @pytest.mark.parametrize("fmt", [Format.INT8, Format.FP8], ids=lambda fmt: fmt.value)
 def test_static_quantization_is_the_references_bit_for_bit(device, fmt):
-    problem = Problem(
+    problem = Problem.of(
         shape=GemmShape(m=300, n=64, k=1030),
         format=fmt,
         out=Format.BF16,

@@ -60,7 +60,7 @@ def ways(shapes: tuple[tuple[int, int, int], ...], *, tile_k: int | None = None)
 def make(shape: tuple[int, int, int], fmt: Format, scaling: Scaling, azp=Azp.NONE, bias: bool = False) -> Operands:
     m, n, k = shape
     size = GemmShape(m=m, n=n, k=k)
-    problem = Problem(shape=size, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, bias=bias)
+    problem = Problem.of(shape=size, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, bias=bias)
     return OperandFactory(size, "cpu", data="outliers", seed=5).make(problem)
 
 
@@ -104,7 +104,7 @@ def test_blockwise_mm_is_right_however_it_is_cut(config, shape):
 @pytest.mark.parametrize("fmt", [Format.INT8, Format.FP8], ids=lambda fmt: fmt.value)
 def test_every_epilogue_is_right(fmt, scaling, azp, bias):
     size = GemmShape(m=20, n=40, k=70)
-    problem = Problem(shape=size, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, bias=bias)
+    problem = Problem.of(shape=size, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, bias=bias)
     if problem.why_illegal():
         return
     operands = make((20, 40, 70), fmt, scaling, azp, bias)

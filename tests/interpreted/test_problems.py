@@ -25,7 +25,9 @@ SPLIT = TileConfig(tile_m=16, tile_n=64, tile_k=128, split_k=2, swap=True)
 
 def problems() -> list[Problem]:
     every = [
-        Problem(shape=SHAPE, format=fmt, out=Format.FP16, scaling=scaling, azp=azp, bias=bias, activations=activations)
+        Problem.of(
+            shape=SHAPE, format=fmt, out=Format.FP16, scaling=scaling, azp=azp, bias=bias, activations=activations
+        )
         for fmt in (Format.INT8, Format.FP8)
         for scaling in SCHEMES
         for azp in Azp

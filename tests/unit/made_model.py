@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from copies import replace
 from made_results import record
 
 from w8a8_bench.problem import GemmShape, Scaling
@@ -23,7 +22,7 @@ def cell(layer: ModelLayer, m: int, kernel: str, micros: float, scaling: Scaling
     spread = changes.pop("spread", 0.0)
     samples = [micros / 1e6 * (1 + spread * (2 * step / 11 - 1)) for step in range(12)]
     made = record(kernel, *samples, comparison=index, shape=GemmShape(m=m, n=layer.n, k=layer.k), **changes)
-    return replace(made, problem=replace(made.problem, scaling=scaling)) if scaling else made
+    return replace(made, problem=replace(made.problem, scheme=scaling.name)) if scaling else made
 
 
 PAPER = [

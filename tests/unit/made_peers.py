@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 from made_devices import H200
 
 from w8a8_bench.correctness.check import check, poison

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from copies import replace
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations, GemmShape
 from w8a8_bench.problem.kernel_name import KernelName
-from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.results.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SHAPE = GemmShape(m=16, n=4096, k=6144)
 LABELS = {"model": "meta-llama/Llama-3-8b", "layer": "qkv_proj", "tp": 2}
 
 HEADER = RunHeader(
+    schema=SCHEMA,
     command=("w8a8-bench", "--dtype", "int8", "square_bench"),
     time="2026-11-01T12:00:00+00:00",
     environment={"torch": "2.13.0", "torch_cuda": None},
@@ -40,7 +42,9 @@ def record(kernel: str, *seconds: float, comparison: int = 0, shape: GemmShape =
         error={"relative": 1.66e-3, "worst": 0.5},
         config={},
         samples={"time_host": seconds} if seconds else {},
+        blocks={},
         launches_per_sample={"time_host": 4} if seconds else {},
+        clock_mhz={},
         flags=(),
     )
     made = replace(made, **changes)
@@ -83,6 +87,5 @@ RECORD = record(
     rotation={"sets": 7, "bytes": 25_165_824, "scrubbed": 0},
     flags=("unsettled",),
     scheme_sqnr_db={"normal": 37.25, "outliers": 18.5},
-    roofline={"time_host": {"of_peak": 41.5, "of_reads": 87.0}},
     device="cpu",
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+
+from copies import replace
 
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record

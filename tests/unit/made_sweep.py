@@ -10,9 +10,10 @@ import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+from copies import replace
 from made_devices import H200
 
 from w8a8_bench.kernel import Status
@@ -20,7 +21,7 @@ from w8a8_bench.problem import Activations, GemmShape, Scaling
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.work import bytes_moved, flops
 from w8a8_bench.results.json_lines import Results
-from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.results.record import SCHEMA, ComparisonEnd, Record, RunHeader, to_json
 
 COLD, HOT = "time_cold_l2", "time_hot_l2"
 TOKENS = (1, 16, 17, 32, 64, 128, 256, 512, 1024, 4096)
@@ -55,8 +56,15 @@ REFUSAL = "k=4096 <made up>: split-k needs k of at least 8192"
 
 
 def header(**device: object) -> RunHeader:
-    facts = {**H200.to_json(), "name": "NVIDIA H200", "uuid": "GPU-0fc5f694-db76-cb84-ce85-7ece737d91ca", **device}
+    facts = {
+        **msgspec.to_builtins(H200),
+        "name": "NVIDIA H200",
+        "uuid": "GPU-0fc5f694-db76-cb84-ce85-7ece737d91ca",
+        **device,
+    }
     return RunHeader(
+        schema=SCHEMA,
+        resumed=False,
         command=("w8a8-bench", "model_bench", "--dtype", "fp8", "int8"),
         time="2026-11-20T12:00:00+00:00",
         environment={"w8a8_bench": "0.1.0", "torch": "2.13.0", "driver": "580.159.04", "power_limit_w": 700.0},
@@ -99,13 +107,13 @@ def made_sweep(
 
 def lines(results: Results) -> Iterator[str]:
     """The file that holds `results` of one header."""
-    yield json.dumps(results.headers[0].to_json())
+    yield json.dumps(to_json(results.headers[0]))
     start = 0
     for end in results.ends:
         for record in results.records[start : start + end.cells]:
-            yield json.dumps(record.to_json())
+            yield json.dumps(to_json(record))
         start += end.cells
-        yield json.dumps(end.to_json())
+        yield json.dumps(to_json(end))
 
 
 def large_sweep(at_least: int, blocks: int = 12) -> Results:
@@ -129,6 +137,11 @@ def _record(index, shape, labels, cell, drift, chance) -> Record:
         reason="",
         error={"relative": 1.7e-3 * chance.uniform(0.9, 1.2), "worst": 0.3},
         config={"tile": [128, 64 if shape.m <= 64 else 256], "stages": 4} if name.provider == "cutlass" else {},
+        samples={},
+        blocks={},
+        launches_per_sample={},
+        clock_mhz={},
+        flags=(),
     )
     if scheme:
         int8 = name.format.value == "int8"

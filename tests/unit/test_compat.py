@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 
 import pytest
 import torch
+from copies import replace
 from made_results import record
 
 from w8a8_bench import compat

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations

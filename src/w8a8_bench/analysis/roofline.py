@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from w8a8_bench.environment.architecture import operations_per_clock
 from w8a8_bench.environment.device import Device
@@ -130,13 +130,6 @@ def roofline(record: Record, measure: str, device: Device) -> Roofline:
         of_peak=100 * flops(record.problem) / per_second / seconds if per_second else None,
         of_reads=100 * reads.seconds / seconds if reads else None,
     )
-
-
-def rooflines(record: Record, device: Device) -> dict[str, dict[str, float]]:
-    """What is known of `roofline` for each of a record's measures."""
-    of_each = {measure: asdict(roofline(record, measure, device)) for measure in record.samples}
-    known = {m: {name: percent for name, percent in one.items() if percent is not None} for m, one in of_each.items()}
-    return {measure: percents for measure, percents in known.items() if percents}
 
 
 def why_implausible(

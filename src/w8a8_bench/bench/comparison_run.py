@@ -35,7 +35,7 @@ from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.contract import NO_REASON, config_of, launches_of, support_of, with_place
-from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.results.record import CheckError, ComparisonEnd, Duplicate, Record
 from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
 from w8a8_bench.timing.choose import make_method
@@ -476,15 +476,15 @@ class _ComparisonRun:
         if self._device.is_cuda:
             rest(worked, self._settings.duty)
 
-    def _duplicate_samples(self, taken: BlockSamples) -> dict[str, object]:
+    def _duplicate_samples(self, taken: BlockSamples) -> Duplicate:
         if self._duplicated is None or not taken.samples.get(DUPLICATE):
             return {}
-        samples = {m: [sample.seconds for sample in values] for m, values in taken.samples[DUPLICATE].items()}
+        samples = {m: tuple(sample.seconds for sample in values) for m, values in taken.samples[DUPLICATE].items()}
         return {
             "kernel": self._duplicated.cell.kernel,
             "cell": self._duplicated.cell.text,
             "samples": samples,
-            "blocks": {measure: list(range(len(values))) for measure, values in samples.items()},
+            "blocks": {measure: tuple(range(len(values))) for measure, values in samples.items()},
         }
 
     def _record(self, run: CellRun) -> Record:
@@ -545,9 +545,9 @@ def _is_of_a_compiler(error: BaseException) -> bool:
     return by_triton or isinstance(error, CompileError)
 
 
-def _error(verdict: Verdict | None) -> dict[str, float] | None:
+def _error(verdict: Verdict | None) -> CheckError | None:
     """The figures of a check; none where an answer held NaN or infinity, which the reason then says."""
     if verdict is None or not (math.isfinite(verdict.relative_error) and math.isfinite(verdict.worst)):
         return None
-    figures: dict[str, float] = {"relative": verdict.relative_error, "worst": verdict.worst}
+    figures: CheckError = {"relative": verdict.relative_error, "worst": verdict.worst}
     return figures if verdict.rows is None else {**figures, "rows": verdict.rows}

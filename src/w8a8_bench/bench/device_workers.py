@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from w8a8_bench.bench.process import Limits, Progress, Worker, WorkerLost
 from w8a8_bench.environment.device import Device

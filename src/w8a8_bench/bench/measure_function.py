@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 import html
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from w8a8_bench import stats, text
 from w8a8_bench.analysis import metrics
-from w8a8_bench.analysis.roofline import rooflines
 from w8a8_bench.bench.retry import within_memory
 from w8a8_bench.bench.worker import why_no_torch
 from w8a8_bench.environment import detect
@@ -139,7 +141,7 @@ def measure(
 
     taken, end = run_comparison(comparison, where, fitting, kernels=find)
     named = where.uuid or where.kind
-    records = tuple(replace(record, device=named, roofline=rooflines(record, where)) for record in taken)
+    records = tuple(replace(record, device=named) for record in taken)
     return Measured(records, end, where, fitting.stop.target, (*notes, *_hints(records[0])))
 
 
@@ -223,7 +225,7 @@ class Measured:
         """The table in a notebook: plain HTML, all text escaped."""
         comparison = comparable_runs.Comparison(self.records, self.end, "")
         (shown_rows,) = rows.make_rows(
-            comparable_runs.ResultSet("", (), (self.device.to_json(),), (comparison,), (), ())
+            comparable_runs.ResultSet("", (), (to_builtins(self.device),), (comparison,), (), ())
         )
         title = " · ".join(filter(None, [str(self.end.shape), self._measure, self.device.name]))
         lines = [_html_row("th", COLUMNS), *(_html_row("td", _texts(row, self._measure)) for row in shown_rows)]
@@ -253,7 +255,7 @@ def _texts(row: rows.Row, measure: str | None) -> tuple[str, ...]:
 
 def _problem(shape: GemmShape, dtype: object, scheme: str, bias: object, azp: str | None, out: object) -> Problem:
     """The problem that the arguments describe. Raises ValueError if one is bad, or if together they have no meaning."""
-    problem = Problem(
+    problem = Problem.of(
         shape=shape,
         format=_format("dtype", dtype, W8A8_FORMATS),
         out=_format("out", out, OUT_FORMATS),

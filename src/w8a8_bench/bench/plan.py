@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from w8a8_bench.problem import Activations, GemmShape, Scaling
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape
@@ -72,5 +74,6 @@ def _schemes_of(name: KernelName, schemes: Sequence[Scaling] | None) -> tuple[Sc
 
 def digest(comparisons: Iterable[Comparison]) -> str:
     """A fingerprint of the cells, so that a results file is gone on with by the sweep that it belongs to."""
-    text = json.dumps([comparison.to_json() for comparison in comparisons], sort_keys=True)
+    cells = [{"index": one.index, **to_builtins(one.where), "cells": to_builtins(one.cells)} for one in comparisons]
+    text = json.dumps(cells, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import convert, to_builtins
+
 import w8a8_bench
 from w8a8_bench.bench.status import Note, Slate
 from w8a8_bench.bench.worker import CLOSED
@@ -175,7 +177,7 @@ class Worker:
             self._hello = message
         device, environment = self._hello["device"], self._hello["environment"]
         assert isinstance(device, dict) and isinstance(environment, dict)
-        return Device.from_json(device), environment
+        return convert(device, Device), environment
 
     @property
     def gpus(self) -> int:
@@ -200,7 +202,7 @@ class Worker:
         """Have the worker run `comparison`. Raises WorkerLost, with the reason, where it ends before it answers."""
         self._slate.wipe()
         self._heard = time.monotonic()
-        self._say({"comparison": comparison.to_json(), "settings": settings.to_json()})
+        self._say({"comparison": to_builtins(comparison), "settings": to_builtins(settings)})
         while True:
             message = self._receive()
             if message["kind"] == "progress":
@@ -210,7 +212,7 @@ class Worker:
                 raise WorkerLost(str(message["reason"]), cell=self._slate.read().last)
             records, end = message["records"], message["end"]
             assert isinstance(records, list) and isinstance(end, dict)
-            return [Record.from_json(record) for record in records], ComparisonEnd.from_json(end)
+            return [convert(record, Record) for record in records], convert(end, ComparisonEnd)
 
     def self_test(
         self, *, duty: float, seed: int, progress: Callable[[str, float], None]

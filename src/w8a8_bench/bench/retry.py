@@ -7,9 +7,10 @@ reason, and the rest of the comparison is measured without it; else the comparis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from w8a8_bench.analysis.roofline import rooflines
+from msgspec.structs import replace
+
 from w8a8_bench.bench.device_workers import Finished, Team
 from w8a8_bench.bench.process import Progress, SweepRefused, WorkerLost
 from w8a8_bench.environment.device import Device
@@ -186,7 +187,7 @@ def _whole(
         end = replace(result.end, cells=len(records))
     if losses:
         end = replace(end, machine={**end.machine, "workers_lost": losses})
-    whole = [replace(record, device=name, roofline=rooflines(record, device)) for record in records]
+    whole = [replace(record, device=name) for record in records]
     return Finished(comparison, tuple(whole), end)
 
 
@@ -201,4 +202,9 @@ def _unmeasured(comparison: Comparison, cell: Cell, status: Status, reason: str)
         reason=reason,
         error=None,
         config={},
+        samples={},
+        blocks={},
+        launches_per_sample={},
+        clock_mhz={},
+        flags=(),
     )

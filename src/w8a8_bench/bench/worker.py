@@ -31,6 +31,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from msgspec import convert, to_builtins
+
 from w8a8_bench.bench.status import Slate
 from w8a8_bench.kernel import Step
 from w8a8_bench.text import in_one_line
@@ -79,6 +81,7 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     from w8a8_bench.environment import detect, versions
     from w8a8_bench.problem.comparison import Comparison
     from w8a8_bench.providers import registry
+    from w8a8_bench.results.record import to_json
     from w8a8_bench.timing.settings import Settings
 
     try:
@@ -95,7 +98,7 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
         described["provider_sources"] = sources
     _send(
         answers,
-        {"kind": "hello", "device": device.to_json(), "environment": described, "gpus": detect.gpus()},
+        {"kind": "hello", "device": to_builtins(device), "environment": described, "gpus": detect.gpus()},
     )
 
     def progress(phase: str, what: str, done: float) -> None:
@@ -116,13 +119,13 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
         if "questions" in request:
             _answer(device, request["questions"], answers, in_hand)
             continue
-        comparison, settings = Comparison.from_json(request["comparison"]), Settings.from_json(request["settings"])
+        comparison, settings = convert(request["comparison"], Comparison), convert(request["settings"], Settings)
         try:
             records, end = run_comparison(comparison, device, settings, progress=progress, in_hand=in_hand)
         except DeviceLost as error:
             _send(answers, {"kind": "lost", "reason": str(error)})
             return 1
-        _send(answers, {"kind": "done", "records": [r.to_json() for r in records], "end": end.to_json()})
+        _send(answers, {"kind": "done", "records": [to_json(r) for r in records], "end": to_json(end)})
     return 0
 
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from msgspec import to_builtins
+
 from w8a8_bench.bench.process import Limits, SweepRefused, Worker, WorkerLost
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.missing import Machine, advice
@@ -24,7 +26,7 @@ from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.provider import Provider
-from w8a8_bench.results.record import RunHeader
+from w8a8_bench.results.record import SCHEMA, RunHeader, to_json
 from w8a8_bench.text import GAP, aligned, one_line
 from w8a8_bench.timing.settings import DEFAULT_DUTY
 
@@ -183,7 +185,7 @@ def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
 def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, environment: dict[str, object]) -> int:
     verdicts = []
     with _lines(args.out) as write:
-        write(_header(args, device, environment).to_json())
+        write(to_json(_header(args, device, environment)))
         for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
             verdicts.append(verdict)
             write(verdict)
@@ -210,12 +212,14 @@ def _lines(path: str | None) -> Iterator[Callable[[Mapping[str, object]], None]]
 
 def _header(args: argparse.Namespace, device: Device, environment: dict[str, object]) -> RunHeader:
     return RunHeader(
+        schema=SCHEMA,
         command=(args.prog, *args.words),
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         environment=environment,
-        device=device.to_json(),
+        device=to_builtins(device),
         plan={"command": "doctor --timing"},
         settings={"duty": DEFAULT_DUTY, "seed": args.seed},
+        resumed=False,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.results import json_lines
-from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.results.record import CELL, COMPARISON, RUN
 from w8a8_bench.text import one_line
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -104,9 +104,9 @@ def _is_of_a_sweep(path: Path) -> bool:
     except (OSError, EOFError, zlib.error):
         return True
     header, second = map(_object, lines)
-    if header is None or header.get("kind") != RunHeader.KIND or "schema" not in header:
+    if header is None or header.get("kind") != RUN or "schema" not in header:
         return False
-    return second is None or second.get("kind") in (Record.KIND, ComparisonEnd.KIND, RunHeader.KIND)
+    return second is None or second.get("kind") in (CELL, COMPARISON, RUN)
 
 
 def _object(line: bytes) -> dict[str, object] | None:

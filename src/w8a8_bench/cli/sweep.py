@@ -15,6 +15,9 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
+from msgspec import to_builtins
+
 from w8a8_bench.bench.device_workers import Team
 from w8a8_bench.bench.estimate import START_S, Pace, duration
 from w8a8_bench.bench.plan import make_plan
@@ -35,7 +38,7 @@ from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.providers import registry
 from w8a8_bench.results import json_lines
-from w8a8_bench.results.record import RunHeader, flat
+from w8a8_bench.results.record import SCHEMA, RunHeader, flat
 from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.range import range_
 from w8a8_bench.shapes.square import square
@@ -302,7 +305,7 @@ def _with_measures(args: argparse.Namespace, plan: Plan, *, cuda: bool) -> Plan:
         timer, measures = choose(Timer(args.timer) if args.timer else None, args.measure, cuda=cuda)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    settings = replace(plan.settings, timer=timer, measures=measures)
+    settings = msgspec.structs.replace(plan.settings, timer=timer, measures=measures)
     if args.budget is None:
         most_cells = max((len(comparison.cells) for comparison in plan.comparisons), default=0)
         settings = settings.with_default_budget(most_cells, cuda=cuda)
@@ -372,12 +375,13 @@ def _header(
     args: argparse.Namespace, plan: Plan, devices: Sequence[Device], environment: dict[str, object], *, resumed: bool
 ) -> RunHeader:
     return RunHeader(
+        schema=SCHEMA,
         command=(args.prog, *args.words),
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         environment=environment,
-        device=devices[0].to_json(),
-        devices=tuple(device.to_json() for device in devices),
+        device=to_builtins(devices[0]),
+        devices=to_builtins(tuple(devices)),
         plan=plan.to_json(),
-        settings=plan.settings.to_json(),
+        settings=to_builtins(plan.settings),
         resumed=resumed,
     )

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import torch
 
 from w8a8_bench.correctness.guard_bands import guard_damage
@@ -123,10 +124,9 @@ def _rows_of(operands: Operands, rows: Sequence[int]) -> Operands:
         return tensor if tensor is None or tensor.shape[0] == 1 else tensor[list(rows)]
 
     problem = operands.problem
-    shape = replace(problem.shape, m=len(rows))
     return replace(
         operands,
-        problem=replace(problem, shape=shape, activations=Activations.PREQUANTIZED),
+        problem=msgspec.structs.replace(problem, m=len(rows), activations=Activations.PREQUANTIZED),
         a=operands.a[list(rows)],
         out=operands.out[list(rows)],
         scale_a=some(operands.scale_a),

@@ -7,8 +7,9 @@ import os
 import platform
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from w8a8_bench.environment import telemetry
 from w8a8_bench.environment.device import Device

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from msgspec import Struct
 
 
 def dotted(version: tuple[int, int] | None) -> str:
@@ -11,8 +10,7 @@ def dotted(version: tuple[int, int] | None) -> str:
     return "none" if version is None else ".".join(map(str, version))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Device:
+class Device(Struct, frozen=True, kw_only=True):
     """One CPU or GPU. Memory and cache in bytes; `capability` is CUDA's compute capability, None on a CPU.
 
     `torch` is the version of the torch that drives it and `cuda` that of its CUDA runtime, both as (major, minor).
@@ -43,15 +41,3 @@ class Device:
     def torch_name(self) -> str:
         """What `torch.device` takes: `cpu`, `cuda:1`."""
         return f"cuda:{self.index}" if self.is_cuda else self.kind
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Device:
-        fields = dict(data)
-        for name in ("torch", "cuda", "capability"):
-            value = fields.get(name)
-            if isinstance(value, list):
-                fields[name] = tuple(value)
-        return cls(**fields)  # type: ignore[arg-type]

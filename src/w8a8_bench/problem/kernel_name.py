@@ -125,8 +125,8 @@ class KernelName:
         azp, bias = _VARIANTS[self.variant]
         if self.is_baseline:
             operands = fmt if self.casts_inside else self.format
-            return Problem(shape=shape, format=operands, out=self.out, scaling=None)
-        return Problem(
+            return Problem.of(shape=shape, format=operands, out=self.out, scaling=None)
+        return Problem.of(
             shape=shape,
             format=self.format,
             out=self.out,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
 from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from w8a8_bench.problem.formats import OUT_FORMATS, W8A8_FORMATS, Format
 
@@ -15,8 +17,7 @@ MAX_ELEMENTS = 2**31
 """Largest number of elements of one matrix: beyond it, kernels index with more than 32 bits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GemmShape:
+class GemmShape(Struct, frozen=True, kw_only=True, gc=False):
     """Sizes of `D[m,n] = A[m,k] @ B[k,n]`: m tokens, n output features, k input features.
 
     Keyword arguments only, because the field writes both MKN and MNK. Raises ValueError where a size is below one or a
@@ -83,6 +84,7 @@ class Scaling:
         return self.weight is WeightScale.BLOCK
 
     @classmethod
+    @functools.cache
     def parse(cls, name: str) -> Scaling:
         """The scheme called `name`; raises ValueError with the choices."""
         for scheme in SCHEMES:
@@ -125,20 +127,52 @@ class Activations(str, Enum):
             raise ValueError(f"activations {token!r}: expected one of {', '.join(a.value for a in cls)}") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True, gc=False):
     """Shape, formats, scaling, zero point, bias and activations: two kernels on equal problems owe the same answer.
 
-    `scaling` is None for a plain product (`matmul-no-scales`): operands of 16 bits, or 8-bit operands cast inside.
+    `scheme` is the name of a scaling, None for a plain product (`matmul-no-scales`): operands of 16 bits, or 8-bit
+    operands cast inside. The fields are those of a record's `problem`; `of` takes shape and scaling as the rest of the
+    program has them. Raises ValueError for sizes that `GemmShape` refuses, and for an unknown scheme.
     """
 
-    shape: GemmShape
+    m: int
+    n: int
+    k: int
     format: Format
     out: Format
-    scaling: Scaling | None
+    scheme: str | None
     azp: Azp = Azp.NONE
     bias: bool = False
     activations: Activations = Activations.PREQUANTIZED
+
+    def __post_init__(self) -> None:
+        _shape(self.m, self.n, self.k)
+        if self.scheme is not None:
+            Scaling.parse(self.scheme)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        shape: GemmShape,
+        format: Format,
+        out: Format,
+        scaling: Scaling | None,
+        azp: Azp = Azp.NONE,
+        bias: bool = False,
+        activations: Activations = Activations.PREQUANTIZED,
+    ) -> Problem:
+        scheme = scaling.name if scaling else None
+        m, n, k = shape.m, shape.n, shape.k
+        return cls(m=m, n=n, k=k, format=format, out=out, scheme=scheme, azp=azp, bias=bias, activations=activations)
+
+    @property
+    def shape(self) -> GemmShape:
+        return _shape(self.m, self.n, self.k)
+
+    @property
+    def scaling(self) -> Scaling | None:
+        return None if self.scheme is None else Scaling.parse(self.scheme)
 
     def why_illegal(self) -> str | None:
         """The reason why this combination has no meaning, or None where it has one."""
@@ -172,40 +206,10 @@ class Problem:
                 return "dynamic quantization with a zero point per token has its scale per token too"
         return None
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "m": self.shape.m,
-            "n": self.shape.n,
-            "k": self.shape.k,
-            "format": self.format.value,
-            "out": self.out.value,
-            "scheme": self.scaling.name if self.scaling else None,
-            "azp": self.azp.value,
-            "bias": self.bias,
-            "activations": self.activations.value,
-        }
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Problem:
-        """The problem of a record. Raises ValueError or KeyError where a field is wrong or missing."""
-        scheme, bias = data["scheme"], data["bias"]
-        if not isinstance(bias, bool):
-            raise ValueError(f"bias {bias!r}: expected true or false")
-        sizes: dict[str, int] = {}
-        for name in ("m", "n", "k"):
-            size = data[name]
-            if not isinstance(size, int):
-                raise ValueError(f"{name}={size!r}: expected a whole number")
-            sizes[name] = size
-        return cls(
-            shape=GemmShape(**sizes),
-            format=Format.parse(str(data["format"])),
-            out=Format.parse(str(data["out"])),
-            scaling=None if scheme is None else Scaling.parse(str(scheme)),
-            azp=Azp(str(data["azp"])),
-            bias=bias,
-            activations=Activations.parse(str(data["activations"])),
-        )
+@functools.lru_cache(maxsize=1 << 16)
+def _shape(m: int, n: int, k: int) -> GemmShape:
+    return GemmShape(m=m, n=n, k=k)
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -8,11 +8,13 @@ fixed sizes pay nothing, others copy A.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from w8a8_bench import stats
 from w8a8_bench.kernel import Status
-from w8a8_bench.problem import GemmShape, Problem
+from w8a8_bench.problem import Problem
 from w8a8_bench.results.record import Record
 from w8a8_bench.timing.measures import headline
 
@@ -81,8 +83,7 @@ def find_cliffs(
         return ()
     curves: dict[tuple[str, Problem], dict[int, _Point]] = {}
     for record in records:
-        shape = record.problem.shape
-        curve = replace(record.problem, shape=GemmShape(m=1, n=shape.n, k=shape.k))
+        curve = replace(record.problem, m=1)
         point = _point(record, measure, max(REPEATABILITY, (noise or {}).get(id(record), 0.0)))
         if point:
             curves.setdefault((record.kernel, curve), {}).setdefault(point.m, point)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TypeGuard
+
+import msgspec
 
 from w8a8_bench.environment.device import Device
 from w8a8_bench.results.json_lines import Results
@@ -71,27 +73,15 @@ class ResultSet:
 
 def read_device(facts: Facts) -> Device | None:
     """The device of a header; fields of later versions are passed over."""
-    known = {field.name: field for field in fields(Device)}
-    if any(field.default is MISSING and name not in facts for name, field in known.items()):
+    try:
+        return msgspec.convert(facts, Device)
+    except msgspec.ValidationError:
         return None
-    if not all(_fits(name, facts[name]) for name in known if name in facts):
-        return None
-    return Device.from_json({name: value for name, value in facts.items() if name in known})
 
 
 def is_measure(value: object) -> TypeGuard[int | float]:
     """Whether a fact out of a file is a number that can be calculated with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
-
-
-def _fits(name: str, value: object) -> bool:
-    """Whether a fact is of the kind that a device has by that name, in a file that anybody may have written."""
-    if name in ("kind", "name", "uuid", "pci_bus_id"):
-        return isinstance(value, str) or (value is None and name in ("uuid", "pci_bus_id"))
-    if name in ("torch", "cuda", "capability"):
-        pair = isinstance(value, list | tuple) and len(value) == 2 and all(type(part) is int for part in value)
-        return pair or (value is None and name != "torch")
-    return value is None or is_measure(value)
 
 
 def make_sets(results: Sequence[Results], *, pool_gpus: bool = False) -> tuple[ResultSet, ...]:
@@ -159,8 +149,8 @@ def _parts(results: Results) -> Iterator[tuple[RunHeader, Facts, list[Comparison
 def _numbered(index: int, comparison: Comparison) -> Comparison:
     if comparison.end.index == index:
         return comparison
-    records = tuple(replace(record, comparison=index) for record in comparison.records)
-    return replace(comparison, records=records, end=replace(comparison.end, index=index))
+    records = tuple(msgspec.structs.replace(record, comparison=index) for record in comparison.records)
+    return replace(comparison, records=records, end=msgspec.structs.replace(comparison.end, index=index))
 
 
 def _cell(record: Record) -> tuple[object, ...]:

@@ -7,6 +7,8 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
+from msgspec import to_builtins
+
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.rows import NUMBERS, PARTS, Row, make_rows, measures_of
 from w8a8_bench.results.record import Record
@@ -37,7 +39,7 @@ def render(sets: Sequence[ResultSet]) -> str:
 
 
 def _what(results: ResultSet, uuid: str, record: Record) -> Fields:
-    problem = record.problem
+    problem = to_builtins(record.problem)
     labels: Mapping[str, str | int] = record.labels
     return {
         "device": results.device_name,
@@ -46,10 +48,10 @@ def _what(results: ResultSet, uuid: str, record: Record) -> Fields:
         "files": " ".join(results.files),
         **{name: labels.get(name, "") for name in COMMON_LABELS},
         **{f"label_{name}": value for name, value in labels.items() if name not in COMMON_LABELS},
-        **{name: value for name, value in problem.to_json().items() if name in ("m", "n", "k")},
+        **{name: problem[name] for name in ("m", "n", "k")},
         "kernel": record.kernel,
         "provider": record.provider,
-        **{name: value for name, value in problem.to_json().items() if name not in ("m", "n", "k")},
+        **{name: value for name, value in problem.items() if name not in ("m", "n", "k")},
         "status": record.status.value,
         "reason": record.reason,
         "flags": " ".join(record.flags),

@@ -17,19 +17,22 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NoReturn, cast
 
-from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
+import msgspec
+
+from w8a8_bench.results.decoding import decode, share
+from w8a8_bench.results.record import COMPARISON, RUN, SCHEMA, ComparisonEnd, Item, Record, RunHeader, to_json
 from w8a8_bench.text import one_line
 
 GZIP_MAGIC = b"\x1f\x8b"
 PICKLE_MAGIC = b"\x80"
 HEADER_START = b'{"kind": "run", '
-"""What `RunHeader.to_json` begins with: tells a header that was torn from somebody else's file."""
+"""How a header begins: tells one that was torn from somebody else's file."""
 
 MAX_LINE_BYTES = 1 << 26
 """The longest line that is read: some hundred times the record of 1,000 blocks with every measure."""
@@ -38,7 +41,6 @@ MAX_TEXT_BYTES = 1 << 31
 """The most text that is read, unpacked: a million cells. A few megabytes of gzip can hold more than any memory."""
 
 MAX_ERROR_LENGTH = 400
-TOO_DEEP = "no JSON of this program: nested too deeply"
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -192,7 +194,7 @@ class Writer:
         assert self._descriptor is not None
         try:
             os.ftruncate(self._descriptor, self._size)
-            self._write(header.to_json())
+            self._write(header)
         except BaseException:
             if fresh:  # no comparison is in it, and an empty file would only be in the way
                 self.path.unlink(missing_ok=True)
@@ -206,35 +208,20 @@ class Writer:
         self._check_is_there()
         if len(records) != end.cells or any(record.comparison != end.index for record in records):
             raise ValueError(f"comparison {end.index} closes with {end.cells} cells: these records are not its own")
-        self._write(*(record.to_json() for record in records), end.to_json())
+        self._write(*records, end)
         self._safe += 1
 
     def _check_is_there(self) -> None:
-        """Raise StoreError where the name is gone, or that of another file: what is written would be lost.
-
-        A file that was removed is there again then, with what it held.
-        """
+        """Raise StoreError where the name is gone, or that of another file: what is written would be lost."""
         assert self._descriptor is not None
         ours = os.fstat(self._descriptor)
         try:
             if not os.path.samestat(ours, os.stat(self.path)):
                 raise StoreError(f"{self.path} was replaced while the sweep wrote it")
         except OSError:
-            restored = self._restore()
-            raise StoreError(f"{self.path} was removed while the sweep wrote it{restored}") from None
+            raise StoreError(f"{self.path} was removed while the sweep wrote it") from None
         if ours.st_size != self._size:
             raise StoreError(f"{self.path} was changed by another program while the sweep wrote it")
-
-    def _restore(self) -> str:
-        """Write what the removed file held under its name again; returns what to say of it."""
-        assert self._descriptor is not None
-        held = os.pread(self._descriptor, self._size, 0)
-        try:
-            with open(self.path, "xb") as file:
-                file.write(held)
-        except OSError as error:
-            return f", and can't be written again: {error.strerror}"
-        return "; it is there again, with what it held"
 
     def cut(self) -> None:
         """Cut off what a killed run left behind, where nothing is to be added."""
@@ -297,10 +284,10 @@ class Writer:
         except OSError:
             pass  # some network file systems have no locks: better to measure without than not at all
 
-    def _write(self, *lines: Mapping[str, object]) -> None:
-        """Add `lines` in one go and wait for the disk. Whatever interrupts it, all of them are in the file or none."""
+    def _write(self, *items: Item) -> None:
+        """Add a line each in one go and wait for the disk. Whatever interrupts it, all are in the file or none."""
         assert self._descriptor is not None
-        left = memoryview("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
+        left = memoryview("".join(json.dumps(to_json(item), allow_nan=False) + "\n" for item in items).encode())
         size = self._size + len(left)
         try:
             os.lseek(self._descriptor, self._size, os.SEEK_SET)
@@ -345,6 +332,7 @@ class _Parsed:
 def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
     """Go through the lines of a file. A last line without its newline is torn, even where it happens to parse."""
     parsed, in_hand = _Parsed(), list[Record]()
+    previous: Record | None = None
     unclosed, end, torn = 0, 0, False
     lines = _lines(path, file, parsed.warnings)
     for number, line in enumerate(lines, 1):
@@ -355,18 +343,22 @@ def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
             break
         end += len(line)
         try:
-            item = _item(line)
+            if len(line) > MAX_LINE_BYTES:
+                raise ValueError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
+            item = decode(line, parsed.headers[-1].schema if parsed.headers else SCHEMA)
             if not parsed.headers and not isinstance(item, RunHeader):
                 raise ValueError("expected a run header before anything else")
             if isinstance(item, ComparisonEnd):
                 _check_closes(item, in_hand)
         except ValueError as error:
-            if resuming and parsed.headers and not any(map(_closes_anything, itertools.chain([line], lines))):
+            if resuming and parsed.headers and not any(map(_CLOSES.search, itertools.chain([line], lines))):
                 break  # a crash of the machine may leave garbage where the comparison in hand was
             why = one_line(str(error))
             why = why if len(why) <= MAX_ERROR_LENGTH else why[: MAX_ERROR_LENGTH - 3] + "..."
             raise StoreError(f"{path}, line {number}: {why}") from None
         if isinstance(item, Record):
+            share(item, previous)
+            previous = item
             if in_hand and item.comparison != in_hand[0].comparison:
                 unclosed += len(in_hand)
                 in_hand = []
@@ -407,12 +399,9 @@ def _lines(path: Path, file: BinaryIO, warnings: list[str]) -> Iterator[bytes]:
 def _refuse_foreign(path: Path, first: bytes) -> None:
     """Raise StoreError unless the `first` line is that of a results file, or the beginning of one."""
     if first.endswith(b"\n"):
-        try:
-            item = _loads(first)
-        except ValueError:
-            item = {}
-        if item.get("kind") == RunHeader.KIND:
-            return
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if msgspec.json.decode(first, type=_Kind).kind == RUN:
+                return
     elif first.startswith(HEADER_START) or HEADER_START.startswith(first):
         return
     why = "its first line is no run header"
@@ -423,48 +412,12 @@ def _refuse_foreign(path: Path, first: bytes) -> None:
     raise StoreError(f"{path} is no results file of w8a8-bench: {why}")
 
 
-_CLOSES = re.compile(rf'"kind"\s*:\s*"(?:{RunHeader.KIND}|{ComparisonEnd.KIND})"'.encode())
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_CLOSES = re.compile(rf'"kind"\s*:\s*"(?:{RUN}|{COMPARISON})"'.encode())
 """However another program may have spaced it."""
-
-
-def _closes_anything(data: bytes) -> bool:
-    return _CLOSES.search(data) is not None
-
-
-def _loads(line: bytes) -> dict[str, object]:
-    """One line as an object; raises ValueError, also for the NaN and Infinity that Python takes and JSON does not."""
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
-    try:
-        data = _JSON.decode(line.removesuffix(b"\n").decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
-    if not isinstance(data, dict):
-        raise ValueError("expected an object")
-    return data
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _item(line: bytes) -> RunHeader | Record | ComparisonEnd:
-    data = _loads(line)
-    kind = data.get("kind")
-    for known in (Record, ComparisonEnd, RunHeader):
-        if kind == known.KIND:
-            try:
-                return known.from_json(data)
-            except RecursionError:  # on the way to showing a wrong value
-                raise ValueError(TOO_DEEP) from None
-    raise ValueError(f"kind {kind!r:.40}: expected run, cell or comparison")
 
 
 def _check_closes(end: ComparisonEnd, records: Iterable[Record]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from w8a8_bench.kernel import Status
-from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.results.record import ComparisonEnd, Duplicate, Record
 from w8a8_bench.stats import half_width
 from w8a8_bench.timing.settings import Settings
 
@@ -21,10 +22,13 @@ def merge_measures(passes: Sequence[Measured]) -> Measured:
     records = [_with_measures(of_cell) for of_cell in zip(*(records for records, _ in passes), strict=True)]
     ends = [end for _, end in passes]
     duplicates = [end.duplicate for end in ends if end.duplicate]
-    duplicate: dict[str, object] = dict(duplicates[0]) if duplicates else {}
-    for key in ("samples", "blocks"):
-        if duplicate:
-            duplicate[key] = _union([_object(other, key) for other in duplicates])
+    duplicate: Duplicate = {}
+    if duplicates:
+        duplicate = {
+            **duplicates[0],
+            "samples": _union([one["samples"] for one in duplicates]),
+            "blocks": _union([one["blocks"] for one in duplicates]),
+        }
     return records, replace(
         ends[0], seconds=_summed(ends), duplicate=duplicate, machine=_machine(ends, "passes"), memory_bytes=_peak(ends)
     )
@@ -37,18 +41,18 @@ def merge_processes(processes: Sequence[Measured], settings: Settings) -> Measur
     ends = [end for _, end in processes]
     everything = [records for records, _ in processes]
     stride = max([1, *(1 + b for records in everything for r in records for bs in r.blocks.values() for b in bs)])
-    stride = max([stride, *(1 + b for end in ends for bs in _object(end.duplicate, "blocks").values() for b in bs)])
+    stride = max([stride, *(1 + b for end in ends for bs in end.duplicate.get("blocks", {}).values() for b in bs)])
     process_of_block = tuple(process for process in range(len(processes)) for _ in range(stride))
     records = [
         _with_processes(of_cell, stride, process_of_block, settings) for of_cell in zip(*everything, strict=True)
     ]
-    duplicate: dict[str, object] = {}
-    if all(end.duplicate for end in ends) and len({str(end.duplicate["cell"]) for end in ends}) == 1:
+    duplicate: Duplicate = {}
+    duplicates = [end.duplicate for end in ends]
+    if all(duplicates) and len({one["cell"] for one in duplicates}) == 1:
         duplicate = {
-            "kernel": ends[0].duplicate["kernel"],
-            "cell": ends[0].duplicate["cell"],
-            "samples": _end_to_end([_object(end.duplicate, "samples") for end in ends]),
-            "blocks": _end_to_end([_shifted(_object(e.duplicate, "blocks"), p * stride) for p, e in enumerate(ends)]),
+            **duplicates[0],
+            "samples": _end_to_end([one["samples"] for one in duplicates]),
+            "blocks": _end_to_end([_shifted(one["blocks"], p * stride) for p, one in enumerate(duplicates)]),
         }
     return records, replace(
         ends[0],
@@ -123,11 +127,6 @@ def _end_to_end(maps: Sequence[Mapping[str, Sequence[V]]]) -> dict[str, tuple[V,
 
 def _shifted(blocks: Mapping[str, Sequence[int]], by: int) -> dict[str, tuple[int, ...]]:
     return {measure: tuple(block + by for block in numbers) for measure, numbers in blocks.items()}
-
-
-def _object(data: Mapping[str, object], key: str) -> Mapping[str, Sequence[int]]:
-    value = data.get(key, {})
-    return value if isinstance(value, Mapping) else {}
 
 
 def _machine(ends: Sequence[ComparisonEnd], what: str) -> Mapping[str, object]:

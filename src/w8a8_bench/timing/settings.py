@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.memory import MAX_SETS
@@ -12,8 +14,7 @@ from w8a8_bench.stats import half_width
 from w8a8_bench.timing.measures import TIME_HOST, TIME_KERNEL, Timer, headline
 
 
-@dataclass(frozen=True)
-class StopRule:
+class StopRule(Struct, frozen=True):
     """When a comparison ends: every cell's 95% interval is within `target` (half width over median), or time is up.
 
     Asked after every block from `min_blocks` on: `stats.interval` allows for that.
@@ -28,8 +29,7 @@ class StopRule:
         return width is not None and width <= self.target
 
 
-@dataclass(frozen=True)
-class Rigor:
+class Rigor(Struct, frozen=True):
     """How exact a comparison is to be: `stop` ends each of its `processes`, which are fresh ones."""
 
     stop: StopRule
@@ -67,8 +67,7 @@ CPU_BUDGET_S = 5.0
 DEFAULT_STEP_LIMIT_S = 120.0
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What is timed, and how well.
 
     budget_s   wall time for the whole of one comparison in one process, checks included; None for no limit
@@ -85,7 +84,7 @@ class Settings:
     data: Distribution = Distribution.NORMAL
     budget_s: float | None = None
     may_skip: bool = True
-    stop: StopRule = field(default_factory=StopRule)
+    stop: StopRule = StopRule()
     timer: Timer = Timer.HOST
     measures: tuple[str, ...] = (TIME_HOST,)
     duty: float = DEFAULT_DUTY
@@ -113,39 +112,3 @@ class Settings:
             return (self,)
         rest = tuple(measure for measure in self.measures if measure != TIME_KERNEL)
         return replace(self, measures=rest), replace(self, measures=(TIME_KERNEL,))
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "seed": self.seed,
-            "data": self.data.value,
-            "budget_s": self.budget_s,
-            "may_skip": self.may_skip,
-            "stop": asdict(self.stop),
-            "timer": self.timer.value,
-            "measures": list(self.measures),
-            "duty": self.duty,
-            "processes": self.processes,
-            "process": self.process,
-            "workers": self.workers,
-            "most_sets": self.most_sets,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Settings:
-        stop, budget, measures = data["stop"], data["budget_s"], data["measures"]
-        if not isinstance(stop, Mapping) or not isinstance(measures, list):
-            raise ValueError(f"settings {data!r}: expected stop as an object and measures as a list")
-        return cls(
-            seed=int(str(data["seed"])),
-            data=Distribution(str(data["data"])),
-            budget_s=None if budget is None else float(str(budget)),
-            may_skip=bool(data["may_skip"]),
-            stop=StopRule(**stop),
-            timer=Timer(str(data["timer"])),
-            measures=tuple(str(measure) for measure in measures),
-            duty=float(str(data["duty"])),
-            processes=int(str(data["processes"])),
-            process=int(str(data["process"])),
-            workers=int(str(data["workers"])),
-            most_sets=int(str(data["most_sets"])),
-        )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench.analysis.roofline import BYTES_MARGIN, OPERATIONS_MARGIN, least_seconds, why_implausible

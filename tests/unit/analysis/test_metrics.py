@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from copies import replace
 from made_results import END, record
 
 from w8a8_bench.analysis import metrics

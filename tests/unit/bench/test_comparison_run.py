@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
+from copies import replace
 
 from w8a8_bench.bench import cell_run, comparison_run
 from w8a8_bench.bench.comparison_run import run_comparison

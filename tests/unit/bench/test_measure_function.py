@@ -8,12 +8,12 @@ import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from copies import replace
 
 import w8a8_bench
 from w8a8_bench.analysis import metrics

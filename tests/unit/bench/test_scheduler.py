@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from copies import replace
 from made_devices import CPU, H200
 from made_results import record
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MethodType
 
+import msgspec
 import pytest
 import torch
+from copies import replace
 
 from w8a8_bench.analysis import metrics
 from w8a8_bench.bench import comparison_run
@@ -22,6 +24,7 @@ from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.providers import registry
+from w8a8_bench.results.record import to_json
 from w8a8_bench.timing.measures import TIME_COLD, TIME_HOT, Timer
 from w8a8_bench.timing.method import Sample, TimedCell, Uncapturable
 from w8a8_bench.timing.rotation import Arena, NotCold
@@ -125,8 +128,8 @@ def run(monkeypatch):
         kernels = {name: Named(name) for name in names} | {kernel.name: kernel for kernel in spoilt}
         records, end = run_comparison(comparison(*names), device, settings, kernels=kernels.__getitem__)
         for one in (*records, end):
-            back = type(one).from_json(json.loads(json.dumps(one.to_json(), allow_nan=False)))
-            assert back.to_json() == one.to_json(), "a result is lost on its way to the parent"
+            back = msgspec.convert(json.loads(json.dumps(to_json(one), allow_nan=False)), type(one))
+            assert to_json(back) == to_json(one), "a result is lost on its way to the parent"
         return {record.kernel: record for record in records}, end
 
     return go

@@ -6,10 +6,10 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench.cli import missing

@@ -94,7 +94,7 @@ def test_what_is_left_out_of_several_directories_is_one_line(here, text, capsys)
     ("old", "new", "says"),
     [
         ('"status": "ok"', '"status": "fine"', "d/x.jsonl, line 2: status 'fine'"),
-        ('"schema": 2', '"schema": 9', "d/x.jsonl, line 1: schema 9 is newer"),
+        ('"schema": 3', '"schema": 9', "d/x.jsonl, line 1: schema 9 is newer"),
         ('{"kind": "cell"', '"kind": "cell"', "d/x.jsonl, line 2: no JSON"),
     ],
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
+from copies import replace
 
 from w8a8_bench.correctness.check import check
 from w8a8_bench.correctness.guard_bands import ALIGNMENT_BYTES, guard_damage, is_guarded, make_guarded
@@ -35,7 +35,7 @@ def problem(
     bias: bool = False,
     activations: Activations = Activations.PREQUANTIZED,
 ) -> Problem:
-    return Problem(shape=shape, format=fmt, out=out, scaling=scaling, azp=azp, bias=bias, activations=activations)
+    return Problem.of(shape=shape, format=fmt, out=out, scaling=scaling, azp=azp, bias=bias, activations=activations)
 
 
 def legal_problems(shape: GemmShape) -> Iterator[Problem]:

@@ -241,10 +241,10 @@ def test_a_problem_names_its_quantization() -> None:
     shape = GemmShape(m=5, n=3, k=130)
     scalings: tuple[Scaling | None, ...] = (*SCHEMES, None)
     for scaling in scalings:
-        problem = Problem(shape=shape, format=FP8, out=Format.BF16, scaling=scaling)
+        problem = Problem.of(shape=shape, format=FP8, out=Format.BF16, scaling=scaling)
         activation = scaling.activation if scaling else TENSOR
         assert same(quantize_activations(x, problem), quantize(x, FP8, activation, Azp.NONE))
-    problem = Problem(
+    problem = Problem.of(
         shape=shape, format=INT8, out=Format.BF16, scaling=SCHEMES[1], azp=Azp.TOKEN, activations=Activations.DYNAMIC
     )
     assert same(quantize_activations(x, problem), quantize(x, INT8, TOKEN, Azp.TOKEN))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
+from copies import replace
 from made_devices import CPU, H200
 from test_oracle import CHANNEL_TOKEN, legal_problems, plain, prequantized
 
@@ -22,7 +22,7 @@ ROWS = [1, 7, 8, 30, 49]
 
 def sampled_answer(**changes: object) -> Operands:
     """Right answers in a guarded output, whose `ROWS` are judged."""
-    problem = Problem(shape=SAMPLED, format=Format.FP8, out=Format.BF16, scaling=CHANNEL_TOKEN, bias=True)
+    problem = Problem.of(shape=SAMPLED, format=Format.FP8, out=Format.BF16, scaling=CHANNEL_TOKEN, bias=True)
     problem = replace(problem, **changes)  # type: ignore[arg-type]
     operands = OperandFactory(SAMPLED, "cpu", data="normal", seed=3).make(problem, guarded=True)
     operands.out.copy_(plain(prequantized(operands)))

@@ -26,7 +26,7 @@ def problem(
     azp: Azp = Azp.NONE,
     activations: Activations = Activations.PREQUANTIZED,
 ) -> Problem:
-    return Problem(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, activations=activations)
+    return Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp, activations=activations)
 
 
 def sqnr_db(x: torch.Tensor, w: torch.Tensor, fmt: Format, scaling: Scaling = PER_TENSOR, azp: Azp = Azp.NONE) -> float:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench.environment import detect, telemetry, versions
@@ -398,7 +400,7 @@ def test_a_device_knows_its_limits_from_nvml(gpu: FakeGpu, torchs_gpu: SimpleNam
     assert device.memory_bandwidth == pytest.approx(4.917e12, rel=1e-4)
     assert device.pci_bus_id is None
     assert gpu.started == 0
-    assert Device.from_json(json.loads(json.dumps(device.to_json()))) == device
+    assert msgspec.json.decode(msgspec.json.encode(device), type=Device) == device
     torchs_gpu.pci_domain_id, torchs_gpu.pci_bus_id, torchs_gpu.pci_device_id = 0, 0x1B, 0
     assert detect.resolve_device("cuda").pci_bus_id == PCI
 
@@ -412,10 +414,10 @@ def test_a_device_without_nvml_lacks_its_limits_alone(
 
 
 def test_a_device_of_an_older_file_is_read() -> None:
-    data = GPU.to_json()
+    data = msgspec.to_builtins(GPU)
     for name in ("pci_bus_id", "max_sm_clock_mhz", "memory_bandwidth"):
         del data[name]
-    assert Device.from_json(data) == GPU
+    assert msgspec.convert(data, Device) == GPU
 
 
 def test_versions_need_no_gpu(gpu: FakeGpu) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from copies import replace
 
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, Azp, GemmShape, Scaling
 from w8a8_bench.problem.formats import Format
@@ -148,4 +147,4 @@ def test_text_shows_scheme_and_activations_only_where_they_are_not_the_default()
 def test_a_name_of_another_maker_is_shown_with_its_scheme() -> None:
     problem = KernelName.parse("cutlass_fp8_fp8_bf16_scaled_mm").problem(SHAPE, Format.FP8, PER_TENSOR)
     assert cell_text("<mine>", problem) == "<mine>[tensor-w-tensor-a]"
-    assert cell_text("<mine>", replace(problem, scaling=None, format=Format.BF16)) == "<mine>"
+    assert cell_text("<mine>", replace(problem, scheme=None, format=Format.BF16)) == "<mine>"

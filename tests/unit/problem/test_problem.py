@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, Activations, Azp, GemmShape, Problem, Scaling
@@ -66,7 +67,7 @@ def test_exactly_the_defined_combinations_are_legal() -> None:
     for fmt, scheme, azp, bias, activations in itertools.product(
         (Format.INT8, Format.FP8), SCHEMES, Azp, (False, True), Activations
     ):
-        problem = Problem(
+        problem = Problem.of(
             shape=SHAPE, format=fmt, out=Format.BF16, scaling=scheme, azp=azp, bias=bias, activations=activations
         )
         why = problem.why_illegal()
@@ -79,19 +80,19 @@ def test_exactly_the_defined_combinations_are_legal() -> None:
 
 def test_products_without_scales_take_nothing_more() -> None:
     plain = {"shape": SHAPE, "format": Format.BF16, "out": Format.BF16, "scaling": None}
-    assert Problem(**plain).why_illegal() is None
+    assert Problem.of(**plain).why_illegal() is None
     for extra in ({"azp": Azp.TENSOR}, {"bias": True}, {"activations": Activations.DYNAMIC}):
-        assert "without scales" in Problem(**plain, **extra).why_illegal()
-    assert "take no scales" in Problem(**{**plain, "scaling": SCHEMES[0]}).why_illegal()
-    assert "output format" in Problem(**{**plain, "out": Format.FP8}).why_illegal()
+        assert "without scales" in Problem.of(**plain, **extra).why_illegal()
+    assert "take no scales" in Problem.of(**{**plain, "scaling": SCHEMES[0]}).why_illegal()
+    assert "output format" in Problem.of(**{**plain, "out": Format.FP8}).why_illegal()
 
 
 def test_a_problem_survives_json() -> None:
     for scaling in (None, *SCHEMES):
-        problem = Problem(
+        problem = Problem.of(
             shape=SHAPE, format=Format.FP8, out=Format.FP16, scaling=scaling, bias=True, activations=Activations.DYNAMIC
         )
-        assert Problem.from_json(problem.to_json()) == problem
+        assert msgspec.json.decode(msgspec.json.encode(problem), type=Problem) == problem
 
 
 @pytest.mark.parametrize(
@@ -99,9 +100,9 @@ def test_a_problem_survives_json() -> None:
     [{"m": "16"}, {"m": True}, {"k": 0}, {"format": "int4"}, {"scheme": "x"}, {"azp": "y"}, {"bias": 1}, {"out": None}],
 )
 def test_a_problem_of_a_foreign_record_is_refused(change: dict) -> None:
-    problem = Problem(shape=SHAPE, format=Format.FP8, out=Format.BF16, scaling=BLOCKWISE)
+    problem = Problem.of(shape=SHAPE, format=Format.FP8, out=Format.BF16, scaling=BLOCKWISE)
     with pytest.raises(ValueError):
-        Problem.from_json({**problem.to_json(), **change})
+        msgspec.convert({**msgspec.to_builtins(problem), **change}, Problem)
 
 
 def test_only_outputs_have_a_rounding() -> None:

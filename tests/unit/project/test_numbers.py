@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, geometric_mean
 
+import msgspec
 import pytest
 
 from w8a8_bench import text
@@ -221,7 +222,7 @@ def test_the_example_of_a_table_and_of_an_answer_is_made_of_committed_records():
     records = [r for r in taken.records if r.kernel in kernels and r.problem.shape == GemmShape(m=1, n=4096, k=4096)]
     assert len(records) == 5
     view = table.View(table.WIDTH, table.target_of(taken.headers[0]))
-    rendered = table.render(records, taken.ends, Device.from_json(taken.headers[0].device), view)
+    rendered = table.render(records, taken.ends, msgspec.convert(taken.headers[0].device, Device), view)
     assert rendered.startswith(title)
     assert f"```\n{rendered}\n```" in text
     lines = [wrapped for line in answer(make_sets([taken])[0]) for wrapped in table.wrapped(line, table.WIDTH)]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from copies import replace
 from made_devices import CPU
 from made_peers import EVEN, GPU, blockwise_product, judge, made, problem_of, site, write
 

@@ -69,5 +69,5 @@ def test_a_third_partys_kernel_is_held_to_fp32_unless_it_or_its_name_says_otherw
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_a_function_sums_as_its_caller_says(fast: bool) -> None:
-    problem = Problem(shape=GemmShape(m=1, n=16, k=16), format=Format.FP8, out=Format.BF16, scaling=PER_TENSOR)
+    problem = Problem.of(shape=GemmShape(m=1, n=16, k=16), format=Format.FP8, out=Format.BF16, scaling=PER_TENSOR)
     assert sums_fast(make_kernel(lambda a, b, scale_a, scale_b: torch.mm(a, b), problem, fast_accum=fast)) is fast

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
-from dataclasses import replace
 
 import pytest
 import torch
+from copies import replace
 
 from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory

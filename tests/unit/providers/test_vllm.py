@@ -6,12 +6,12 @@ The library is a stand-in that insists on what the real one documents, and compu
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from copies import replace
 from made_devices import CPU
 from made_peers import EVEN, GPU, PER_TOKEN, blockwise_product, judge, legal, made, problem_of, site, write
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
+from copies import replace
 from made_results import HEADER, end, record
 
 from w8a8_bench.kernel import Status

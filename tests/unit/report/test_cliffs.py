@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 from made_results import record
 
 from w8a8_bench.kernel import Status

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+from copies import replace
 from made_devices import H200
 from made_results import HEADER, end, record
 
@@ -15,7 +16,7 @@ from w8a8_bench.report.layers import place
 from w8a8_bench.results.json_lines import Results
 
 BF16, FP8 = "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_fp8_fp8_bf16_scaled_mm"
-FACTS = {**H200.to_json(), "name": "NVIDIA H200", "uuid": "GPU-11111111-2222"}
+FACTS = {**msgspec.to_builtins(H200), "name": "NVIDIA H200", "uuid": "GPU-11111111-2222"}
 ON_GPU = replace(HEADER, device=FACTS, settings={"data": "normal", "timer": "graph", "duty": 0.5})
 
 
@@ -109,8 +110,8 @@ def test_a_header_without_the_facts_of_a_device_has_none() -> None:
         ("max_sm_clock_mhz", True),
         ("name", 5),
     ):
-        assert read_device({**H200.to_json(), name: wrong}) is None, f"{name} {wrong!r:.20}"
-    assert read_device({**H200.to_json(), "later": 1}) == H200
+        assert read_device({**msgspec.to_builtins(H200), name: wrong}) is None, f"{name} {wrong!r:.20}"
+    assert read_device({**msgspec.to_builtins(H200), "later": 1}) == H200
 
 
 def placed(*shapes: tuple[int, int, int], labels=None) -> list[tuple[str, str, int]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from copies import replace
 from made_results import HEADER, end, record
 from made_sweep import LAYERS, large_sweep, made_sweep
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
+from copies import replace
 from made_results import LABELS, end, record
 
 from w8a8_bench.kernel import Status
@@ -166,7 +166,7 @@ def dynamic_and_twin(scheme="tensor-w-tensor-a", *, comparison=0, extra=1.5e-6, 
     """A kernel quantizing inside the timed region, and on activations quantized beforehand."""
     twin = made(kernel, *[2e-6] * 6, comparison=comparison)
     scaling = Scaling.parse(scheme)
-    twin = replace(twin, problem=replace(twin.problem, scaling=scaling))
+    twin = replace(twin, problem=replace(twin.problem, scheme=scaling.name))
     inside = replace(twin, problem=replace(twin.problem, activations=Activations.DYNAMIC))
     return twin, replace(inside, samples={"time_host": (2e-6 + extra,) * 6})
 
@@ -294,7 +294,7 @@ def test_a_bias_competes_only_where_every_kernel_has_one() -> None:
 def test_a_combination_that_no_kernel_computed_says_why_and_one_without_meaning_is_no_line() -> None:
     plain, _ = dynamic_and_twin()
     refused = replace(plain, status=Status.UNSUPPORTED, samples={}, scheme_sqnr_db={"normal": 30.0})
-    illegal = replace(refused, problem=replace(refused.problem, scaling=BLOCKWISE))
+    illegal = replace(refused, problem=replace(refused.problem, scheme=BLOCKWISE.name))
     assert schemes_of([refused, illegal]) == [
         ["tensor-w-tensor-a", "int8", "-", "-", "-", "30.0", "dB", "none:", "unsupported"]
     ]

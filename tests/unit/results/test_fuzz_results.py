@@ -20,17 +20,18 @@ from w8a8_bench.report.compare.compare import compare
 from w8a8_bench.report.compare.text import Compared, render_markdown, render_text
 from w8a8_bench.report.table import render
 from w8a8_bench.results import json_lines
+from w8a8_bench.results.record import to_json
 
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 TIMED = [record(BASELINE, *[1e-5] * 7), record(FP8, *(5e-6 + i * 1e-8 for i in range(7)))]
 TWICE = {"cell": BASELINE, "kernel": BASELINE, "samples": {"time_host": [1.01e-5] * 7}}
-CLOSED = end(TIMED).to_json() | {"duplicate": {**TWICE, "blocks": {"time_host": list(range(7))}}}
+CLOSED = to_json(end(TIMED)) | {"duplicate": {**TWICE, "blocks": {"time_host": list(range(7))}}}
 LINES = [
-    HEADER.to_json(),
-    *(one.to_json() for one in TIMED),
+    to_json(HEADER),
+    *map(to_json, TIMED),
     CLOSED,
-    RECORD.to_json(),
-    {**END.to_json(), "cells": 1},
+    to_json(RECORD),
+    {**to_json(END), "cells": 1},
 ]
 RIGHT = json.dumps(LINES)
 SEEDS = st.integers(0, 2**64)

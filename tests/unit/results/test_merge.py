@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from copies import replace
 from made_results import SHAPE, record
 from made_results import end as made_end
 
 from w8a8_bench.analysis import metrics
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.results.decoding import decode
 from w8a8_bench.results.merge import merge_measures, merge_processes
-from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.results.record import ComparisonEnd, Record, to_json
 from w8a8_bench.timing.settings import Settings, StopRule
 
 INT8 = "pytorch_i8_i8_bf16_scaled_mm"
@@ -35,7 +36,7 @@ def process(base: tuple[float, ...], fast: tuple[float, ...], **changes: object)
 def through_json(merged):
     records, end = merged
     for one in (*records, end):
-        assert type(one).from_json(json.loads(json.dumps(one.to_json(), allow_nan=False))) == one
+        assert decode(json.dumps(to_json(one), allow_nan=False).encode()) == one
     return merged
 
 

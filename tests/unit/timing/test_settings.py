@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
+import msgspec
 import pytest
+from copies import replace
 
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer
@@ -28,7 +29,7 @@ FULL = Settings(
 
 @pytest.mark.parametrize("settings", [FULL, Settings()], ids=["all fields", "defaults"])
 def test_settings_survive_the_way_to_the_worker(settings: Settings) -> None:
-    assert Settings.from_json(json.loads(json.dumps(settings.to_json(), allow_nan=False))) == settings
+    assert msgspec.convert(json.loads(json.dumps(msgspec.to_builtins(settings), allow_nan=False)), Settings) == settings
 
 
 def test_the_profiler_has_a_pass_and_so_a_process_of_its_own() -> None:

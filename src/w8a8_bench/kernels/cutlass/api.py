@@ -227,7 +227,7 @@ def _problem(
             _check_shape(name, vector, dtype, shape)
     if azp_adj is not None and a.dtype != torch.int8:
         raise ValueError(f"a is {a.dtype}: zero points go with int8")
-    return Problem(
+    return Problem.of(
         shape=GemmShape(m=m, n=n, k=k),
         format=OPERANDS[a.dtype],
         out=OUTPUTS[out_dtype],

@@ -8,6 +8,7 @@ from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import Choice, Limits, ModelLayer
 from w8a8_bench.report.recommend.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
+from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Ratio
 from w8a8_bench.timing.measures import MEANINGS
 
@@ -291,10 +292,10 @@ def _choice_json(choice: Choice) -> dict[str, object]:
         "kernel": record.kernel,
         "provider": record.provider,
         "scheme": choice.scheme.text,
-        "config": record.to_json()["config"],
+        "config": plain(record.config),
         **_time_json(choice.time),
         **_speedup_json(choice.speedup),
-        "error": record.to_json()["error"],
+        "error": plain(record.error),
         "sqnr_db": dict(record.scheme_sqnr_db),
         "flags": list(record.flags),
     }

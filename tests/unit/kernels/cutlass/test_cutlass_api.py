@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
+from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench.kernels.cutlass import compile_cache, configs

@@ -13,10 +13,10 @@ import subprocess
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 
 from w8a8_bench.kernels.cutlass import compile_cache, configs, tuned
 from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy, Variant
@@ -52,7 +52,11 @@ def problems() -> list[Problem]:
     names = next(provider for provider in registry.PROVIDERS if provider.name == "cutlass")
     parsed = [KernelName.parse(name) for name in names.kernels + names.on_request]
     large = [name.problem(LARGE, name.format, name.default_scheme) for name in parsed]
-    return large + [replace(one, shape=SMALL) for one in large if Variant.of(one).name.endswith(("_bf16", "wise"))]
+    return large + [
+        replace(one, m=SMALL.m, n=SMALL.n, k=SMALL.k)
+        for one in large
+        if Variant.of(one).name.endswith(("_bf16", "wise"))
+    ]
 
 
 def default_builds() -> list[compile_cache.Build]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 
 import pytest
+from copies import replace
 
 from w8a8_bench.kernels.cutlass import configs, tuned
 from w8a8_bench.kernels.cutlass.geometry import (
@@ -29,7 +29,7 @@ H200 = Occupancy.assumed(132)
 
 
 def problem(variant: Variant, m: int, n: int, k: int) -> Problem:
-    return Problem(
+    return Problem.of(
         shape=GemmShape(m=m, n=n, k=k),
         format=variant.format,
         out=variant.out,

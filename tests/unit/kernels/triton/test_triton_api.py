@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench.environment.device import Device

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 
 pytest.importorskip("triton", reason="triton is not installed")
 

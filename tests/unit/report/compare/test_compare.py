@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 from made_results import HEADER, end, record
 from made_runs import COLD, drawn
 

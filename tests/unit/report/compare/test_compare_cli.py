@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 from made_results import HEADER, end, record
 
 from w8a8_bench.cli.main import main

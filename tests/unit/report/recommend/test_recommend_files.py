@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from copies import replace
 from hypothesis import given
 from hypothesis import strategies as st
 from made_model import PAPER
@@ -41,7 +41,7 @@ def write(path: Path) -> None:
                     one,
                     comparison=index,
                     labels={"model": "./config.json", "layer": layer, "tp": 1},
-                    problem=replace(one.problem, shape=replace(one.problem.shape, k=k, n=n)),
+                    problem=replace(one.problem, k=k, n=n),
                 )
                 for one in PAPER[:3]
             ]
@@ -107,8 +107,8 @@ def test_what_is_no_results_file_is_one_line_with_its_name(files) -> None:
         ("x.pkl", b"\x80\x04K\x01.", "x.pkl is no results file of w8a8-bench: a pickle is never loaded"),
         (
             "newer.jsonl",
-            lines[0].replace('"schema": 2', '"schema": 9').encode(),
-            "newer.jsonl, line 1: schema 9 is newer than this version reads (2): upgrade w8a8-bench",
+            lines[0].replace('"schema": 3', '"schema": 9').encode(),
+            "newer.jsonl, line 1: schema 9 is newer than this version reads (3): upgrade w8a8-bench",
         ),
         ("edited.jsonl", "".join(lines).replace('"ok"', '"fine"').encode(), "edited.jsonl, line 2: status 'fine'"),
     ):
