@@ -14,8 +14,8 @@ import torch
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import Launches, Support
 from w8a8_bench.kernels.cutlass import compile_cache, configs
-from w8a8_bench.kernels.cutlass.api import HOPPER, Plan, make_plan
-from w8a8_bench.kernels.cutlass.geometry import Variant
+from w8a8_bench.kernels.cutlass.api import HOPPER, LoadedKernel, load_kernel
+from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import Activations, Azp, Problem
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
@@ -24,11 +24,11 @@ from w8a8_bench.problem.operands import Operands
 @dataclass(frozen=True)
 class CutlassPrepared:
     problem: Problem
-    plan: Plan
+    kernel: LoadedKernel
 
     @property
     def config(self) -> Mapping[str, object]:
-        return self.plan.config.to_json()
+        return self.kernel.config.to_json()
 
     def bind(self, operands: Operands) -> Launches:
         scale_a, scale_b = operands.scale_a, operands.scale_b
@@ -37,8 +37,8 @@ class CutlassPrepared:
             scale_a, scale_b = _column_major(scale_a), _column_major(scale_b)
         # A zero point per tensor is already in azp_adj.
         azp = operands.azp if self.problem.azp is Azp.TOKEN else None
-        arguments = (operands.a, operands.b, scale_a, scale_b, operands.out, operands.bias, operands.azp_adj, azp)
-        return Launches(partial(self.plan.launch, *arguments, self.plan.max_clusters))
+        arguments = (operands.a, operands.b, operands.out, scale_a, scale_b, operands.bias, operands.azp_adj, azp)
+        return Launches(partial(self.kernel.launch, *arguments, self.kernel.max_clusters))
 
 
 def _column_major(scale: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ class CutlassKernel:
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> CutlassPrepared:
-        return CutlassPrepared(problem, make_plan(problem, device.index))
+        return CutlassPrepared(problem, load_kernel(problem, device.index))
 
     def _limit(self, problem: Problem, device: Device) -> str | None:
         if reason := KernelName.parse(self.name).why_not_under(problem.scaling):
