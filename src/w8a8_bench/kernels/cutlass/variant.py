@@ -89,6 +89,6 @@ VECTORS = (
 )
 """In the order of the kernel's arguments; those that are applied to int32 come first, then the others, each in order.
 
-One more is a line here and its name in `GemmKernel.__call__`: the CuTe DSL reads the function's signature, and a tuple
-of tensors costs a call 4 us. Arguments, shared memory, loads and application follow.
+One more is a line here, and its name twice in `GemmKernel.__call__`: the CuTe DSL takes no `*vectors`, and a tuple of
+tensors costs a call 4 us of CPU time. Arguments, shared memory, loads and application follow.
 """
