@@ -1,4 +1,4 @@
-"""Measure configurations of the CUTLASS kernels on this GPU, and write the table that `config.choose` reads first.
+"""Measure configurations of the CUTLASS kernels on this GPU, and write the table that `heuristic.choose` reads first.
 
     python3 scripts/tune_cutlass.py --families scaled_mm --records tuning.jsonl
     python3 scripts/tune_cutlass.py --families blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
@@ -26,14 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
-from w8a8_bench.kernels.cutlass import compile_cache, configs, occupancy, tuned
-from w8a8_bench.kernels.cutlass.api import make_plan
-from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
+from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic, occupancy, tuned
+from w8a8_bench.kernels.cutlass.api import load_kernel
+from w8a8_bench.kernels.cutlass.geometry import TileConfig
+from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import Format
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
     args = parser.parse_args(argv)
     device = detect.resolve_device("cuda")
-    table = Path(tuned.__file__).with_name(tuned.TABLES.get(device.sm_count or 0, ""))
+    table = Path(tuned.__file__).with_name(tuned.TABLES.get((SM90A, device.sm_count or 0), ""))
     if not table.is_file() and not args.dry_run:
         parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
     sizes = [tuple(int(size) for size in nk.split("x")) for nk in args.nk]
@@ -117,10 +119,10 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     """The configuration that beats the heuristic's for this problem, or None."""
     gpu = occupancy.of_device(device.index)
     variant = Variant.of(problem)
-    default = configs.predicted_best(problem, gpu)
-    most = within * configs.predicted_s(default, problem, gpu)
+    default = heuristic.predicted_best(problem, gpu)
+    most = within * heuristic.predicted_s(default, problem, gpu)
     legal = [tile for tile in configs.portfolio(variant) if configs.legal(tile, problem)]
-    near = [tile for tile in legal if configs.predicted_s(tile, problem, gpu) <= most]
+    near = [tile for tile in legal if heuristic.predicted_s(tile, problem, gpu) <= most]
     factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
     operands = factory.make(problem)
     method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
@@ -138,7 +140,7 @@ def tune(problem: Problem, device: Device, within: float, records: Path | None) 
     if records is not None:
         with records.open("a", encoding="utf-8") as file:
             for tile, seconds in {**screened, **finals}.items():
-                predicted = configs.predicted_s(tile, problem, gpu)
+                predicted = heuristic.predicted_s(tile, problem, gpu)
                 row = {"config": tuned.to_json(tile), "seconds": seconds, "predicted_s": predicted}
                 file.write(json.dumps({**msgspec.to_builtins(problem), **row}) + "\n")
     torch.cuda.empty_cache()
@@ -158,7 +160,7 @@ def screen(
 
 
 def sampler(method: Method, problem: Problem, tile: TileConfig, device: Device, operands: Operands) -> Sampler:
-    bind_tile = partial(bind, make_plan(problem, device.index, tile))
+    bind_tile = partial(bind, load_kernel(problem, device.index, tile))
     bind_tile(operands).total()
     return method.ready(bind_tile, operands).samplers[TIME_COLD]
 
@@ -208,7 +210,8 @@ def render(device: str, note: str, rows: list[dict[str, Any]]) -> str:
         lines = ",\n".join(f"  {json.dumps(choice)}" for choice in row["by_m"])
         blocks.append(f'{head}, "by_m": [\n{lines}\n]}}')
     choices = ",\n".join(blocks)
-    return f'{{\n"device": {json.dumps(device)},\n"note": {json.dumps(note)},\n"choices": [\n{choices}\n]\n}}\n'
+    head = f'"device": {json.dumps(device)},\n"arch": "{SM90A}",\n"note": {json.dumps(note)}'
+    return f'{{\n{head},\n"choices": [\n{choices}\n]\n}}\n'
 
 
 if __name__ == "__main__":

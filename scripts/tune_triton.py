@@ -26,8 +26,8 @@ from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.correctness.quantize import torch_dtype
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
-from w8a8_bench.kernels.triton import configs as configs
-from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig, candidates
+from w8a8_bench.kernels.triton import configs
+from w8a8_bench.kernels.triton.configs import ChosenConfig, Gemm, TritonConfig, candidates
 from w8a8_bench.kernels.triton.prepare import gemm_of, prepare_as
 from w8a8_bench.kernels.triton.tune import plan_unscaled
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, GemmShape, Problem
@@ -44,7 +44,7 @@ def problem_of(kind: str, shape: GemmShape) -> Problem:
     return Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling)
 
 
-def compile_one(job: tuple[Gemm, TileConfig]) -> str | None:
+def compile_one(job: tuple[Gemm, TritonConfig]) -> str | None:
     """Compile into Triton's cache on disk; what went wrong, or None. Host tensors: only their alignment matters."""
     gemm, config = job
     m, n, k, dtype = gemm.shape.m, gemm.shape.n, gemm.shape.k, torch_dtype(gemm.format)
@@ -56,7 +56,7 @@ def compile_one(job: tuple[Gemm, TileConfig]) -> str | None:
     return None
 
 
-def what_is_compiled(job: tuple[Gemm, TileConfig]) -> tuple[object, ...]:
+def what_is_compiled(job: tuple[Gemm, TritonConfig]) -> tuple[object, ...]:
     """Equal for jobs that compile to the same code: Triton tells sizes of 1 and multiples of 16 from others."""
     gemm, config = job
     sizes = (gemm.shape.m, gemm.shape.n, gemm.shape.k)
@@ -64,7 +64,7 @@ def what_is_compiled(job: tuple[Gemm, TileConfig]) -> tuple[object, ...]:
     return (gemm.format, gemm.blockwise, config, *told, gemm.shape.k % config.tile_k == 0)
 
 
-def compile_all(jobs: list[tuple[Gemm, TileConfig]], processes: int) -> None:
+def compile_all(jobs: list[tuple[Gemm, TritonConfig]], processes: int) -> None:
     started = time.perf_counter()
     jobs = list({what_is_compiled(job): job for job in jobs}.values())
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -74,16 +74,16 @@ def compile_all(jobs: list[tuple[Gemm, TileConfig]], processes: int) -> None:
     print(f"compiled {len(jobs)} launches in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
-def tune(device: Device, problem: Problem, count: int) -> tuple[TileConfig, float]:
+def tune(device: Device, problem: Problem, count: int) -> tuple[TritonConfig, float]:
     """The fastest configuration for `problem`, and its time in seconds."""
     gemm = gemm_of(problem, device)
     operands = OperandFactory(problem.shape, device.torch_name, data="normal", seed=0).make(problem)
     timer = ColdTimer(device, operands)
 
-    def bind(config: TileConfig) -> Bind:
-        return prepare_as(Choice(config, "tuning"), gemm, device).bind
+    def bind(config: TritonConfig) -> Bind:
+        return prepare_as(ChosenConfig(config, "tuning"), gemm, device).bind
 
-    times: dict[TileConfig, float] = {}
+    times: dict[TritonConfig, float] = {}
     for config in candidates(gemm)[:count]:
         try:
             times.update(timer.seconds({config: bind(config)}, samples=1))

@@ -19,8 +19,8 @@ from w8a8_bench.problem import SCHEMES, Activations, ActScale, Azp, GemmShape, P
 from w8a8_bench.problem.formats import OUT_FORMATS, Format  # noqa: E402
 
 if importlib.util.find_spec("triton") is not None:
-    from w8a8_bench.kernels.triton import TileConfig, apply_static, quantize
-    from w8a8_bench.kernels.triton.configs import Choice, choose, legal, why_unsupported
+    from w8a8_bench.kernels.triton import TritonConfig, apply_static, quantize
+    from w8a8_bench.kernels.triton.configs import ChosenConfig, choose, legal, why_unsupported
     from w8a8_bench.kernels.triton.prepare import gemm_of, prepare_as
 
 pytestmark = [
@@ -69,12 +69,12 @@ def made_problem(shape: GemmShape, draw: random.Random) -> Problem:
             return problem
 
 
-def judge(problem: Problem, device, config: TileConfig | None = None) -> None:
+def judge(problem: Problem, device, config: TritonConfig | None = None) -> None:
     """With a configuration that is given, or chosen without measuring."""
     if why_unsupported(problem.format, device.capability):
         return
     gemm = gemm_of(problem, device)
-    choice = choose(gemm, device.name) if config is None else Choice(config, "test")
+    choice = choose(gemm, device.name) if config is None else ChosenConfig(config, "test")
     operands = OperandFactory(problem.shape, device.torch_name, data="outliers", seed=3).make(problem, guarded=True)
     prepare_as(choice, gemm, device).bind(operands).total()
     verdict = check(operands, Oracle(), fast_accum=not gemm.blockwise)
@@ -106,7 +106,7 @@ KINDS = [(Format.INT8, SCHEMES[3], Azp.TOKEN), (Format.FP8, SCHEMES[3], Azp.NONE
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("fmt", "scaling", "azp"), KINDS)
 def test_every_way_to_cut_is_right(device, fmt, scaling, azp, way, descriptors):
-    config = TileConfig(**WAYS[way], descriptors=descriptors)
+    config = TritonConfig(**WAYS[way], descriptors=descriptors)
     for shape in (GemmShape(m=300, n=2112, k=1040), GemmShape(m=7, n=1000, k=4096)):
         problem = Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling, azp=azp)
         if not why_unsupported(fmt, device.capability) and legal(config, gemm_of(problem, device)):
@@ -121,7 +121,9 @@ def test_splits_add_up_to_the_same_bits_every_time(device, fmt, scaling, azp, wa
     if reason := why_unsupported(fmt, device.capability):
         pytest.skip(reason)
     operands = OperandFactory(shape, device.torch_name, data="normal", seed=4).make(problem)
-    launches = prepare_as(Choice(TileConfig(**WAYS[way]), "test"), gemm_of(problem, device), device).bind(operands)
+    launches = prepare_as(ChosenConfig(TritonConfig(**WAYS[way]), "test"), gemm_of(problem, device), device).bind(
+        operands
+    )
     launches.total()
     first = operands.out.clone()
     assert check(operands, Oracle(), fast_accum=not scaling.is_blockwise).ok

@@ -15,7 +15,7 @@ import triton.language as tl
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.kernels.triton import (
-    TileConfig,
+    TritonConfig,
     blockwise_mm,
     make_workspace,
     plan_blockwise_mm,
@@ -32,15 +32,15 @@ from w8a8_bench.problem.operands import Operands
 TOKEN_CHANNEL = Scaling.parse("channel-w-token-a")
 
 WAYS = {
-    "plain": TileConfig(tile_m=32, tile_n=64, tile_k=64),
-    "one tile": TileConfig(tile_m=128, tile_n=128, tile_k=256, warps=8, stages=2),
-    "grouped by 2": TileConfig(tile_m=16, tile_n=64, tile_k=128, group=2),
-    "split": TileConfig(tile_m=32, tile_n=64, tile_k=64, split_k=3),
-    "split in more parts than fit": TileConfig(tile_m=32, tile_n=64, tile_k=64, split_k=4),
-    "swapped": TileConfig(tile_m=16, tile_n=64, tile_k=64, swap=True),
-    "swapped and split": TileConfig(tile_m=16, tile_n=64, tile_k=64, swap=True, split_k=2),
-    "persistent": TileConfig(tile_m=32, tile_n=64, tile_k=128, persistent=True),
-    "persistent and swapped": TileConfig(tile_m=16, tile_n=64, tile_k=128, persistent=True, swap=True),
+    "plain": TritonConfig(tile_m=32, tile_n=64, tile_k=64),
+    "one tile": TritonConfig(tile_m=128, tile_n=128, tile_k=256, warps=8, stages=2),
+    "grouped by 2": TritonConfig(tile_m=16, tile_n=64, tile_k=128, group=2),
+    "split": TritonConfig(tile_m=32, tile_n=64, tile_k=64, split_k=3),
+    "split in more parts than fit": TritonConfig(tile_m=32, tile_n=64, tile_k=64, split_k=4),
+    "swapped": TritonConfig(tile_m=16, tile_n=64, tile_k=64, swap=True),
+    "swapped and split": TritonConfig(tile_m=16, tile_n=64, tile_k=64, swap=True, split_k=2),
+    "persistent": TritonConfig(tile_m=32, tile_n=64, tile_k=128, persistent=True),
+    "persistent and swapped": TritonConfig(tile_m=16, tile_n=64, tile_k=128, persistent=True, swap=True),
 }
 SHAPES = ((40, 75, 208), (40, 75, 333))
 BLOCKWISE_SHAPES = ((40, 150, 400), (40, 150, 397))
@@ -64,7 +64,7 @@ def make(shape: tuple[int, int, int], fmt: Format, scaling: Scaling, azp=Azp.NON
     return OperandFactory(size, "cpu", data="outliers", seed=5).make(problem)
 
 
-def run(operands: Operands, config: TileConfig | None) -> torch.Tensor:
+def run(operands: Operands, config: TritonConfig | None) -> torch.Tensor:
     """D in fp32, written over NaN."""
     a, b, scale_a, scale_b = operands.a, operands.b, operands.scale_a, operands.scale_b
     out = torch.full(operands.out.shape, float("nan"))
@@ -179,7 +179,7 @@ def test_the_int32_correction_is_exact_where_fp32_is_not():
 @triton.jit
 def place_all(places, tiles_m, tiles_n, GROUP: tl.constexpr):
     program = tl.program_id(0)
-    tile_m, tile_n = tiles.place(program, tiles_m, tiles_n, GROUP)
+    tile_m, tile_n = tiles.tile_coordinates(program, tiles_m, tiles_n, GROUP)
     tl.store(places + 2 * program, tile_m)
     tl.store(places + 2 * program + 1, tile_n)
 

@@ -12,15 +12,15 @@ from w8a8_bench.correctness.check import check
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.kernels.triton import make_workspace
-from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig
+from w8a8_bench.kernels.triton.configs import ChosenConfig, Gemm, TritonConfig
 from w8a8_bench.kernels.triton.prepare import PreparedGemm
 from w8a8_bench.problem import SCHEMES, Activations, Azp, GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands
 
 SHAPE = GemmShape(m=18, n=36, k=200)
-PLAIN = TileConfig(tile_m=32, tile_n=64, tile_k=128)
-SPLIT = TileConfig(tile_m=16, tile_n=64, tile_k=128, split_k=2, swap=True)
+PLAIN = TritonConfig(tile_m=32, tile_n=64, tile_k=128)
+SPLIT = TritonConfig(tile_m=16, tile_n=64, tile_k=128, split_k=2, swap=True)
 
 
 def problems() -> list[Problem]:
@@ -37,7 +37,7 @@ def problems() -> list[Problem]:
     return [problem for problem in every if problem.why_illegal() is None]
 
 
-def prepare(problem: Problem, config: TileConfig) -> PreparedGemm:
+def prepare(problem: Problem, config: TritonConfig) -> PreparedGemm:
     gemm = Gemm(
         shape=SHAPE,
         format=problem.format,
@@ -46,7 +46,7 @@ def prepare(problem: Problem, config: TileConfig) -> PreparedGemm:
         sm_count=132,
         aligned=False,
     )
-    return PreparedGemm(gemm, Choice(config, "test"), make_workspace(config, gemm, torch.device("cpu")))
+    return PreparedGemm(gemm, ChosenConfig(config, "test"), make_workspace(config, gemm, torch.device("cpu")))
 
 
 def make(problem: Problem) -> Operands:

@@ -12,22 +12,22 @@ from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import Launches, PreparedKernel, Support
 from w8a8_bench.kernels.cutlass import compile_cache, configs
-from w8a8_bench.kernels.cutlass.api import Plan, make_plan
-from w8a8_bench.kernels.cutlass.geometry import Variant
+from w8a8_bench.kernels.cutlass.api import LoadedKernel, load_kernel
+from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
 
 
-def bind(plan: Plan, operands: Operands) -> Launches:
+def bind(kernel: LoadedKernel, operands: Operands) -> Launches:
     """The launch of a kernel that was chosen and loaded."""
     problem, (scale_a, scale_b) = operands.problem, operands.scales()
     if problem.scaling == BLOCKWISE:
         scale_a, scale_b = column_major(scale_a), column_major(scale_b)
     # A zero point per tensor is already in azp_adj.
     azp = operands.azp if problem.azp is Azp.TOKEN else None
-    arguments = (operands.a, operands.b, scale_a, scale_b, operands.out, operands.bias, operands.azp_adj, azp)
-    return Launches(partial(plan.launch, *arguments, plan.max_clusters))
+    arguments = (operands.a, operands.b, operands.out, scale_a, scale_b, operands.bias, operands.azp_adj, azp)
+    return Launches(partial(kernel.launch, *arguments, kernel.max_clusters))
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class CutlassKernel:
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
-        plan = make_plan(problem, device.index)
-        return PreparedKernel(partial(bind, plan), plan.config.to_json())
+        chosen = load_kernel(problem, device.index)
+        return PreparedKernel(partial(bind, chosen), chosen.config.to_json())
 
 
 def kernel(name: str) -> CutlassKernel:

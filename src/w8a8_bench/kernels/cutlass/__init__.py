@@ -1,7 +1,7 @@
 """Scaled 8-bit GEMMs for Hopper (compute capability 9.0): `scaled_mm`, `scaled_mm_azp`, `blockwise_mm`.
 
 Argument order and layouts are those of vLLM's `cutlass_scaled_mm`. The functions enqueue one kernel on the current
-stream and allocate nothing but the output, where none is given, so that they can be captured in a CUDA graph; the first
+stream and allocate nothing but the output, if none is given, so that they can be captured in a CUDA graph; the first
 call for a size compiles or loads a kernel, and must not itself be captured. Needs `nvidia-cutlass-dsl` and
 `apache-tvm-ffi`, and imports them when first called.
 

@@ -1,10 +1,11 @@
 """Kernels compiled on first use, kept on disk and loaded from there: one object file a variant and configuration.
 
 The directory is `$W8A8_BENCH_CACHE`, else `w8a8-bench` in the user's cache; below it one directory for each state of
-these sources and versions of the tools, so that what is stale is not found. The architecture is fixed: `sm_90a`.
+these sources and versions of the tools, so that what is stale is not found.
 
-As a program (`python -m w8a8_bench.kernels.cutlass.build`) it compiles what it reads from stdin, a JSON object a line,
-and needs no GPU for it. `compile_many` runs several of them. ptxas' remarks are kept beside each object then.
+As a program (`python -m w8a8_bench.kernels.cutlass.compile_cache`) it compiles what it reads from stdin, a JSON
+object a line, and needs no GPU for it. `compile_many` runs several of them. ptxas' remarks are kept beside each object
+then.
 """
 
 from __future__ import annotations
@@ -28,18 +29,22 @@ from typing import Any
 
 from w8a8_bench.kernel import CompileError
 from w8a8_bench.kernels.cutlass import tuned
-from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
+from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig
+from w8a8_bench.kernels.cutlass.variant import SM90A, VECTORS, Element, EpilogueVector, Per, Variant
 from w8a8_bench.problem import Azp
 from w8a8_bench.problem.formats import Format
 
-ARCHITECTURE = "sm_90a"
 PACKAGES = ("nvidia-cutlass-dsl", "apache-tvm-ffi")
 """The compiler, and what calls its functions with PyTorch's tensors: their versions are part of a kernel's identity."""
 
 SOURCES = (
     "compile_cache.py",
     "geometry.py",
-    *(f"sm90/{name}.py" for name in ("epilogue", "fragments", "gemm", "mainloop", "pipeline", "ptx", "tile_scheduler")),
+    "variant.py",
+    *(
+        f"sm90/{name}.py"
+        for name in ("epilogue", "fragments", "gemm", "mainloop", "pipeline", "ptx", "tile_order", "tile_scheduler")
+    ),
 )
 """What a compiled kernel depends on."""
 
@@ -51,7 +56,7 @@ Build = tuple[Variant, TileConfig]
 
 
 def why_missing() -> str | None:
-    """What has to be installed before anything can be compiled or loaded; None where all is there."""
+    """What has to be installed before anything can be compiled or loaded; None if all is there."""
     for package in PACKAGES:
         try:
             importlib.metadata.version(package)
@@ -70,7 +75,7 @@ def cache_directory() -> Path:
 
 @cache
 def _fingerprint() -> str:
-    digest = hashlib.sha256(ARCHITECTURE.encode())
+    digest = hashlib.sha256()
     for package in PACKAGES:
         digest.update(f" {package} {importlib.metadata.version(package)}".encode())
     for name in SOURCES:
@@ -87,10 +92,10 @@ def object_path(build: Build) -> Path:
 
 @cache
 def load(variant: Variant, config: TileConfig) -> Callable[..., None]:
-    """The compiled host function, from disk where it is there, else made now.
+    """The compiled host function, from disk if it is there, else made now.
 
-    It takes (a, b, scale_a, scale_b, d, bias, azp_adj, azp, max_clusters), as `GemmKernel.__call__` does, and launches
-    on PyTorch's current stream. Raises CompileError where the compiler fails.
+    It takes (a, b, d, one for each of `VECTORS` or None, max_clusters), as `GemmKernel.__call__` does, and launches on
+    PyTorch's current stream. Raises CompileError if the compiler fails.
     """
     path = object_path((variant, config))
     if path.exists():
@@ -104,7 +109,7 @@ def load(variant: Variant, config: TileConfig) -> Callable[..., None]:
     except OSError as error:
         where = Path(tempfile.mkdtemp(prefix="w8a8-bench-")) / path.name
         _say(f"{error}: compiled kernels are kept until this process ends only; W8A8_BENCH_CACHE names another place")
-    with _progress(f"compiling {variant.name} {config.tile_m}x{config.tile_n} for {ARCHITECTURE}"):
+    with _progress(f"compiling {variant.name} {config.tile_m}x{config.tile_n} for {variant.arch}"):
         _export(variant, config, where)
     return _open(where)
 
@@ -122,7 +127,7 @@ def _export(variant: Variant, config: TileConfig, path: Path, *, remarks: bool =
 
     from w8a8_bench.kernels.cutlass.sm90.gemm import GemmKernel
 
-    options = f"--gpu-arch {ARCHITECTURE} --enable-tvm-ffi" + (" remarks{ptx}" if remarks else "")
+    options = f"--gpu-arch {variant.arch} --enable-tvm-ffi" + (" remarks{ptx}" if remarks else "")
     try:
         function = cute.compile(GemmKernel(Geometry(config, variant)), *_signature(variant), options=options)
     except Exception as error:
@@ -146,15 +151,19 @@ def _signature(variant: Variant) -> list[Any]:
     operand, out = ELEMENTS[variant.format], ELEMENTS[variant.out]
     size, stride = cute.sym_int, cute.sym_int64
     m, n, k = size(), size(), size()
+
+    def vector_argument(vector: EpilogueVector) -> Any:
+        element = {Element.FP32: Float32, Element.INT32: Int32, Element.OUT: out}[vector.element]
+        if vector.may_be_single:  # or a matrix of blocks' scales
+            return tensor(element, (size(), size()), (stride(), stride()), 4)
+        per_token = vector.per is Per.TOKEN
+        return tensor(element, (m, 1) if per_token else (n,), (stride(), stride()) if per_token else (1,), 4)
+
     return [
         tensor(operand, (m, k), (stride(divisibility=16), 1), 16),
         tensor(operand, (k, n), (1, stride(divisibility=16)), 16),
-        tensor(Float32, (size(), size()), (stride(), stride()), 4),
-        tensor(Float32, (size(), size()), (stride(), stride()), 4),
         tensor(out, (m, n), (stride(divisibility=8), 1), 16),
-        tensor(out, (n,), (1,), 4) if variant.bias else None,
-        tensor(Int32, (n,), (1,), 4) if variant.azp is not Azp.NONE else None,
-        tensor(Int32, (m, 1), (stride(), stride()), 4) if variant.azp is Azp.TOKEN else None,
+        *(vector_argument(vector) if vector.when(variant) else None for vector in VECTORS),
         Int32(1),
         cute.runtime.make_fake_stream(use_tvm_ffi_env_stream=True),
     ]
@@ -187,7 +196,7 @@ def compile_many(builds: Iterable[Build], jobs: int) -> dict[Build, str]:
     cache_directory().mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
-        "CUTE_DSL_ARCH": ARCHITECTURE,
+        "CUTE_DSL_ARCH": SM90A,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
 
@@ -222,14 +231,8 @@ def _to_json(build: Build) -> dict[str, object]:
 def _from_json(line: str) -> Build:
     data = json.loads(line)
     fields = data["variant"]
-    variant = Variant(
-        format=Format(fields["format"]),
-        out=Format(fields["out"]),
-        bias=fields["bias"],
-        azp=Azp(fields["azp"]),
-        blockwise=fields["blockwise"],
-    )
-    return variant, tuned.from_json(data["config"])
+    enums = {"format": Format(fields["format"]), "out": Format(fields["out"]), "azp": Azp(fields["azp"])}
+    return Variant(**{**fields, **enums}), tuned.from_json(data["config"])
 
 
 def main() -> None:

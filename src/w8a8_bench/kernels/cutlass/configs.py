@@ -1,10 +1,4 @@
-"""Which configurations are legal, which are worth trying, and which one is taken for a problem.
-
-`choose` looks into the table of tuned choices (`tuned`) and falls back to the least predicted time over `PORTFOLIO`. A
-prediction is the slower of memory, L2 and tensor cores over the waves that a tile size makes, plus what a launch, a
-tile's end and an exchange cost. Every term grows with m, so the least of them does: no m is predicted faster for having
-more tokens, which is what a cliff would be.
-"""
+"""Which configurations are legal, and which are worth trying: a portfolio, and the neighbours of each."""
 
 from __future__ import annotations
 
@@ -12,19 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
-from w8a8_bench.kernels.cutlass import tuned
 from w8a8_bench.kernels.cutlass.geometry import (
-    INSTRUCTION_K,
-    INSTRUCTION_ROWS,
     MAX_CLUSTER,
     MAX_STAGES,
     SHARED_BYTES,
     Geometry,
-    Occupancy,
     Schedule,
     TileConfig,
-    Variant,
 )
+from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCK, GemmShape, Problem, ceil_div
 from w8a8_bench.problem.formats import Format
 
@@ -35,11 +25,11 @@ OTHER_REGISTERS = 40
 """Beside accumulators and scales: measured on what compiles, 9 to 34 over all variants, and some room."""
 
 BLOCKWISE_SPLIT_REGISTERS = 40
-"""More of these, where a blockwise kernel splits k."""
+"""More of these, if a blockwise kernel splits k."""
 
 
 def why_illegal(config: TileConfig, variant: Variant, shape: GemmShape | None = None) -> str | None:
-    """The reason why `config` can't compute `variant`, or `shape` with it; None where it can."""
+    """The reason why `config` can't compute `variant`, or `shape` with it; None if it can."""
     g = Geometry(config, variant)
     return _illegal_tile(g) or _illegal_sharing(g) or _illegal_size(g) or (_illegal_shape(g, shape) if shape else None)
 
@@ -82,7 +72,7 @@ def _illegal_sharing(g: Geometry) -> str | None:
         if extent % (8 * sharing):
             return f"cluster {config.cluster}: {extent} rows of an operand are not {sharing} times a multiple of 8"
     if config.split_k > 1 and g.is_pingpong:
-        return "split_k with ping-pong: the two warpgroups' tiles would exchange in turn"
+        return "split_k with ping-pong: the two warpgroups' tiles would exchange one after the other"
     return None
 
 
@@ -109,7 +99,7 @@ def _illegal_shape(g: Geometry, shape: GemmShape) -> str | None:
 
 
 def fill(config: TileConfig, variant: Variant, blocks_of_sm: int = 1) -> TileConfig:
-    """`config` with as many stages as leave room for `blocks_of_sm` blocks; its own where even two do not fit."""
+    """`config` with as many stages as leave room for `blocks_of_sm` blocks; unchanged if even two do not fit."""
     for stages in range(MAX_STAGES, 1, -1):
         filled = replace(config, stages=stages)
         g = Geometry(filled, variant)
@@ -119,7 +109,7 @@ def fill(config: TileConfig, variant: Variant, blocks_of_sm: int = 1) -> TileCon
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _PortfolioRow:
     """A row of the portfolio: tokens, features, and what else is not the default."""
 
     tile_m: int
@@ -135,30 +125,30 @@ class _Shape:
 # Few tokens: weights stream through tiles of 64 features, k split until all multiprocessors have some. Many: tiles as
 # large as accumulators allow, loads shared by two blocks. In between, sizes that fill one wave where others need two.
 _PLAIN = (
-    *(_Shape(m, 64, 256, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
-    *(_Shape(m, 64, 256, swap=True, splits=(1, 2, 4)) for m in (48, 64)),
-    _Shape(64, 64, swap=True, splits=(1, 2, 4), blocks_of_sm=2),
-    _Shape(64, 64, swap=True, cluster=(2, 1)),
-    *(_Shape(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96, 128)),
-    _Shape(64, 128, swap=True, cluster=(2, 1)),
-    _Shape(128, 128, swap=True, cluster=(1, 2)),
-    _Shape(128, 128, pingpong=True, cluster=(2, 1)),
-    _Shape(128, 160, cluster=(2, 1)),
-    _Shape(128, 192, cluster=(2, 1)),
-    _Shape(128, 256, cluster=(2, 1)),
-    _Shape(256, 128, cluster=(2, 1)),
+    *(_PortfolioRow(m, 64, 256, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
+    *(_PortfolioRow(m, 64, 256, swap=True, splits=(1, 2, 4)) for m in (48, 64)),
+    _PortfolioRow(64, 64, swap=True, splits=(1, 2, 4), blocks_of_sm=2),
+    _PortfolioRow(64, 64, swap=True, cluster=(2, 1)),
+    *(_PortfolioRow(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96, 128)),
+    _PortfolioRow(64, 128, swap=True, cluster=(2, 1)),
+    _PortfolioRow(128, 128, swap=True, cluster=(1, 2)),
+    _PortfolioRow(128, 128, pingpong=True, cluster=(2, 1)),
+    _PortfolioRow(128, 160, cluster=(2, 1)),
+    _PortfolioRow(128, 192, cluster=(2, 1)),
+    _PortfolioRow(128, 256, cluster=(2, 1)),
+    _PortfolioRow(256, 128, cluster=(2, 1)),
 )
 _BLOCKWISE = (
-    *(_Shape(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
-    _Shape(64, 48),
-    _Shape(64, 64, splits=(1, 2, 4)),
-    _Shape(64, 64, cluster=(2, 1)),
-    _Shape(64, 128),
-    _Shape(64, 128, cluster=(2, 1)),
-    _Shape(128, 64),
-    _Shape(128, 128),
-    _Shape(128, 128, cluster=(2, 1)),
-    _Shape(128, 192, cluster=(2, 1)),
+    *(_PortfolioRow(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
+    _PortfolioRow(64, 48),
+    _PortfolioRow(64, 64, splits=(1, 2, 4)),
+    _PortfolioRow(64, 64, cluster=(2, 1)),
+    _PortfolioRow(64, 128),
+    _PortfolioRow(64, 128, cluster=(2, 1)),
+    _PortfolioRow(128, 64),
+    _PortfolioRow(128, 128),
+    _PortfolioRow(128, 128, cluster=(2, 1)),
+    _PortfolioRow(128, 192, cluster=(2, 1)),
 )
 
 
@@ -197,111 +187,6 @@ def neighbours(config: TileConfig, problem: Problem) -> Iterator[TileConfig]:
                     yield other
 
 
-# The model. Rates are per clock of a multiprocessor, times in clocks unless they say otherwise. Of an H200; on another
-# Hopper the ratios hold.
-
-CLOCK_HZ = 1.7e9
-"""Under load."""
-
-OPERATIONS = 8000
-"""8-bit multiply-adds counted as two: 8192 by the H100 architecture whitepaper, less what the 700 W cap takes of it in
-large GEMMs (1,500 TFLOP/s are the best that any library reaches)."""
-
-SHARED_RATE = 165.0
-"""Bytes of shared memory, read by the tensor core or written by TMA."""
-
-L2_RATE, L2_TOTAL_RATE = 66.0, 7400.0
-"""Bytes from the L2, of one multiprocessor and of all together. Tiles of 64x128 and 64x64 at n=4096, k=14336 took 63
-bytes a clock each on 32 and 64 multiprocessors, and 51 on 128."""
-
-OUTSIDE = 8.0
-"""Clocks in which TMA fills a row of 128 bytes with zeros that lies outside the matrix, after all that it loads."""
-
-MEMORY_RATE = 4.4e12
-"""Bytes a second from memory, measured by copy."""
-
-LATENCY_S = 0.5e-6
-"""From a load to its data with memory under load: what is in flight over it bounds a multiprocessor's rate."""
-
-LAUNCH_S = 2.5e-6
-"""What a kernel that only reads takes beside the time of its bytes (8.4 to 117 MB)."""
-
-EXPOSED = 0.16
-"""Share of the faster of memory and multiprocessors that the slower one does not hide."""
-
-FILL = 1400.0
-"""Until a block's first tile is in flight, and its last sums are stored."""
-
-TILE_END = 650.0
-"""Accumulators to memory, which cooperating warpgroups do while the tensor cores rest; ping-pong hides most of it."""
-
-EXCHANGE = 1400.0
-"""Pushing sums to their owners and adding them."""
-
-SHADOW = 0.05
-"""Share of what a step does beside its longest part that the longest does not hide."""
-
-PROMOTION = 1.12
-"""How much longer a blockwise step takes, whose scaled additions the next step's products don't hide altogether."""
-
-
-def resident_clusters(g: Geometry, gpu: Occupancy) -> int:
-    """Clusters that run at one time."""
-    return max(1, gpu.resident(g.cluster_size) * g.blocks_of_sm)
-
-
-def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
-    """Seconds that the model gives a legal configuration, weights cold in the L2."""
-    g, shape = Geometry(config, Variant.of(problem)), problem.shape
-    along_m = ceil_div(ceil_div(shape.m, config.tile_m), config.cluster[0])
-    along_n = ceil_div(ceil_div(shape.n, config.tile_n), config.cluster[1])
-    clusters = along_m * along_n
-    resident = min(clusters, resident_clusters(g, gpu))
-    waves = ceil_div(clusters, resident)
-
-    # One tile of one block. Blocks on one multiprocessor share it.
-    blocks_of_sm = ceil_div(resident * g.cluster_size, gpu.sm_count)
-    l2_rate = min(L2_RATE, L2_TOTAL_RATE / min(gpu.sm_count, resident * g.cluster_size))
-    steps = ceil_div(ceil_div(shape.k, config.split_k), INSTRUCTION_K)
-    instructions = g.rows // INSTRUCTION_ROWS
-    multiply = instructions * INSTRUCTION_ROWS * g.columns * INSTRUCTION_K * 2 / OPERATIONS
-    operands = (g.rows + g.columns) * INSTRUCTION_K
-    shared = (instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE
-    loaded = (g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K / l2_rate
-    loaded += g.rows_outside(shape.m) * OUTSIDE * INSTRUCTION_K / 128
-    if g.variant.blockwise:
-        multiply *= PROMOTION
-    longest, *others = sorted((multiply, shared, loaded), reverse=True)
-    step = (longest + SHADOW * sum(others)) * blocks_of_sm
-    end = TILE_END * (0.25 if g.is_pingpong else 1.0) * g.accumulators / 128 * blocks_of_sm
-    end += EXCHANGE if config.split_k > 1 else 0.0
-    compute_s = (waves * (steps * step + end) + FILL) / CLOCK_HZ
-
-    # All of memory: every input once and the output, no faster than the weights in flight allow.
-    size = shape.m * shape.k + shape.n * shape.k + 2 * shape.m * shape.n
-    streams = min(along_n, resident_clusters(g, gpu)) * config.cluster[1] * config.split_k
-    rate = min(MEMORY_RATE, streams * config.stages * config.tile_n * config.tile_k / LATENCY_S)
-    slower, faster = sorted((size / rate, compute_s), reverse=True)
-    return LAUNCH_S + slower + EXPOSED * faster
-
-
 def why_unsupported(variant: Variant, shape: GemmShape) -> str | None:
-    """The reason why no configuration computes a shape; None where one does."""
+    """The reason why no configuration computes a shape; None if one does."""
     return why_illegal(portfolio(variant)[0], variant, shape)  # which has neither a split nor a cluster
-
-
-def choose(problem: Problem, gpu: Occupancy) -> TileConfig:
-    """The configuration to take. Raises ValueError where none is legal, with the reason."""
-    variant, shape = Variant.of(problem), problem.shape
-    if reason := why_unsupported(variant, shape):
-        raise ValueError(reason)
-    found = tuned.lookup(variant, shape, gpu.sm_count)
-    if found is not None and why_illegal(found, variant, shape) is None:
-        return found
-    return predicted_best(problem, gpu)
-
-
-def predicted_best(problem: Problem, gpu: Occupancy) -> TileConfig:
-    """What the heuristic takes for a problem that it supports."""
-    options = [config for config in portfolio(Variant.of(problem)) if legal(config, problem)]
-    return min(options, key=lambda config: predicted_s(config, problem, gpu))

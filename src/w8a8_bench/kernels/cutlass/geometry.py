@@ -1,8 +1,8 @@
-"""A tile configuration, and what follows from it: threads, stages, shared memory, who owns which part of a tile.
+"""A tile configuration, and what follows from it: threads, stages, shared memory, which warpgroup owns what.
 
 Plain arithmetic, shared by the heuristic, the device code and the tests; nothing here needs the CuTe DSL or a GPU.
 
-The tensor core's instruction has 64 rows. Rows of a tile are tokens (m) and columns output features (n), or, where the
+The tensor core's instruction has 64 rows. Rows of a tile are tokens (m) and columns output features (n), or, if the
 configuration swaps the operands, rows are features and columns tokens: D^T = B^T A^T. A column count may be as small as
 8, so that a few tokens need no padding to 64.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from w8a8_bench.problem import BLOCK, Azp, Problem, ceil_div
-from w8a8_bench.problem.formats import Format
+from w8a8_bench.kernels.cutlass.variant import Per, Variant
+from w8a8_bench.problem import BLOCK, ceil_div
 
 INSTRUCTION_ROWS = 64
 INSTRUCTION_K = 32
@@ -30,8 +30,8 @@ RESERVED_SHARED_BYTES = 1024
 """Of a multiprocessor, and what the driver takes of it for each resident block (the same table)."""
 
 REGISTERS_OF_SM = 65536
-LEFT_REGISTERS, TAKEN_REGISTERS = 40, 232
-"""Of a thread that loads, and of one that multiplies, where one warpgroup gives registers to two: 3 x 168 in all."""
+PRODUCER_REGISTERS, CONSUMER_REGISTERS = 40, 232
+"""Registers of a thread, if the producers' warpgroup gives some of its own to two of consumers: 3 x 168 in all."""
 
 MAX_CLUSTER = 8
 """Largest portable cluster (CUDA C++ programming guide, thread block clusters)."""
@@ -50,14 +50,14 @@ class Schedule(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig:
-    """One way to compute a GEMM; `why_illegal` in `config` says which make sense.
+    """One way to compute a GEMM; `configs.why_illegal` says which make sense.
 
     tile_m, tile_n, tile_k  tokens, output features and input features of a tile
     swap       features lie on the instruction's rows
     cluster    thread blocks that share loads, along m and along n
-    split_k    thread blocks of a cluster that share a tile's k, and sum through distributed shared memory
+    split_k    thread blocks of a cluster that share a tile's k, and add through distributed shared memory
     stages     tiles of A and B in flight
-    raster     blocks of tiles along m that are walked before the next along n; 1 walks n first
+    raster     tiles along m that are computed before the next along n; 1 goes along n first
     """
 
     tile_m: int
@@ -80,31 +80,6 @@ class TileConfig:
             "schedule": self.schedule.value,
             "raster": self.raster,
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """What is compiled in besides the configuration. Scales per tensor, channel or token are one kernel: a single scale
-    is read with stride 0. So are all m, n and k."""
-
-    format: Format
-    out: Format
-    bias: bool = False
-    azp: Azp = Azp.NONE
-    blockwise: bool = False
-
-    @classmethod
-    def of(cls, problem: Problem) -> Variant:
-        blockwise = problem.scaling is not None and problem.scaling.is_blockwise
-        return cls(format=problem.format, out=problem.out, bias=problem.bias, azp=problem.azp, blockwise=blockwise)
-
-    @property
-    def name(self) -> str:
-        words = [self.format.value, self.out.value]
-        words += ["blockwise"] if self.blockwise else []
-        words += {Azp.NONE: [], Azp.TENSOR: ["azp"], Azp.TOKEN: ["azp_pt"]}[self.azp]
-        words += ["bias"] if self.bias else []
-        return "_".join(words)
 
 
 @dataclass(frozen=True)
@@ -164,49 +139,48 @@ class Geometry:
 
     @property
     def threads(self) -> int:
-        """Consumer warpgroups, then the warps that load; and where registers change hands, which warpgroups do with one
-        another, two idle ones beside them."""
-        loading = WARPGROUP if self.gives_registers else WARP * (2 if self.variant.blockwise else 1)
-        return self.warpgroups * WARPGROUP + loading
+        """Consumer warpgroups', then producer warps': a whole warpgroup if it gives registers to the consumers."""
+        producers = WARPGROUP if self.reallocates_registers else WARP * (2 if self.variant.blockwise else 1)
+        return self.warpgroups * WARPGROUP + producers
 
     @property
     def accumulators(self) -> int:
-        """Registers of a thread for the sums over k."""
+        """Accumulators of a thread: registers that hold its elements of the tile."""
         return self.row_blocks * self.columns // 2
 
     @property
     def product_sets(self) -> int:
         """Sets of `accumulators` of a blockwise kernel for the products of one block of k.
 
-        With two, one is scaled while the other is made. Where tokens are columns, their scales need registers too.
+        With two, one is scaled while the other is made. If tokens are columns, their scales need registers too.
         """
         if not self.variant.blockwise:
             return 0
         return 2 if self.accumulators <= (32 if self.config.swap else 64) else 1
 
     @property
-    def gives_registers(self) -> bool:
-        """Whether the warps that load give registers to those that multiply, which need more than an equal share."""
+    def reallocates_registers(self) -> bool:
+        """Whether the producers' warpgroup gives registers to the consumers, which need more than an equal share."""
         return self.product_sets > 0 and self.warpgroups == 2 and (1 + self.product_sets) * self.accumulators > 144
 
     @property
     def register_limit(self) -> int:
-        """Registers of a thread that multiplies, where one block has the multiprocessor to itself.
+        """Registers of a consumer thread, if one block has the multiprocessor to itself.
 
         A multiprocessor has four parts, over which it deals out warps.
         """
-        if self.gives_registers:
-            return TAKEN_REGISTERS
+        if self.reallocates_registers:
+            return CONSUMER_REGISTERS
         warps_of_part = ceil_div(self.threads, 4 * WARP)
         return min(255, REGISTERS_OF_SM // (4 * WARP * warps_of_part) // 8 * 8)
 
-    # Pieces, by which `order.tile_row` keeps a tile's rows inside the matrix, and the part of a piece that is loaded at
+    # Pieces, by which `tile_order.tile_row` keeps a tile's rows inside the matrix, and how much of one is loaded at
     # once: blocks of a cluster that need the same rows load a share each.
 
     @property
     def token_piece(self) -> int:
-        """Tokens of a piece: a power of two, at most half the tile, which is as many as `config` leaves out of a tile.
-        So few as 16 are loaded in the shadow of the weights, wherever they lie."""
+        """Tokens of a piece: a power of two, at most half the tile. As few as 16 are loaded in the shadow of the
+        weights, wherever they lie."""
         tile = self.config.tile_m
         return tile if tile <= 16 else math.gcd(tile, 2 ** int(math.log2(tile // 2)))
 
@@ -246,58 +220,58 @@ class Geometry:
         last_begin = BLOCK - self.scale_features
         return ceil_div(last_begin + self.config.tile_n, BLOCK)
 
-    # Epilogue: a warpgroup writes its rows in parts of 64 rows by `part_columns` columns.
+    # Epilogue: a warpgroup writes its rows in subtiles of 64 rows by `subtile_columns` columns.
 
     @cached_property
-    def part_columns(self) -> int:
+    def subtile_columns(self) -> int:
         widest = self.columns // self.config.split_k if self.columns >= 8 * self.config.split_k else 8
         whole = self.token_piece if self.config.swap else self.columns
         return next(width for width in (32, 16, 8) if width <= widest and whole % width == 0)
 
     @property
     def stored_rows(self) -> int:
-        """Rows of a part that are stored at once: those of a piece."""
+        """Rows of a subtile that are stored at once: those of a piece."""
         return INSTRUCTION_ROWS if self.config.swap else min(INSTRUCTION_ROWS, self.token_piece)
 
     @property
-    def parts_of_row_block(self) -> int:
-        return self.columns // self.part_columns
+    def subtiles_of_row_block(self) -> int:
+        return self.columns // self.subtile_columns
 
     @property
-    def parts(self) -> int:
+    def subtiles(self) -> int:
         """Parts of one warpgroup's share of a tile."""
-        return self.row_blocks * self.parts_of_row_block
+        return self.row_blocks * self.subtiles_of_row_block
 
     @property
-    def part_values(self) -> int:
-        """Accumulators of one thread in one part."""
-        return self.part_columns // 2
+    def subtile_values(self) -> int:
+        """Accumulators of one thread in one subtile."""
+        return self.subtile_columns // 2
 
     @property
-    def part_bytes(self) -> int:
-        return INSTRUCTION_ROWS * self.part_columns * 2
+    def subtile_bytes(self) -> int:
+        return INSTRUCTION_ROWS * self.subtile_columns * 2
 
     @cached_property
     def store_buffers(self) -> int:
-        """Buffers of a warpgroup for parts on their way to global memory: up to four, as shared memory allows."""
+        """Buffers of a warpgroup for subtiles on their way to global memory: up to four, as shared memory allows."""
         return next((count for count in (4, 3) if self._shared_bytes(count) <= SHARED_BYTES), 2)
 
-    # Split k: part p is summed by the block of rank p % split_k, in the order of the ranks.
+    # Split k: the block of rank p % split_k owns subtile p, and adds its accumulators in the order of the ranks.
 
     @property
     def owners(self) -> int:
-        """Blocks of a split that own a part."""
-        return min(self.config.split_k, self.parts)
+        """Blocks of a split that own a subtile."""
+        return min(self.config.split_k, self.subtiles)
 
     @property
-    def received_parts(self) -> int:
+    def received_subtiles(self) -> int:
         """Parts that the block which owns most receives from each other block of its split."""
-        return ceil_div(self.parts, self.config.split_k) if self.config.split_k > 1 else 0
+        return ceil_div(self.subtiles, self.config.split_k) if self.config.split_k > 1 else 0
 
     @property
     def received_bytes(self) -> int:
         """Of one warpgroup."""
-        return (self.config.split_k - 1) * self.received_parts * WARPGROUP * self.part_values * 4
+        return (self.config.split_k - 1) * self.received_subtiles * WARPGROUP * self.subtile_values * 4
 
     # Vectors of the epilogue in shared memory, in 32-bit words of one warpgroup.
 
@@ -313,16 +287,8 @@ class Geometry:
     @cached_property
     def vector_words(self) -> dict[str, int]:
         """Names and sizes, in the order in which they lie; each begins on 16 bytes."""
-        if self.variant.blockwise:
-            return {}
-        words = {"scale_token": self.tokens, "scale_feature": self.features}
-        if self.variant.bias:
-            words["bias"] = self.features // 2
-        if self.variant.azp is not Azp.NONE:
-            words["azp_adj"] = self.features
-        if self.variant.azp is Azp.TOKEN:
-            words["azp"] = self.tokens
-        return words
+        sizes = {Per.TOKEN: self.tokens, Per.FEATURE: self.features}
+        return {vector.name: sizes[vector.per] // vector.elements_of_word for vector in self.variant.vectors}
 
     @property
     def vector_words_total(self) -> int:
@@ -332,11 +298,11 @@ class Geometry:
 
     @property
     def barriers(self) -> int:
-        """Full and empty of each stage; of each warpgroup its turn, its received parts, and the leave to send more."""
+        """Full and empty of each stage; of each warpgroup its order, and full and empty of partial accumulators."""
         return 2 * self.config.stages + 3 * self.warpgroups
 
     def _shared_bytes(self, store_buffers: int) -> int:
-        size = self.config.stages * self.stage_bytes + self.warpgroups * store_buffers * self.part_bytes
+        size = self.config.stages * self.stage_bytes + self.warpgroups * store_buffers * self.subtile_bytes
         for words in (self.received_bytes // 4, self.vector_words_total):
             size += max(16, 4 * self.warpgroups * words)
         size += max(16, 4 * self.config.stages * self.stage_scales) + 8 * self.barriers

@@ -51,7 +51,7 @@ def _keep(path: Path, clusters: tuple[int, ...]) -> None:
 
 
 def _read(path: Path) -> tuple[int, ...] | None:
-    """What an earlier process was told; None where there is nothing, or nothing of use."""
+    """What an earlier process got; None if there is nothing, or nothing of use."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,16 +1,19 @@
-"""Choices that were measured, by device: what `scripts/tune_cutlass.py` writes and `config.choose` reads first."""
+"""Choices that were measured, by device: what `scripts/tune_cutlass.py` writes and `heuristic.choose` reads first."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from w8a8_bench.kernels.cutlass.geometry import Schedule, TileConfig, Variant
+from w8a8_bench.kernels.cutlass.geometry import Schedule, TileConfig
+from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import GemmShape
 
-TABLES = {132: "tuned_h200.json"}
-"""The file of the device with so many multiprocessors."""
+TABLES = {(SM90A, 132): "tuned_h200.json"}
+"""The file of the devices of an architecture with so many multiprocessors."""
 
 
 def family(variant: Variant) -> str:
@@ -19,54 +22,40 @@ def family(variant: Variant) -> str:
 
 
 def lookup(variant: Variant, shape: GemmShape, sm_count: int) -> TileConfig | None:
-    """The choice measured for this n and k at the next larger m; None where there is none, or the heuristic's."""
-    for up_to_m, config in _table(sm_count).get((family(variant), shape.n, shape.k), ()):
+    """The choice measured for this n and k at the next larger m; None if there is none, or it is the heuristic's."""
+    for up_to_m, config in _table(variant.arch, sm_count).get((family(variant), shape.n, shape.k), ()):
         if shape.m <= up_to_m:
             return config
     return None
 
 
-def choices(sm_count: int) -> list[tuple[str, TileConfig]]:
+def choices(arch: str, sm_count: int) -> list[tuple[str, TileConfig]]:
     """Every configuration in the table of a device, with its family."""
-    return [(key[0], config) for key, by_m in _table(sm_count).items() for _, config in by_m if config is not None]
+    return [
+        (key[0], config) for key, by_m in _table(arch, sm_count).items() for _, config in by_m if config is not None
+    ]
 
 
 @cache
-def _table(sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig | None], ...]]:
-    name = TABLES.get(sm_count)
+def _table(arch: str, sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig | None], ...]]:
+    name = TABLES.get((arch, sm_count))
     if name is None:
         return {}
-    rows = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["choices"]
+    table = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
     return {
         (row["family"], row["n"], row["k"]): tuple((m, config and from_json(config)) for m, config in row["by_m"])
-        for row in rows
+        for row in table["choices"]
+        if table["arch"] == arch
     }
 
 
-def to_json(config: TileConfig) -> dict[str, object]:
-    return {
-        "tile": [config.tile_m, config.tile_n, config.tile_k],
-        "swap": config.swap,
-        "cluster": list(config.cluster),
-        "split_k": config.split_k,
-        "stages": config.stages,
-        "schedule": config.schedule.value,
-        "raster": config.raster,
-    }
+def to_json(config: TileConfig) -> dict[str, Any]:
+    fields = asdict(config)
+    return {"tile": [fields.pop(f"tile_{axis}") for axis in "mnk"], **fields}
 
 
-def from_json(data: dict[str, object]) -> TileConfig:
-    """Raises KeyError, TypeError or ValueError where the table is damaged."""
-    tile, cluster = data["tile"], data["cluster"]
-    assert isinstance(tile, list) and isinstance(cluster, list)
-    return TileConfig(
-        tile_m=tile[0],
-        tile_n=tile[1],
-        tile_k=tile[2],
-        swap=bool(data["swap"]),
-        cluster=(cluster[0], cluster[1]),
-        split_k=int(str(data["split_k"])),
-        stages=int(str(data["stages"])),
-        schedule=Schedule(data["schedule"]),
-        raster=int(str(data["raster"])),
-    )
+def from_json(data: dict[str, Any]) -> TileConfig:
+    """Raises KeyError, TypeError or ValueError if the table is damaged."""
+    fields = {**data, "cluster": tuple(data["cluster"]), "schedule": Schedule(data["schedule"])}
+    tile_m, tile_n, tile_k = fields.pop("tile")
+    return TileConfig(tile_m=tile_m, tile_n=tile_n, tile_k=tile_k, **fields)

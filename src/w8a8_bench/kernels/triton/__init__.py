@@ -5,13 +5,13 @@ runs, and the modules beside it what the host does: check, choose a configuratio
 """
 
 from w8a8_bench.kernels.triton.blockwise_mm import blockwise_mm, plan_blockwise_mm
-from w8a8_bench.kernels.triton.configs import TileConfig
+from w8a8_bench.kernels.triton.configs import TritonConfig
 from w8a8_bench.kernels.triton.operands import Workspace, make_workspace
 from w8a8_bench.kernels.triton.quantize import apply_static, plan_apply_static, plan_quantize, quantize
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm, scaled_mm, scaled_mm_azp
 
 __all__ = [
-    "TileConfig",
+    "TritonConfig",
     "Workspace",
     "apply_static",
     "blockwise_mm",

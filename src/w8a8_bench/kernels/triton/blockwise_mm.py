@@ -9,7 +9,7 @@ import torch
 
 from w8a8_bench.kernels.triton import operands
 from w8a8_bench.kernels.triton.api import Call
-from w8a8_bench.kernels.triton.configs import TileConfig
+from w8a8_bench.kernels.triton.configs import TritonConfig
 from w8a8_bench.kernels.triton.device import blockwise_mm as device
 from w8a8_bench.kernels.triton.operands import Workspace
 from w8a8_bench.problem import BLOCK, ceil_div
@@ -23,7 +23,7 @@ def blockwise_mm(
     out_dtype: torch.dtype,
     *,
     out: torch.Tensor | None = None,
-    config: TileConfig | None = None,
+    config: TritonConfig | None = None,
     workspace: Workspace | None = None,
 ) -> torch.Tensor:
     """The blockwise scaled product on the current stream; returns `out`.
@@ -50,7 +50,7 @@ def plan_blockwise_mm(
     out_dtype: torch.dtype,
     *,
     out: torch.Tensor | None = None,
-    config: TileConfig | None = None,
+    config: TritonConfig | None = None,
     workspace: Workspace | None = None,
 ) -> tuple[Call, torch.Tensor]:
     """The launch of `blockwise_mm`, checked and ready, and the `out` that it writes."""

@@ -50,7 +50,7 @@ TABLE = "h200.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileConfig:
+class TritonConfig:
     """One way to cut a GEMM.
 
     tile_m, tile_n, tile_k   rows of A, rows of the weight, and elements of k that a program works on at a time
@@ -90,10 +90,10 @@ class Gemm:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenConfig:
     """A configuration and where it is from: `table`, `estimate`, or `measured` by who had a GPU at hand."""
 
-    config: TileConfig
+    config: TritonConfig
     source: str
 
 
@@ -105,7 +105,7 @@ def why_unsupported(fmt: Format, capability: tuple[int, int]) -> str | None:
     return f"{fmt.value} needs compute capability {dotted(since)} or newer in Triton, and this is {dotted(capability)}"
 
 
-def legal(config: TileConfig, gemm: Gemm) -> Support:
+def legal(config: TritonConfig, gemm: Gemm) -> Support:
     """Whether the kernels are right and compile without spills for this configuration, or the reason why not."""
     for name in ("tile_m", "tile_n", "tile_k", "warps"):
         value = getattr(config, name)
@@ -146,12 +146,12 @@ def has_wide_mma(gemm: Gemm) -> bool:
     return major == 9 or (major == 10 and gemm.format is Format.FP8)
 
 
-def accumulators(config: TileConfig) -> int:
+def accumulators(config: TritonConfig) -> int:
     """Elements of the tile that a thread holds."""
     return config.tile_m * config.tile_n // (32 * config.warps)
 
 
-def shared_bytes(config: TileConfig) -> int:
+def shared_bytes(config: TritonConfig) -> int:
     """Shared memory that Triton takes at most, barriers included: the stages, and D's tile where it is staged.
 
     The tile of D takes the place of the stages, which are done with, unless the next tile's are loaded meanwhile.
@@ -167,24 +167,24 @@ def shared_limit(capability: tuple[int, int]) -> int:
     return SHARED_BYTES.get(capability, SHARED_BYTES_ELSEWHERE)
 
 
-def candidates(gemm: Gemm) -> list[TileConfig]:
+def candidates(gemm: Gemm) -> list[TritonConfig]:
     """All configurations worth measuring for `gemm`, legal ones alone, the most promising first."""
     return sorted(dict.fromkeys(_grid(gemm)), key=lambda config: estimate_s(config, gemm))
 
 
 @lru_cache(maxsize=4096)
-def choose(gemm: Gemm, gpu: str) -> Choice:
+def choose(gemm: Gemm, gpu: str) -> ChosenConfig:
     """The table's configuration where it holds one for this GPU and shape, or the most promising by estimate."""
     for row in _table().get(gpu, ()):
         same = (row["format"], row["blockwise"]) == (gemm.format.value, gemm.blockwise)
         if same and GemmShape(m=row["m"], n=row["n"], k=row["k"]) == gemm.shape:
-            config = TileConfig(**row["config"])
+            config = TritonConfig(**row["config"])
             if legal(config, gemm):
-                return Choice(config, "table")
-    return Choice(candidates(gemm)[0], "estimate")
+                return ChosenConfig(config, "table")
+    return ChosenConfig(candidates(gemm)[0], "estimate")
 
 
-def estimate_s(config: TileConfig, gemm: Gemm) -> float:
+def estimate_s(config: TritonConfig, gemm: Gemm) -> float:
     """Seconds that a launch takes by a model of an H200: for ordering configurations, and for nothing else.
 
     A multiprocessor's programs take turns at its tensor cores and at its share of the L2, whose loads run beside the
@@ -222,14 +222,14 @@ _MMA_EFFICIENCY, _WARP_EFFICIENCY, _POINTER_COST = 0.75, 0.2, 1.1
 _LAUNCH_S, _LATENCY_S, _STEP_S, _END_S, _SPLIT_S = 1.5e-6, 0.9e-6, 0.04e-6, 0.8e-6, 1.0e-6
 
 
-def _resident(config: TileConfig, gemm: Gemm) -> int:
+def _resident(config: TritonConfig, gemm: Gemm) -> int:
     """Programs that a multiprocessor holds at once, by shared memory and by a guess at the registers."""
     registers = accumulators(config) * (2 if gemm.blockwise else 1) + (40 if config.descriptors else 56)
     by_registers = 65536 // (32 * config.warps * min(registers, 255))
     return max(1, min(shared_limit(gemm.capability) // shared_bytes(config), by_registers))
 
 
-def _grid(gemm: Gemm) -> Iterator[TileConfig]:
+def _grid(gemm: Gemm) -> Iterator[TritonConfig]:
     """Legal configurations, but for those that a look at the shape rules out."""
     shape = gemm.shape
     whole = 2 ** max(4, (shape.m - 1).bit_length())  # a tile with room for all rows
@@ -239,7 +239,7 @@ def _grid(gemm: Gemm) -> Iterator[TileConfig]:
         tiles = ceil_div(shape.m, tile_m) * ceil_div(shape.n, tile_n)
         splits = [split for split in (1, 2, 3, 4, 6, 8) if split == 1 or (tiles * (split - 1) < 2 * gemm.sm_count)]
         for split_k, swap, persistent in product(splits, (False, True), (False, True)):
-            config = TileConfig(
+            config = TritonConfig(
                 tile_m=tile_m,
                 tile_n=tile_n,
                 tile_k=tile_k,
@@ -254,7 +254,7 @@ def _grid(gemm: Gemm) -> Iterator[TileConfig]:
                 yield config
 
 
-def _is_worthwhile(config: TileConfig, gemm: Gemm, tiles: int) -> bool:
+def _is_worthwhile(config: TritonConfig, gemm: Gemm, tiles: int) -> bool:
     if config.persistent and tiles <= gemm.sm_count:
         return False
     if config.warps == 8 and accumulators(config) < 32:

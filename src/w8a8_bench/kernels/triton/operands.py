@@ -8,7 +8,7 @@ import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from w8a8_bench.environment.architecture import HOPPER
-from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, Gemm, TileConfig, choose, legal, why_unsupported
+from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, Gemm, TritonConfig, choose, legal, why_unsupported
 from w8a8_bench.problem import GemmShape, ceil_div
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.text import shown
@@ -29,7 +29,7 @@ class Workspace:
     arrivals: torch.Tensor
 
 
-def make_workspace(config: TileConfig, gemm: Gemm, device: torch.device) -> Workspace | None:
+def make_workspace(config: TritonConfig, gemm: Gemm, device: torch.device) -> Workspace | None:
     """Workspace for `config`, or None where k is not split. Every launch leaves it as it found it."""
     if config.split_k == 1:
         return None
@@ -41,7 +41,7 @@ def make_workspace(config: TileConfig, gemm: Gemm, device: torch.device) -> Work
     )
 
 
-def _workspace_sizes(config: TileConfig, gemm: Gemm) -> tuple[int, int]:
+def _workspace_sizes(config: TritonConfig, gemm: Gemm) -> tuple[int, int]:
     """Tiles, and elements of all parts of all of them."""
     tiles = ceil_div(gemm.shape.m, config.tile_m) * ceil_div(gemm.shape.n, config.tile_n)
     return tiles, tiles * config.split_k * config.tile_m * config.tile_n
@@ -52,7 +52,7 @@ class Sides:
     """A [m,k], the weight [n,k] and D [m,n] with rows a stride apart, and how they are to be multiplied."""
 
     gemm: Gemm
-    config: TileConfig
+    config: TritonConfig
     a: torch.Tensor
     weight: torch.Tensor
     out: torch.Tensor
@@ -111,7 +111,7 @@ def take_sides(
     b: torch.Tensor,
     out_dtype: torch.dtype,
     out: torch.Tensor | None,
-    config: TileConfig | None,
+    config: TritonConfig | None,
     workspace: Workspace | None,
     *,
     blockwise: bool,

@@ -10,7 +10,7 @@ import torch
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch, Launches
 from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
-from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, FP8_ACCUMULATION, Choice, Gemm, choose
+from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, FP8_ACCUMULATION, ChosenConfig, Gemm, choose
 from w8a8_bench.kernels.triton.operands import Workspace, make_workspace
 from w8a8_bench.kernels.triton.quantize import plan_apply_static, plan_quantize
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
@@ -26,7 +26,7 @@ class PreparedGemm:
     """A product with its configuration and the workspace that its launches share, one after another."""
 
     gemm: Gemm
-    choice: Choice
+    choice: ChosenConfig
     workspace: Workspace | None
 
     @property
@@ -96,7 +96,7 @@ def prepare(problem: Problem, device: Device) -> PreparedGemm:
     return prepare_as(choice, gemm, device)
 
 
-def prepare_as(choice: Choice, gemm: Gemm, device: Device) -> PreparedGemm:
+def prepare_as(choice: ChosenConfig, gemm: Gemm, device: Device) -> PreparedGemm:
     """With a configuration that is chosen already."""
     return PreparedGemm(gemm, choice, make_workspace(choice.config, gemm, torch.device(device.torch_name)))
 

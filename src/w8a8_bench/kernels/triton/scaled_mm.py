@@ -11,7 +11,7 @@ import torch
 
 from w8a8_bench.kernels.triton import operands
 from w8a8_bench.kernels.triton.api import Call
-from w8a8_bench.kernels.triton.configs import TileConfig
+from w8a8_bench.kernels.triton.configs import TritonConfig
 from w8a8_bench.kernels.triton.device import scaled_mm as device
 from w8a8_bench.kernels.triton.operands import Workspace
 
@@ -25,7 +25,7 @@ def scaled_mm(
     bias: torch.Tensor | None = None,
     *,
     out: torch.Tensor | None = None,
-    config: TileConfig | None = None,
+    config: TritonConfig | None = None,
     workspace: Workspace | None = None,
 ) -> torch.Tensor:
     """`cast(scale_a * scale_b * (a @ b) + bias)` on the current stream; returns `out`.
@@ -56,7 +56,7 @@ def scaled_mm_azp(
     bias: torch.Tensor | None = None,
     *,
     out: torch.Tensor | None = None,
-    config: TileConfig | None = None,
+    config: TritonConfig | None = None,
     workspace: Workspace | None = None,
 ) -> torch.Tensor:
     """`cast(scale_a * scale_b * (a @ b - correction) + bias)` for int8 activations with a zero point.
@@ -85,7 +85,7 @@ def plan_scaled_mm(
     azp: torch.Tensor | None = None,
     *,
     out: torch.Tensor | None = None,
-    config: TileConfig | None = None,
+    config: TritonConfig | None = None,
     workspace: Workspace | None = None,
 ) -> tuple[Call, torch.Tensor]:
     """The launch of `scaled_mm` or `scaled_mm_azp`, checked and ready, and the `out` that it writes."""

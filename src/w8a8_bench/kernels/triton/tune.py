@@ -11,7 +11,7 @@ from triton.errors import TritonError
 from w8a8_bench.correctness.quantize import torch_dtype
 from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
-from w8a8_bench.kernels.triton.configs import Choice, Gemm, TileConfig, candidates
+from w8a8_bench.kernels.triton.configs import ChosenConfig, Gemm, TritonConfig, candidates
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
 from w8a8_bench.problem import BLOCK, ceil_div
 
@@ -23,12 +23,12 @@ WARMUP_MS, MEASURED_MS = 5, 20
 
 
 @lru_cache
-def measure(gemm: Gemm, device: str) -> Choice:
+def measure(gemm: Gemm, device: str) -> ChosenConfig:
     """The fastest of the first `MEASURED` candidates, each launch with the L2 emptied before it (`triton.testing`).
 
     Remembered for the process. Raises what Triton raised for the last one where none can be compiled.
     """
-    times: dict[TileConfig, float] = {}
+    times: dict[TritonConfig, float] = {}
     failure: TritonError | None = None
     with torch.cuda.device(device):
         a, b = make_matrices(gemm, device)
@@ -41,7 +41,7 @@ def measure(gemm: Gemm, device: str) -> Choice:
     if not times:
         assert failure is not None, "there is always a candidate"
         raise failure
-    return Choice(min(times, key=lambda config: times[config]), f"fastest of {len(times)} measured")
+    return ChosenConfig(min(times, key=lambda config: times[config]), f"fastest of {len(times)} measured")
 
 
 def make_matrices(gemm: Gemm, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +53,7 @@ def make_matrices(gemm: Gemm, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return a, weight.t()
 
 
-def plan_unscaled(gemm: Gemm, a: torch.Tensor, b: torch.Tensor, config: TileConfig) -> Call:
+def plan_unscaled(gemm: Gemm, a: torch.Tensor, b: torch.Tensor, config: TritonConfig) -> Call:
     """A launch of the GEMM with scales of 1 and bf16 output."""
     m, n, k = gemm.shape.m, gemm.shape.n, gemm.shape.k
     if gemm.blockwise:

@@ -9,7 +9,8 @@ from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench.kernels.cutlass import compile_cache, configs
-from w8a8_bench.kernels.cutlass.geometry import TileConfig, Variant
+from w8a8_bench.kernels.cutlass.geometry import TileConfig
+from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, Activations, GemmShape
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
@@ -191,7 +192,8 @@ def test_a_kernel_is_compiled_once_and_then_read_from_disk(cache):
 
 
 def test_other_variants_and_configurations_are_other_objects(cache):
-    builds = [(PLAIN, TILE), (replace(PLAIN, bias=True), TILE), (PLAIN, replace(TILE, stages=3))]
+    others = (replace(PLAIN, bias=True), replace(PLAIN, arch="sm_100a"))
+    builds = [(PLAIN, TILE), *((variant, TILE) for variant in others), (PLAIN, replace(TILE, stages=3))]
     assert len({compile_cache.load(*made) for made in builds}) == len(builds)
 
 
@@ -221,7 +223,7 @@ def test_a_cache_that_can_not_be_written_is_said_and_done_without(cache, monkeyp
 def test_sources_that_make_a_kernel_are_in_its_identity():
     folder = compile_cache.Path(compile_cache.__file__).parent
     modules = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
-    others = {"__init__.py", "api.py", "configs.py", "occupancy.py", "tuned.py", "sm90/__init__.py"}
+    others = {"__init__.py", "api.py", "configs.py", "heuristic.py", "occupancy.py", "tuned.py", "sm90/__init__.py"}
     assert modules - set(compile_cache.SOURCES) == others
     assert all(name in modules for name in compile_cache.SOURCES)
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from copies import replace
 
-from w8a8_bench.kernels.cutlass import compile_cache, configs, tuned
-from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy, Variant
+from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic, tuned
+from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy
+from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
@@ -60,7 +61,7 @@ def problems() -> list[Problem]:
 
 
 def default_builds() -> list[compile_cache.Build]:
-    return [(Variant.of(problem), configs.choose(problem, H200)) for problem in problems()]
+    return [(Variant.of(problem), heuristic.choose(problem, H200)) for problem in problems()]
 
 
 def longest_ends() -> list[Variant]:
@@ -77,7 +78,7 @@ def family_builds() -> list[compile_cache.Build]:
 
 
 def tuned_builds() -> list[compile_cache.Build]:
-    choices = tuned.choices(H200.sm_count)
+    choices = tuned.choices(SM90A, H200.sm_count)
     return [(v, tile) for v in longest_ends() for family, tile in choices if family == tuned.family(v)]
 
 

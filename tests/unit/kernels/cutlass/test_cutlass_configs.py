@@ -8,7 +8,7 @@ import random
 import pytest
 from copies import replace
 
-from w8a8_bench.kernels.cutlass import configs, tuned
+from w8a8_bench.kernels.cutlass import configs, heuristic, tuned
 from w8a8_bench.kernels.cutlass.geometry import (
     MAX_CLUSTER,
     SHARED_BYTES,
@@ -16,8 +16,8 @@ from w8a8_bench.kernels.cutlass.geometry import (
     Occupancy,
     Schedule,
     TileConfig,
-    Variant,
 )
+from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 
@@ -60,7 +60,7 @@ def test_every_configuration_of_the_portfolio_is_legal_and_fits_the_multiprocess
 def test_a_legal_configuration_is_chosen_for_any_shape(variant):
     for m, n, k in shapes(60):
         wanted = problem(variant, m, n, k)
-        assert configs.legal(configs.choose(wanted, H200), wanted)
+        assert configs.legal(heuristic.choose(wanted, H200), wanted)
 
 
 @pytest.mark.parametrize("variant", [FP8, INT8, BLOCKS], ids=lambda variant: variant.name)
@@ -68,7 +68,7 @@ def test_a_legal_configuration_is_chosen_for_any_shape(variant):
 def test_more_tokens_are_never_predicted_faster(variant, n, k):
     def best(m: int) -> float:
         wanted = problem(variant, m, n, k)
-        return configs.predicted_s(configs.predicted_best(wanted, H200), wanted, H200)
+        return heuristic.predicted_s(heuristic.predicted_best(wanted, H200), wanted, H200)
 
     ms = [*range(1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
     times = [best(m) for m in ms]
@@ -76,7 +76,7 @@ def test_more_tokens_are_never_predicted_faster(variant, n, k):
 
 
 def test_few_tokens_swap_operands_and_fill_the_multiprocessors():
-    chosen = configs.choose(problem(FP8, 16, 4096, 4096), H200)
+    chosen = heuristic.choose(problem(FP8, 16, 4096, 4096), H200)
     g = Geometry(chosen, FP8)
     assert chosen.swap
     assert chosen.tile_m == 16
@@ -84,7 +84,7 @@ def test_few_tokens_swap_operands_and_fill_the_multiprocessors():
 
 
 def test_many_tokens_take_the_large_tiles():
-    chosen = configs.choose(problem(FP8, 8192, 8192, 8192), H200)
+    chosen = heuristic.choose(problem(FP8, 8192, 8192, 8192), H200)
     assert not chosen.swap
     assert chosen.tile_m * chosen.tile_n >= 128 * 160
 
@@ -125,14 +125,14 @@ def test_a_split_of_more_blocks_than_tiles_of_k_is_refused():
 @pytest.mark.parametrize(("n", "k"), [(72, 64), (64, 72)])
 def test_sizes_that_tma_can_not_read_are_refused(n, k):
     with pytest.raises(ValueError, match="=72 is not a multiple of 16"):
-        configs.choose(problem(FP8, 16, n, k), H200)
+        heuristic.choose(problem(FP8, 16, n, k), H200)
 
 
 def test_neighbours_are_legal_distinct_and_few():
     for variant in (FP8, INT8, BLOCKS):
         for shape in ((16, 4096, 4096), (4096, 4096, 4096), (1, 16, 16)):
             wanted = problem(variant, *shape)
-            best = configs.predicted_best(wanted, H200)
+            best = heuristic.predicted_best(wanted, H200)
             found = list(configs.neighbours(best, wanted))
             assert found
             assert len({*found, best}) == len(found) + 1 < 12
@@ -148,15 +148,23 @@ def test_a_configuration_survives_the_table():
 def test_the_tuned_table_comes_before_the_heuristic_and_serves_the_next_larger_m(monkeypatch):
     tile, other = replace(SWAPPED, stages=7), replace(SWAPPED, stages=6)
     table = {("scaled_mm", 4096, 4096): ((16, tile), (32, other))}
-    monkeypatch.setattr(tuned, "_table", lambda sm_count: table if sm_count == H200.sm_count else {})
-    assert configs.choose(problem(FP8, 9, 4096, 4096), H200) == tile
-    assert configs.choose(problem(FP8, 17, 4096, 4096), H200) == other
-    assert configs.choose(problem(FP8, 33, 4096, 4096), H200) not in (tile, other)
-    assert configs.choose(problem(FP8, 9, 4096, 4096), Occupancy.assumed(114)) != tile
-    assert configs.choose(problem(BLOCKS, 9, 4096, 4096), H200) != tile
+    monkeypatch.setattr(tuned, "_table", lambda *key: table if key == (SM90A, H200.sm_count) else {})
+    assert heuristic.choose(problem(FP8, 9, 4096, 4096), H200) == tile
+    assert heuristic.choose(problem(FP8, 17, 4096, 4096), H200) == other
+    assert heuristic.choose(problem(FP8, 33, 4096, 4096), H200) not in (tile, other)
+    assert heuristic.choose(problem(FP8, 9, 4096, 4096), Occupancy.assumed(114)) != tile
+    assert heuristic.choose(problem(BLOCKS, 9, 4096, 4096), H200) != tile
+    shape = GemmShape(m=9, n=4096, k=4096)
+    assert tuned.lookup(FP8, shape, H200.sm_count) == tile
+    assert tuned.lookup(replace(FP8, arch="sm_100a"), shape, H200.sm_count) is None
+
+
+def test_tables_are_of_the_architecture_that_they_stand_under():
+    for arch, sm_count in tuned.TABLES:
+        assert tuned.choices(arch, sm_count)
 
 
 def test_an_illegal_choice_in_the_table_is_passed_over(monkeypatch):
     table = {("scaled_mm", 4096, 128): ((16, replace(SWAPPED, split_k=2)),)}
-    monkeypatch.setattr(tuned, "_table", lambda sm_count: table)
-    assert configs.choose(problem(FP8, 1, 4096, 128), H200).split_k == 1
+    monkeypatch.setattr(tuned, "_table", lambda *key: table)
+    assert heuristic.choose(problem(FP8, 1, 4096, 128), H200).split_k == 1

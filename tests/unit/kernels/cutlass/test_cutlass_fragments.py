@@ -1,4 +1,4 @@
-"""The arithmetic that the CUTLASS kernels share with tests: order of tiles, split of k, places of accumulators."""
+"""The arithmetic that the CUTLASS kernels share with tests: order of tiles, split of k, coordinates of accumulators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from w8a8_bench.kernels.cutlass import configs
-from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig, Variant
+from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig
 from w8a8_bench.kernels.cutlass.sm90.fragments import (
     accumulator_column,
     accumulator_index,
@@ -15,7 +15,8 @@ from w8a8_bench.kernels.cutlass.sm90.fragments import (
     matrix_row_bytes,
     weight_block,
 )
-from w8a8_bench.kernels.cutlass.sm90.tile_scheduler import k_range, tile_at, tile_begin, tile_row
+from w8a8_bench.kernels.cutlass.sm90.tile_order import k_range, tile_at, tile_begin, tile_row
+from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCK
 from w8a8_bench.problem.formats import Format
 
@@ -25,9 +26,9 @@ LANES, WARPS = range(32), range(4)
 
 @pytest.mark.parametrize(("tiles_m", "tiles_n"), [(1, 64), (64, 1), (7, 5), (8, 3), (9, 16), (33, 2)])
 @pytest.mark.parametrize("raster", [1, 4, 8, 16])
-def test_the_walk_meets_every_tile_once(tiles_m, tiles_n, raster):
-    walk = [tile_at(index, tiles_m, tiles_n, raster) for index in range(tiles_m * tiles_n)]
-    assert sorted(walk) == list(itertools.product(range(tiles_m), range(tiles_n)))
+def test_every_tile_is_computed_once(tiles_m, tiles_n, raster):
+    order = [tile_at(index, tiles_m, tiles_n, raster) for index in range(tiles_m * tiles_n)]
+    assert sorted(order) == list(itertools.product(range(tiles_m), range(tiles_n)))
 
 
 @pytest.mark.parametrize(("tile", "piece"), [(8, 8), (32, 16), (64, 32), (96, 32), (128, 64), (256, 128)])
@@ -52,9 +53,9 @@ def test_rows_outside_are_those_that_no_piece_finds_room_for(tile_m, m, outside)
 
 
 def test_tiles_in_flight_share_operands():
-    walk = [tile_at(index, 64, 64, 8) for index in range(132)]
-    assert len({along_m for along_m, _ in walk}) == 8
-    assert len({along_n for _, along_n in walk}) == 17
+    order = [tile_at(index, 64, 64, 8) for index in range(132)]
+    assert len({along_m for along_m, _ in order}) == 8
+    assert len({along_n for _, along_n in order}) == 17
 
 
 @pytest.mark.parametrize(("tiles_k", "split"), [(1, 1), (2, 2), (57, 4), (8, 8), (57, 8), (13, 3)])
@@ -68,16 +69,16 @@ def test_a_split_covers_k_without_gap_and_leaves_no_block_idle(tiles_k, split):
 
 def held(columns: int, row_blocks: int) -> dict[tuple[int, int], tuple[int, int, int]]:
     """Which thread holds each element of a warpgroup's tile, and at which index of its registers."""
-    places = {}
+    registers = {}
     for warp, lane, row_block, eight, j, i in itertools.product(
         WARPS, LANES, range(row_blocks), range(columns // 8), range(2), range(2)
     ):
         row = 64 * row_block + accumulator_row(warp, lane) + 8 * j
         column = 8 * eight + accumulator_column(lane) + i
         index = accumulator_index(columns, row_block, eight, j, i)
-        assert (row, column) not in places
-        places[row, column] = (warp, lane, index)
-    return places
+        assert (row, column) not in registers
+        registers[row, column] = (warp, lane, index)
+    return registers
 
 
 @pytest.mark.parametrize(("columns", "row_blocks"), [(8, 1), (24, 1), (64, 2), (256, 1)])
@@ -89,19 +90,19 @@ def test_every_element_of_a_tile_is_in_one_register_of_one_thread(columns, row_b
     assert sorted({index for _, _, index in places.values()}) == list(range(row_blocks * columns // 2))
 
 
-def stmatrix(part_columns: int, *, swap: bool) -> dict[int, tuple[int, int]]:
-    """Which element (row, column) of a part each 2-byte place of its buffer gets, by what PTX says of stmatrix."""
-    places = held(part_columns, 1)
+def stmatrix(subtile_columns: int, *, swap: bool) -> dict[int, tuple[int, int]]:
+    """Which element (row, column) of a subtile each 2-byte place of its buffer gets, by what PTX says of stmatrix."""
+    places = held(subtile_columns, 1)
     by_register = {place: element for element, place in places.items()}
     buffer = {}
-    for warp, eight in itertools.product(WARPS, range(0, part_columns // 8, 2)):
-        for matrix in range(min(4, part_columns // 4 - 2 * eight)):
+    for warp, eight in itertools.product(WARPS, range(0, subtile_columns // 8, 2)):
+        for matrix in range(min(4, subtile_columns // 4 - 2 * eight)):
             for row, position in itertools.product(range(8), range(8)):
                 # The 8x8 matrix's element (r, c) is half c % 2 of a register of lane 4 r + c / 2.
                 r, c = (position, row) if swap else (row, position)
-                index = accumulator_index(part_columns, 0, eight + matrix // 2, matrix % 2, c % 2)
+                index = accumulator_index(subtile_columns, 0, eight + matrix // 2, matrix % 2, c % 2)
                 element = by_register[warp, 4 * r + c // 2, index]
-                address = matrix_row_bytes(8 * matrix + row, warp, eight, part_columns, swap=swap) + 2 * position
+                address = matrix_row_bytes(8 * matrix + row, warp, eight, subtile_columns, swap=swap) + 2 * position
                 assert address not in buffer
                 buffer[address] = element
     return buffer
@@ -112,11 +113,11 @@ def swizzled(address: int, width_bytes: int) -> int:
     return address ^ (((address >> 7) & (width_bytes // 16 - 1)) << 4)
 
 
-@pytest.mark.parametrize("part_columns", [8, 16, 32])
+@pytest.mark.parametrize("subtile_columns", [8, 16, 32])
 @pytest.mark.parametrize("swap", [False, True])
-def test_what_stmatrix_lays_out_is_the_box_that_tma_stores(part_columns, swap):
-    buffer = stmatrix(part_columns, swap=swap)
-    inner, outer = (64, part_columns) if swap else (part_columns, 64)
+def test_what_stmatrix_lays_out_is_the_box_that_tma_stores(subtile_columns, swap):
+    buffer = stmatrix(subtile_columns, swap=swap)
+    inner, outer = (64, subtile_columns) if swap else (subtile_columns, 64)
     expected = {}
     for line, place in itertools.product(range(outer), range(inner)):
         expected[swizzled(2 * (line * inner + place), 2 * inner)] = (place, line) if swap else (line, place)
@@ -150,18 +151,18 @@ def geometries() -> list[Geometry]:
     return [Geometry(tile, variant) for variant in variants for tile in configs.portfolio(variant)]
 
 
-def test_parts_make_up_a_warpgroups_share_and_have_owners():
+def test_subtiles_make_up_a_warpgroups_share_and_have_owners():
     for g in geometries():
-        assert g.parts * g.part_columns * 64 == g.warpgroup_rows * g.columns
-        assert 2 * g.part_values * 128 == g.part_bytes
+        assert g.subtiles * g.subtile_columns * 64 == g.warpgroup_rows * g.columns
+        assert 2 * g.subtile_values * 128 == g.subtile_bytes
         split = g.config.split_k
-        owned = [len(range(rank, g.parts, split)) for rank in range(split)]
-        assert sum(owned) == g.parts
-        assert sum(1 for parts in owned if parts) == g.owners
+        owned = [len(range(rank, g.subtiles, split)) for rank in range(split)]
+        assert sum(owned) == g.subtiles
+        assert sum(1 for subtiles in owned if subtiles) == g.owners
         if split > 1:
-            assert max(owned) == g.received_parts
+            assert max(owned) == g.received_subtiles
             # What `Epilogue.exchange` tells the barrier to expect, from all others, at the block that owns most.
-            assert g.received_bytes == (split - 1) * max(owned) * 64 * g.part_columns * 4
+            assert g.received_bytes == (split - 1) * max(owned) * 64 * g.subtile_columns * 4
             assert g.received_bytes < 1 << 20  # more than a barrier counts
 
 

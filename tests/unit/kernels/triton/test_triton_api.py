@@ -103,10 +103,10 @@ def test_operands_that_do_not_fit_are_refused_before_anything_runs(position, val
 
 @needs_triton
 def test_optional_operands_are_checked_too():
-    from w8a8_bench.kernels.triton import TileConfig, plan_blockwise_mm, plan_scaled_mm
+    from w8a8_bench.kernels.triton import TritonConfig, plan_blockwise_mm, plan_scaled_mm
 
     arguments = gemm_arguments()
-    split = TileConfig(tile_m=32, tile_n=64, tile_k=32, split_k=2)
+    split = TritonConfig(tile_m=32, tile_n=64, tile_k=32, split_k=2)
     for keywords, says in (
         ({"bias": torch.zeros(40)}, "bias"),
         ({"bias": torch.zeros(41, dtype=torch.bfloat16)}, "40 elements"),

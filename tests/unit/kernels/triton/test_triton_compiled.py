@@ -14,7 +14,7 @@ from triton_compiler import Built, build  # noqa: E402
 
 from w8a8_bench.correctness.quantize import torch_dtype  # noqa: E402
 from w8a8_bench.kernels.triton import (  # noqa: E402
-    TileConfig,
+    TritonConfig,
     configs,
     plan_apply_static,
     plan_blockwise_mm,
@@ -27,11 +27,11 @@ from w8a8_bench.problem.formats import Format  # noqa: E402
 
 INT8, FP8 = Format.INT8, Format.FP8
 
-SMALL = TileConfig(tile_m=64, tile_n=128, tile_k=128)
-LARGE = TileConfig(tile_m=128, tile_n=256, tile_k=128, warps=8, persistent=True, descriptors=True)
-LARGE_BLOCKWISE = TileConfig(tile_m=128, tile_n=128, tile_k=128, warps=8, persistent=True, descriptors=True)
-FEW_TOKENS = TileConfig(tile_m=16, tile_n=64, tile_k=128, stages=6, split_k=4, swap=True, descriptors=True)
-WARPS = TileConfig(tile_m=64, tile_n=128, tile_k=64)
+SMALL = TritonConfig(tile_m=64, tile_n=128, tile_k=128)
+LARGE = TritonConfig(tile_m=128, tile_n=256, tile_k=128, warps=8, persistent=True, descriptors=True)
+LARGE_BLOCKWISE = TritonConfig(tile_m=128, tile_n=128, tile_k=128, warps=8, persistent=True, descriptors=True)
+FEW_TOKENS = TritonConfig(tile_m=16, tile_n=64, tile_k=128, stages=6, split_k=4, swap=True, descriptors=True)
+WARPS = TritonConfig(tile_m=64, tile_n=128, tile_k=64)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def gemm(fmt: Format, config: TileConfig, *, blockwise: bool = False, shape=(4096, 4096, 4096)) -> Call:
+def gemm(fmt: Format, config: TritonConfig, *, blockwise: bool = False, shape=(4096, 4096, 4096)) -> Call:
     """The launch with the heaviest epilogue that the format has. Tensors without memory stand for the operands."""
     m, n, k = shape
     dtype = torch_dtype(fmt)
@@ -67,7 +67,7 @@ def made(*sizes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.empty(sizes, dtype=dtype)
 
 
-def limits(built: Built, config: TileConfig, fmt: Format, capability: int, *, blockwise: bool = False) -> None:
+def limits(built: Built, config: TritonConfig, fmt: Format, capability: int, *, blockwise: bool = False) -> None:
     """What is legal does not spill and fits."""
     shape = GemmShape(m=4096, n=4096, k=4096)
     target = configs.Gemm(

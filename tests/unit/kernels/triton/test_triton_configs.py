@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from w8a8_bench.kernels.triton import configs as configs
-from w8a8_bench.kernels.triton.configs import Gemm, TileConfig, candidates, choose, estimate_s, legal
+from w8a8_bench.kernels.triton import configs
+from w8a8_bench.kernels.triton.configs import Gemm, TritonConfig, candidates, choose, estimate_s, legal
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.formats import Format
 
 H200, L40, A100, B200 = (9, 0), (8, 9), (8, 0), (10, 0)
-PLAIN = TileConfig(tile_m=64, tile_n=128, tile_k=128)
+PLAIN = TritonConfig(tile_m=64, tile_n=128, tile_k=128)
 
 
 def gemm(m=64, n=4096, k=4096, fmt=Format.FP8, blockwise=False, capability=H200, aligned=True) -> Gemm:
@@ -120,7 +120,7 @@ ROW = {"format": "fp8", "blockwise": False, "m": 64, "n": 4096, "k": 4096}
 
 def test_the_table_decides_for_its_gpu_and_shape_alone(monkeypatch, tmp_path):
     table(monkeypatch, tmp_path, [{**ROW, "time_s": 1e-5, "config": PLAIN.to_json()}])
-    assert choose(gemm(), "NVIDIA H200") == configs.Choice(PLAIN, "table")
+    assert choose(gemm(), "NVIDIA H200") == configs.ChosenConfig(PLAIN, "table")
     for other in (gemm(m=65), gemm(fmt=Format.INT8), gemm(blockwise=True), gemm(n=4097), gemm(k=4112)):
         assert choose(other, "NVIDIA H200").source == "estimate"
     assert choose(gemm(), "NVIDIA L40").source == "estimate"
@@ -140,10 +140,10 @@ def test_the_table_that_ships_is_legal_and_says_whether_it_was_measured():
     assert bool(shipped["rows"]) is not ("nothing is measured" in shipped["note"])
     for row in shipped["rows"]:
         problem = gemm(row["m"], row["n"], row["k"], Format(row["format"]), row["blockwise"])
-        assert legal(TileConfig(**row["config"]), problem)
+        assert legal(TritonConfig(**row["config"]), problem)
         assert row["time_s"] > 0
 
 
 def test_a_configuration_survives_its_record():
     config = replace(PLAIN, swap=True, split_k=3, group=2)
-    assert TileConfig(**json.loads(json.dumps(config.to_json()))) == config
+    assert TritonConfig(**json.loads(json.dumps(config.to_json()))) == config

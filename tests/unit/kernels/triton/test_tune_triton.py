@@ -14,14 +14,14 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from made_devices import CPU, H200
 
-from w8a8_bench.kernels.triton import configs as configs
-from w8a8_bench.kernels.triton.configs import TileConfig, candidates, choose
+from w8a8_bench.kernels.triton import configs
+from w8a8_bench.kernels.triton.configs import TritonConfig, candidates, choose
 from w8a8_bench.kernels.triton.prepare import gemm_of
 from w8a8_bench.problem import GemmShape
 
 SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
 SHAPE = GemmShape(m=16, n=256, k=512)
-PLAIN = TileConfig(tile_m=64, tile_n=64, tile_k=64)
+PLAIN = TritonConfig(tile_m=64, tile_n=64, tile_k=64)
 
 
 @pytest.fixture
@@ -54,19 +54,19 @@ def test_the_fastest_when_measured_again_is_kept(script, monkeypatch):
 def test_what_is_written_is_what_is_chosen_from(script, monkeypatch, tmp_path):
     device = replace(H200, name="NVIDIA H200")
     problem = script.problem_of("blockwise", SHAPE)
-    config = TileConfig(tile_m=16, tile_n=64, tile_k=128, swap=True)
+    config = TritonConfig(tile_m=16, tile_n=64, tile_k=128, swap=True)
     other = {**script.row_of(script.problem_of("int8", SHAPE)), "time_s": 1e-6, "config": PLAIN.to_json()}
     row = {**script.row_of(problem), "time_s": 2e-6, "config": config.to_json()}
     script.write(tmp_path / configs.TABLE, device, [row, other])
     monkeypatch.setattr(configs.resources, "files", lambda package: tmp_path)
     monkeypatch.setattr(configs, "_table", configs._table.__wrapped__)
-    assert choose(gemm_of(problem, device), device.name) == configs.Choice(config, "table")
+    assert choose(gemm_of(problem, device), device.name) == configs.ChosenConfig(config, "table")
     assert choose(gemm_of(script.problem_of("fp8", SHAPE), device), device.name).source == "estimate"
     assert "tune_triton.py" in json.loads((tmp_path / configs.TABLE).read_text())["note"]
 
 
 def test_launches_that_compile_to_the_same_code_are_compiled_once(script):
-    def key(m: int, n: int, k: int, config: TileConfig = PLAIN):
+    def key(m: int, n: int, k: int, config: TritonConfig = PLAIN):
         return script.what_is_compiled((gemm_of(script.problem_of("fp8", GemmShape(m=m, n=n, k=k)), H200), config))
 
     assert key(16, 64, 64) == key(4096, 128, 4096)

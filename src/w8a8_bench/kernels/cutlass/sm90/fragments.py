@@ -1,4 +1,4 @@
-"""Where a thread's accumulators belong, and where `stmatrix` puts them: whole-number arithmetic.
+"""Rows and columns of a thread's accumulators, and where `stmatrix` writes them: whole-number arithmetic.
 
 Python's integers and the CuTe DSL's go through the same lines, so that tests see what the device computes. `lane` is a
 thread's index in its warp, `warp` the warp's in its warpgroup.
@@ -33,12 +33,12 @@ def weight_block(first_feature: Any, group: int, group_features: int) -> Any:
     return (first_feature + group * group_features) // BLOCK if group else 0
 
 
-def matrix_row_bytes(lane: Any, warp: Any, first_eight: int, part_columns: int, *, swap: bool) -> Any:
-    """Byte address, from the start of a part's buffer, of the matrix row that `lane` gives to `stmatrix`.
+def matrix_row_bytes(lane: Any, warp: Any, first_eight: int, subtile_columns: int, *, swap: bool) -> Any:
+    """Byte address, from the start of a subtile's buffer, of the matrix row that `lane` gives to `stmatrix`.
 
     Four matrices go at once: rows 0..7 and 8..15 of the warp in columns of `first_eight`, then in the next eight
-    columns (with 8 columns in all, the last two are not stored). Unswapped the buffer is [64 rows][part_columns], each
-    row in 16-byte chunks that TMA's swizzle of the row's width permutes; swapped it is [part_columns][64 rows].
+    columns (with 8 columns in all, the last two are not stored). Unswapped the buffer is [64 rows][subtile_columns],
+    each row in 16-byte chunks that TMA's swizzle of the row's width permutes; swapped it is [subtile_columns][64 rows].
     """
     matrix, row = lane // 8, lane % 8
     half, eight = matrix % 2, first_eight + matrix // 2
@@ -46,7 +46,7 @@ def matrix_row_bytes(lane: Any, warp: Any, first_eight: int, part_columns: int, 
         chunk = 2 * warp + half
         return (8 * eight + row) * 2 * INSTRUCTION_ROWS + (chunk ^ row) * 16
     row = 16 * warp + 8 * half + row
-    width = 2 * part_columns
+    width = 2 * subtile_columns
     # A swizzle of 2^b chunks exclusive-ors a chunk's index with the b lowest bits of its 128-byte line.
     swizzled = eight ^ (row * width // 128 % (width // 16))
     return row * width + swizzled * 16

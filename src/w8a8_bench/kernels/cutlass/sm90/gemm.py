@@ -5,31 +5,33 @@
 
 Operands: A int8 or e4m3 [m,k], rows of any 16-byte stride; W = B^T [n,k] likewise; D bf16 or fp16 [m,n]. int8 is summed
 in int32, fp8 in the tensor core's accumulator throughout ("fast"), blockwise promoted to fp32 registers every 128 of k.
-All of m, n, k are run-time values; what a tile has beyond them TMA reads as 0 and does not write.
+m, n and k are run-time values; TMA reads what a tile has beyond them as 0, and does not write it.
 
-Rows and columns are those of the instruction (`geometry`): rows are tokens and columns features, or, swapped, the other
-way round. A block of threads is
+Rows and columns are those of the instruction (`geometry`): rows are tokens and columns features, or, if the operands
+are swapped, the other way round. A block of threads is
 
     consumer warpgroups 0 .. W-1   WGMMA from shared memory, epilogue, TMA store
-    one warp after them            TMA loads
-    another, blockwise             loads of scales by cp.async; where consumers need more registers than their share,
-                                   two more warps have nothing to do but give theirs
+    producer warp after them       TMA loads of both operands
+    second producer, blockwise     loads of scales by cp.async; if consumers need more registers than their share, two
+                                   idle warps complete the producers' warpgroup, which gives them its own
 
-walks tiles until none is left (persistent, `order.tile_at`), and synchronizes through mbarriers in shared memory:
+The kernel is persistent: a block asks the tile scheduler for tiles until there are none. Its warps synchronize through
+mbarriers in shared memory:
 
-    barrier   one for each  arrivals that complete it                         what it says
-    full      stage         1 with the bytes of both tiles; blockwise 32      the stage can be read
-                            more, when a lane's copies of scales are there
-    empty     stage         4 warps x warpgroups that read it x blocks        nobody reads the stage any more
-                            that share its loads
-    turn      warpgroup     4 warps of the other                              ping-pong: the tensor cores are yours
-    received  warpgroup     1 with the bytes that other blocks push           split k: all partial sums have come
-    drained   warpgroup     1 from each block that owns parts                 split k: your last sums have been read
+    barrier         one for each  arrivals that complete it                     what it says
+    full            stage         1 with the bytes of both tiles; blockwise     the stage can be read
+                                  32 more, when a lane's copies of scales
+                                  are there
+    empty           stage         4 warps x warpgroups that read it x blocks    no warp reads the stage any more
+                                  that share its loads
+    order           warpgroup     4 warps of the other                          ping-pong: the tensor cores are yours
+    partials_full   warpgroup     1 with the bytes that other blocks push       split k: all partial sums have come
+    partials_empty  warpgroup     1 from each block that owns subtiles          split k: your last ones have been read
 
 A block of a cluster loads its share of an operand's tile into all blocks that need it (TMA multicast), so a stage is
-empty when the warps of all sharing blocks have left it. Split k uses the cluster too: each block sums its range of k,
-pushes each part of its accumulators to the part's owner through distributed shared memory, and the owners add what
-they got in the order of the ranks, so that the result does not depend on timing.
+empty when the warps of all sharing blocks have released it. Split k uses the cluster too: each block accumulates over
+its range of k, pushes each subtile of its accumulators to the subtile's owner through distributed shared memory, and
+the owners add what they got in the order of the ranks, so that the result does not depend on timing.
 
 Documentation: PTX ISA (wgmma, cp.async.bulk.tensor, mbarrier, st.async); CUTLASS, "Efficient GEMM in CUDA".
 """
@@ -42,12 +44,14 @@ from cutlass import BFloat16, Float8E4M3FN, Float16, Float32, Int8, Int16, Int32
 from cutlass.cute.nvgpu import cpasync, warpgroup
 from cutlass.memory import SmemAllocator
 
-from w8a8_bench.kernels.cutlass.geometry import LEFT_REGISTERS, TAKEN_REGISTERS, WARP, WARPGROUP, Geometry
+from w8a8_bench.kernels.cutlass.geometry import CONSUMER_REGISTERS, PRODUCER_REGISTERS, WARP, WARPGROUP, Geometry
 from w8a8_bench.kernels.cutlass.sm90 import ptx
-from w8a8_bench.kernels.cutlass.sm90.epilogue import Epilogue, Store, Vectors, store_layout
+from w8a8_bench.kernels.cutlass.sm90.epilogue import Epilogue, SubtileStore, WarpgroupVectors, store_layout
 from w8a8_bench.kernels.cutlass.sm90.mainloop import Mainloop
-from w8a8_bench.kernels.cutlass.sm90.pipeline import Barriers, Walk, next_stage, skip_stages
-from w8a8_bench.kernels.cutlass.sm90.tile_scheduler import k_range, tile_row
+from w8a8_bench.kernels.cutlass.sm90.pipeline import Barriers, next_stage, skip_stages
+from w8a8_bench.kernels.cutlass.sm90.tile_order import k_range, tile_row
+from w8a8_bench.kernels.cutlass.sm90.tile_scheduler import DenseTileScheduler
+from w8a8_bench.kernels.cutlass.variant import VECTORS
 from w8a8_bench.problem import BLOCK
 from w8a8_bench.problem.formats import Format
 
@@ -55,19 +59,8 @@ ELEMENTS = {Format.INT8: Int8, Format.FP8: Float8E4M3FN, Format.BF16: BFloat16, 
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The tensors that are not read by TMA; those that a variant has not are None."""
-
-    scale_a: cute.Tensor
-    scale_b: cute.Tensor
-    bias: cute.Tensor | None
-    azp_adj: cute.Tensor | None
-    azp: cute.Tensor | None
-
-
-@dataclass(frozen=True)
 class Block:
-    """What all warps of a block of threads know: its place, its work, its barriers."""
+    """What all warps of a block of threads know: its ranks, its work, its barriers."""
 
     rank: Int32
     row_rank: Int32
@@ -75,11 +68,10 @@ class Block:
     split_rank: Int32
     cluster: Int32
     clusters: Int32
-    m: Int32
     n: Int32
     first_k: Int32
     last_k: Int32
-    walk: Walk
+    scheduler: DenseTileScheduler
     barriers: Barriers
 
 
@@ -90,7 +82,7 @@ class GemmKernel:
         self.geometry = geometry
         self.element = ELEMENTS[geometry.variant.format]
         self.out = ELEMENTS[geometry.variant.out]
-        self.accumulator = Int32 if geometry.variant.format is Format.INT8 else Float32
+        self.accumulator_type = Int32 if geometry.variant.format is Format.INT8 else Float32
         self.swap = geometry.config.swap
         self.stages = geometry.config.stages
         self.split = geometry.config.split_k
@@ -102,9 +94,9 @@ class GemmKernel:
         self,
         a: cute.Tensor,
         b: cute.Tensor,
+        d: cute.Tensor,
         scale_a: cute.Tensor,
         scale_b: cute.Tensor,
-        d: cute.Tensor,
         bias: cute.Tensor | None,
         azp_adj: cute.Tensor | None,
         azp: cute.Tensor | None,
@@ -113,6 +105,7 @@ class GemmKernel:
     ):
         """Launch on `stream`: a [m,k], b [k,n] column-major, d [m,n]; `max_clusters` run at one time on the device.
 
+        Vectors are those of `VECTORS`, None if the variant does not have one:
         scale_a [m,1] or [1,1] and scale_b [1,n] or [1,1], blockwise [m,kb] and [kb,nb]; bias, azp_adj [n]; azp [m,1].
         """
         g, config = self.geometry, self.geometry.config
@@ -133,7 +126,7 @@ class GemmKernel:
             loaded_x, loaded_y = g.loaded_features, g.loaded_tokens
         tma_x, tma_tensor_x = self._load_atom(x, layout_x, loaded_x, g.cluster_columns)
         tma_y, tma_tensor_y = self._load_atom(y, layout_y, loaded_y, g.cluster_rows)
-        stored = (g.stored_rows, g.part_columns)
+        stored = (g.stored_rows, g.subtile_columns)
         tma_d, tma_tensor_d = cpasync.make_tiled_tma_atom(
             cpasync.CopyBulkTensorTileS2GOp(), d_of_rows, first_rows(layout_d, stored), stored
         )
@@ -163,11 +156,7 @@ class GemmKernel:
             layout_x,
             layout_y,
             layout_d,
-            scale_a,
-            scale_b,
-            bias,
-            azp_adj,
-            azp,
+            (scale_a, scale_b, bias, azp_adj, azp),
             Int32(m),
             Int32(n),
             Int32(tiles_m),
@@ -202,11 +191,7 @@ class GemmKernel:
         layout_x: cute.ComposedLayout,
         layout_y: cute.ComposedLayout,
         layout_d: cute.ComposedLayout,
-        scale_a: cute.Tensor,
-        scale_b: cute.Tensor,
-        bias: cute.Tensor | None,
-        azp_adj: cute.Tensor | None,
-        azp: cute.Tensor | None,
+        vectors: tuple,
         m: Int32,
         n: Int32,
         tiles_m: Int32,
@@ -214,7 +199,7 @@ class GemmKernel:
         tiles_k: Int32,
     ):
         g = self.geometry
-        sources = Sources(scale_a, scale_b, bias, azp_adj, azp)
+        sources = {vector.name: tensor for vector, tensor in zip(VECTORS, vectors, strict=True)}
         rank, cluster, _ = cute.arch.block_idx()
         _, clusters, _ = cute.arch.grid_dim()
         warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
@@ -224,16 +209,16 @@ class GemmKernel:
         shared_y = storage.y.get_tensor(layout_y.outer, swizzle=layout_y.inner)
         barriers = Barriers(storage.barriers.data_ptr(), g)
 
-        loads = warp == g.warpgroups * 4
-        if loads:
+        is_producer = warp == g.warpgroups * 4
+        if is_producer:
             for tma in (tma_x, tma_y, tma_d):
                 cpasync.prefetch_descriptor(tma)
         if warp == 0:
             with cute.arch.elect_one():
                 barriers.init()
             cute.arch.mbarrier_init_fence()
-        # Blocks that share loads write into each other's shared memory at once. Those of a split only push their sums:
-        # their consumers wait for the others' barriers before that, and loads begin without.
+        # Blocks that share loads write into each other's shared memory at once. Those of a split only push
+        # accumulators: their consumers wait for the others' barriers before that, and loads begin without.
         if const_expr(g.cluster_size > 1):
             cute.arch.cluster_arrive_relaxed()
         if const_expr(self.multicast):
@@ -245,26 +230,26 @@ class GemmKernel:
         row_rank, column_rank = rank % g.cluster_rows, rank % sharing // g.cluster_rows
         split_rank = rank // sharing
         first_k, last_k = k_range(split_rank, tiles_k, self.split)
-        walk = Walk(g, m, n, tiles_m, tiles_n, row_rank, column_rank)
-        place = (rank, row_rank, column_rank, split_rank, cluster, clusters)
-        block = Block(*place, m, n, first_k, last_k, walk, barriers)
+        scheduler = DenseTileScheduler(g, m, n, tiles_m, tiles_n, row_rank, column_rank)
+        ranks = (rank, row_rank, column_rank, split_rank)
+        block = Block(*ranks, cluster, clusters, n, first_k, last_k, scheduler, barriers)
 
         if warp >= g.warpgroups * 4:
-            if const_expr(g.gives_registers):
-                cute.arch.setmaxregister_decrease(LEFT_REGISTERS)
-            if loads:
-                self._load(block, tma_x, x, shared_x, tma_y, y, shared_y)
+            if const_expr(g.reallocates_registers):
+                cute.arch.setmaxregister_decrease(PRODUCER_REGISTERS)
+            if is_producer:
+                self._load_tiles(block, tma_x, x, shared_x, tma_y, y, shared_y)
             if const_expr(self.blockwise):
                 if warp == g.warpgroups * 4 + 1:
                     self._load_all_scales(block, sources, storage)
         else:
-            if const_expr(g.gives_registers):
-                cute.arch.setmaxregister_increase(TAKEN_REGISTERS)
+            if const_expr(g.reallocates_registers):
+                cute.arch.setmaxregister_increase(CONSUMER_REGISTERS)
             self._consume(block, shared_x, shared_y, tma_d, d, layout_d, sources, storage)
 
     @cute.jit
-    def _load(self, block, tma_x, x, shared_x, tma_y, y, shared_y):
-        """The warp that loads tiles: fill stages in order, for one tile after the other."""
+    def _load_tiles(self, block, tma_x, x, shared_x, tma_y, y, shared_y):
+        """The producer of operands: fill stages in order, for one tile after the other."""
         g, barriers = self.geometry, block.barriers
         mask_x, mask_y = self._multicast_masks(block)
         share_x, share_y = g.rows // g.cluster_columns, g.columns // g.cluster_rows
@@ -272,15 +257,15 @@ class GemmKernel:
         first_y = block.row_rank * share_y if g.cluster_rows > 1 else 0
 
         stage, phase = Int32(0), Int32(0)
-        tile = block.cluster
-        while tile < block.walk.tiles:
-            token, feature = block.walk.at(tile)
+        index = block.cluster
+        while index < block.scheduler.tiles:
+            tile = block.scheduler.tile(index)
             if const_expr(self.swap):
-                loads_x = self._loads_of_features(tma_x, x, shared_x, feature, first_x, share_x)
-                loads_y = self._loads_of_tokens(tma_y, y, shared_y, token, first_y, share_y)
+                loads_x = self._loads_of_features(tma_x, x, shared_x, tile.feature, first_x, share_x)
+                loads_y = self._loads_of_tokens(tma_y, y, shared_y, tile.token, first_y, share_y)
             else:
-                loads_x = self._loads_of_tokens(tma_x, x, shared_x, token, first_x, share_x)
-                loads_y = self._loads_of_features(tma_y, y, shared_y, feature, first_y, share_y)
+                loads_x = self._loads_of_tokens(tma_x, x, shared_x, tile.token, first_x, share_x)
+                loads_y = self._loads_of_features(tma_y, y, shared_y, tile.feature, first_y, share_y)
             for step in cutlass.range(block.first_k, block.last_k, unroll=1):
                 full = barriers.full(stage)
                 cute.arch.mbarrier_wait(barriers.empty(stage), phase ^ 1)
@@ -291,7 +276,7 @@ class GemmKernel:
                 for source, to in loads_y:
                     cute.copy(tma_y, source[(None, step)], to[(None, stage)], tma_bar_ptr=full, mcast_mask=mask_y)
                 stage, phase = next_stage(stage, phase, self.stages)
-            tile += block.clusters
+            index += block.clusters
 
         if const_expr(self.multicast):
             # Other blocks' warps arrive at these barriers: they must have, before the block and its memory are gone.
@@ -302,7 +287,7 @@ class GemmKernel:
             cute.arch.cluster_wait()
 
     def _loads_of_tokens(self, tma, tensor, shared, begin, first, share):
-        """What TMA reads of a tile of tokens, and where to: this block's `share` of its rows, from `first` on."""
+        """What TMA reads of a tile of tokens, and its target: this block's `share` of its rows, from `first` on."""
         loaded, piece = self.geometry.loaded_tokens, self.geometry.token_piece
         rows = [first + row for row in range(0, share, loaded)]
         return [self._load_of(tma, tensor, shared, tile_row(begin, r, piece, cutlass.max), r, loaded) for r in rows]
@@ -311,7 +296,7 @@ class GemmKernel:
         return [self._load_of(tma, tensor, shared, begin + first, first, share)]
 
     def _load_of(self, tma, tensor, shared, row, row_in_tile, loaded):
-        """Rows of a matrix, with a mode for the step of k, and where they go, with one for the stage."""
+        """Rows of a matrix, with a mode for the step of k, and their target, with one for the stage."""
         tile_k = self.geometry.config.tile_k
         source = cute.local_tile(cute.domain_offset((row, 0), tensor), (loaded, tile_k), (0, None))
         to = cute.local_tile(shared, (loaded, tile_k, self.stages), (row_in_tile // loaded, 0, 0))
@@ -332,30 +317,30 @@ class GemmKernel:
 
     @cute.jit
     def _load_all_scales(self, block, sources, storage):
-        """The warp that loads scales: into the same stages, in the same order."""
+        """The producer of scales: into the same stages, in the same order."""
         g, barriers = self.geometry, block.barriers
         stage, phase = Int32(0), Int32(0)
-        tile = block.cluster
-        while tile < block.walk.tiles:
-            token, feature = block.walk.at(tile)
+        index = block.cluster
+        while index < block.scheduler.tiles:
+            tile = block.scheduler.tile(index)
             for step in cutlass.range(block.first_k, block.last_k, unroll=1):
                 cute.arch.mbarrier_wait(barriers.empty(stage), phase ^ 1)
                 to = storage.scales.data_ptr() + stage * g.stage_scales
-                self._load_scales(to, sources, block.m, token, feature, step)
+                self._load_scales(to, sources, tile, step)
                 cute.arch.cp_async_mbarrier_arrive_noinc(barriers.full(stage))
                 stage, phase = next_stage(stage, phase, self.stages)
-            tile += block.clusters
+            index += block.clusters
 
     @cute.jit
-    def _load_scales(self, to, sources, m, begin, feature, step):
+    def _load_scales(self, to, sources, tile, step):
         """A scale a token of the tile for one block of k, then the weight blocks', each 4 bytes by a lane."""
         tile_m, piece = self.geometry.config.tile_m, self.geometry.token_piece
-        scale_a, scale_b = sources.scale_a, sources.scale_b
+        scale_a, scale_b = sources["scale_a"], sources["scale_b"]
         lane = cute.arch.lane_idx()
         for first in cutlass.range_constexpr(0, tile_m, WARP):
-            token = tile_row(begin, first + lane, piece, cutlass.max)
-            inside = token < m
-            # An address in bounds even where nothing is read.
+            token = tile_row(tile.token, first + lane, piece, cutlass.max)
+            inside = token < tile.token + tile.valid_rows
+            # An address in bounds even if nothing is read.
             at = (Int64(token) if inside else Int64(0)) * scale_a.stride[0] + Int64(step) * scale_a.stride[1]
             read = Int32(4) if inside else Int32(0)
             if const_expr(first + WARP > tile_m):
@@ -364,32 +349,34 @@ class GemmKernel:
             else:
                 ptx.copy_word_async(to + first + lane, scale_a.iterator + at, read)
         if lane < self.geometry.weight_scales:
-            column = feature // BLOCK + lane
+            column = tile.feature // BLOCK + lane
             inside = column < scale_b.shape[1]
             at = Int64(step) * scale_b.stride[0] + (Int64(column) if inside else Int64(0)) * scale_b.stride[1]
             ptx.copy_word_async(to + tile_m + lane, scale_b.iterator + at, Int32(4) if inside else Int32(0))
 
     @cute.jit
     def _consume(self, block, shared_x, shared_y, tma_d, d, layout_d, sources, storage):
-        """A consumer warpgroup: sum a tile's share, finish and store it, for one tile after the other."""
+        """A consumer warpgroup: accumulate its share of a tile, finish and store it, for one tile after the other."""
         g, barriers = self.geometry, block.barriers
         thread = cute.arch.thread_idx()[0] % WARPGROUP
         group = cute.arch.make_warp_uniform(cute.arch.thread_idx()[0] // WARPGROUP)
-        mainloop = Mainloop.of(g, self.element, self.accumulator, shared_x, shared_y, barriers, block.rank, group)
-        vectors = Vectors.of(g, storage.vectors.data_ptr(), sources, group)
-        store = Store.of(g, self.out, tma_d, d, storage.d.data_ptr(), layout_d, group)
-        epilogue = Epilogue(g, self.out, self.accumulator, vectors, store, storage.received.data_ptr(), group, thread)
-        sums = mainloop.make_sums()
+        mainloop = Mainloop.of(g, self.element, self.accumulator_type, shared_x, shared_y, barriers, block.rank, group)
+        vectors = WarpgroupVectors.of(g, storage.vectors.data_ptr(), sources, group)
+        store = SubtileStore.of(g, self.out, tma_d, d, storage.d.data_ptr(), layout_d, group)
+        epilogue = Epilogue(
+            g, self.out, self.accumulator_type, vectors, store, storage.received.data_ptr(), group, thread
+        )
+        accumulators = mainloop.make_accumulators()
 
         steps = block.last_k - block.first_k
         row_in_tile = Int32(0)
         if const_expr(g.warpgroups_of_tile > 1):
             row_in_tile = group * g.warpgroup_rows
         stage, phase = Int32(0), Int32(0)
-        tile, stride, turn = block.cluster, block.clusters, Int32(0)
+        index, stride, order = block.cluster, block.clusters, Int32(0)
         if const_expr(g.is_pingpong):
             # The other warpgroup's tiles pass through the same stages: jump over them.
-            tile, stride, turn = block.cluster + group * block.clusters, 2 * block.clusters, 1 - group
+            index, stride, order = block.cluster + group * block.clusters, 2 * block.clusters, 1 - group
             if group == 1:
                 stage, phase = skip_stages(stage, phase, steps, self.stages)
         buffer, exchange = Int32(0), Int32(0)
@@ -397,31 +384,31 @@ class GemmKernel:
         if const_expr(g.cluster_size > 1 and not self.multicast):
             cute.arch.cluster_wait()
 
-        while tile < block.walk.tiles:
-            token, feature = block.walk.at(tile)
-            vectors.fetch(token, feature, row_in_tile, block.m, block.n, thread)
+        while index < block.scheduler.tiles:
+            tile = block.scheduler.tile(index)
+            vectors.fetch(tile, row_in_tile, block.n, thread)
             if const_expr(g.is_pingpong):
-                cute.arch.mbarrier_wait(barriers.turn(group), turn)
-                turn ^= 1
+                cute.arch.mbarrier_wait(barriers.order(group), order)
+                order ^= 1
 
             if const_expr(self.blockwise):
                 scales = storage.scales.data_ptr()
-                place = (row_in_tile, feature % BLOCK, thread)
-                stage, phase = mainloop.sum_blocks(sums, scales, stage, phase, steps, place)
+                coordinates = (row_in_tile, tile.feature % BLOCK, thread)
+                stage, phase = mainloop.accumulate_blocks(accumulators, scales, stage, phase, steps, coordinates)
             else:
-                stage, phase = mainloop.sum(sums, stage, phase, steps)
+                stage, phase = mainloop.accumulate(accumulators, stage, phase, steps)
 
             if const_expr(g.is_pingpong):
                 if cute.arch.lane_idx() == 0:
-                    cute.arch.mbarrier_arrive(barriers.turn(1 - group))
+                    cute.arch.mbarrier_arrive(barriers.order(1 - group))
                 stage, phase = skip_stages(stage, phase, steps, self.stages)
 
-            tile += stride
+            index += stride
             if const_expr(self.split > 1):
-                epilogue.exchange(sums, block, exchange)
-            buffer = epilogue.store_tile(sums, token, feature, row_in_tile, buffer, block.split_rank)
+                epilogue.exchange(accumulators, block, exchange)
+            buffer = epilogue.store_tile(accumulators, tile, row_in_tile, buffer, block.split_rank)
             if const_expr(self.split > 1):
-                if tile < block.walk.tiles:
+                if index < block.scheduler.tiles:
                     epilogue.release(block)
                 exchange ^= 1
         store.finish(thread)
@@ -434,7 +421,7 @@ def first_rows(layout, tile):
 
 @cute.jit
 def with_row_stride(tensor, divisor):
-    """A row-major tensor; where it has one row, whose stride may be anything, with one that TMA takes."""
+    """A row-major tensor; a single row, whose stride may be anything, gets one that TMA takes."""
     rows, columns = tensor.shape
     stride = Int64(columns) if rows == 1 else Int64(tensor.stride[0])
     layout = cute.make_layout((rows, columns), stride=(cute.assume(stride, divby=divisor), 1))

@@ -1,45 +1,60 @@
-"""The order in which a persistent kernel walks the tiles, and how k is split: whole-number arithmetic.
+"""Which tile of D a block of threads computes next.
 
-Python's integers and the CuTe DSL's go through the same lines, so that tests see what the device computes.
+A scheduler gives the number of tiles and, for a tile's index, its `WorkTile`. Its state never changes: a block keeps
+the index, since a loop of the CuTe DSL carries no state that a method changes.
 """
 
-from __future__ import annotations
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from typing import Any
+import cutlass
+import cutlass.cute as cute
+from cutlass import Int32, Uint32, const_expr
 
-
-def tile_at(index: Any, tiles_m: Any, tiles_n: Any, raster: int, least: Any = min) -> tuple[Any, Any]:
-    """Coordinates (along m, along n) of the tile that is `index`-th in the walk.
-
-    Bands of `raster` tiles along m; within a band m runs fastest, so that the tiles in flight at one time share both
-    operands in the L2. `least` is the minimum of two numbers.
-    """
-    band = index // (raster * tiles_n)
-    first = band * raster
-    width = least(tiles_m - first, raster)
-    rest = index - first * tiles_n
-    return first + rest % width, rest // width
+from w8a8_bench.kernels.cutlass.geometry import Geometry
+from w8a8_bench.kernels.cutlass.sm90.tile_order import tile_at, tile_begin
 
 
-def tile_begin(index: Any, tile: int, size: Any, least: Any = min) -> Any:
-    """First row of the `index`-th tile: moved back where the tile would reach past `size`, below 0 where it is larger.
+class WorkTile(NamedTuple):
+    """A tile's first token, below 0 if the tile is larger than D, and its first feature; the group that it belongs to,
+    and how many rows the group has from the first token on."""
 
-    Rows that two tiles compute are written twice, with the same values. TMA fills a row past the end with zeros four
-    times as slowly as it loads one (8 clocks of an H200 for 128 bytes): a tile of 128 tokens that had 65 took 1.6 times
-    as long as one that had 128.
-    """
-    return least(index * tile, size - tile)
-
-
-def tile_row(begin: Any, row: Any, piece: int, most: Any = max) -> Any:
-    """Row of the matrix that is row `row` of the tile at `begin`.
-
-    A tile is made of pieces, each moved to rows that exist: of a tile that is larger than the matrix, the last piece
-    ends with the matrix, the first begins with it, and those between lie on top of one another.
-    """
-    return most(begin + row // piece * piece, 0) + row % piece
+    token: Int32
+    feature: Int32
+    group: int
+    valid_rows: Int32
 
 
-def k_range(rank: Any, tiles_k: Any, split: int) -> tuple[Any, Any]:
-    """First and past-the-last tile along k of the block of `rank` in a split; each has one where tiles_k >= split."""
-    return rank * tiles_k // split, (rank + 1) * tiles_k // split
+@dataclass(frozen=True)
+class DenseTileScheduler:
+    """All of one D: group 0. Tiles are numbered by clusters, of which each block computes its own tile."""
+
+    geometry: Geometry
+    m: Int32
+    n: Int32
+    tiles_m: Int32
+    tiles_n: Int32
+    row_rank: Int32
+    column_rank: Int32
+
+    @property
+    def tiles(self):
+        return self.tiles_m * self.tiles_n
+
+    @cute.jit
+    def tile(self, index):
+        """A blockwise tile's features lie in blocks as they come; others are moved back inside D."""
+        g, config = self.geometry, self.geometry.config
+        along_m, along_n = Int32(0), index
+        if self.tiles_m > 1:  # a division takes long, which shows if there are few tokens
+            numbers = Uint32(index), Uint32(self.tiles_m), Uint32(self.tiles_n)  # the shorter division is unsigned
+            unsigned_m, unsigned_n = tile_at(*numbers, config.raster, cutlass.min)
+            along_m, along_n = Int32(unsigned_m), Int32(unsigned_n)
+        rank_m, rank_n = self.row_rank, self.column_rank
+        if const_expr(config.swap):
+            rank_m, rank_n = self.column_rank, self.row_rank
+        tile_m, tile_n = along_m * config.cluster[0] + rank_m, along_n * config.cluster[1] + rank_n
+        token, feature = tile_begin(tile_m, config.tile_m, self.m, cutlass.min), tile_n * config.tile_n
+        if const_expr(not g.variant.blockwise):
+            feature = cutlass.max(tile_begin(tile_n, config.tile_n, self.n, cutlass.min), 0)
+        return WorkTile(token, feature, 0, self.m - token)

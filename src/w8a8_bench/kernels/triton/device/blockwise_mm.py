@@ -47,7 +47,7 @@ def blockwise_mm(
     tiles_m, tiles_n, blocks_k = tl.cdiv(m, TILE_M), tl.cdiv(n, TILE_N), tl.cdiv(k, BLOCK)
     if PERSISTENT:
         for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
-            tile_m, tile_n = tiles.place(tile, tiles_m, tiles_n, GROUP)
+            tile_m, tile_n = tiles.tile_coordinates(tile, tiles_m, tiles_n, GROUP)
             acc = _product(
                 a, w, scale_a, scale_b, m, n, k, stride_a, stride_w,
                 stride_scale_a_m, stride_scale_a_k, stride_scale_b_k, stride_scale_b_n,
@@ -57,7 +57,7 @@ def blockwise_mm(
     else:
         program = tl.program_id(0)
         tile, split = program // SPLIT_K, program % SPLIT_K
-        tile_m, tile_n = tiles.place(tile, tiles_m, tiles_n, GROUP)
+        tile_m, tile_n = tiles.tile_coordinates(tile, tiles_m, tiles_n, GROUP)
         length = tl.cdiv(blocks_k, SPLIT_K)
         acc = _product(
             a, w, scale_a, scale_b, m, n, k, stride_a, stride_w,

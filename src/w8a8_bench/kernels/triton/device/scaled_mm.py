@@ -49,7 +49,7 @@ def scaled_mm(
     tiles_m, tiles_n, tiles_k = tl.cdiv(m, TILE_M), tl.cdiv(n, TILE_N), tl.cdiv(k, TILE_K)
     if PERSISTENT:
         for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
-            tile_m, tile_n = tiles.place(tile, tiles_m, tiles_n, GROUP)
+            tile_m, tile_n = tiles.tile_coordinates(tile, tiles_m, tiles_n, GROUP)
             acc = _product(
                 a, w, m, n, k, stride_a, stride_w, tile_m, tile_n, 0, tiles_k,
                 INT8, TILE_M, TILE_N, TILE_K, SWAP, DESCRIPTORS, EVEN_K,
@@ -69,7 +69,7 @@ def scaled_mm(
     else:
         program = tl.program_id(0)
         tile, split = program // SPLIT_K, program % SPLIT_K
-        tile_m, tile_n = tiles.place(tile, tiles_m, tiles_n, GROUP)
+        tile_m, tile_n = tiles.tile_coordinates(tile, tiles_m, tiles_n, GROUP)
         length = tl.cdiv(tiles_k, SPLIT_K)
         first, end = split * length, tl.minimum(tiles_k, (split + 1) * length)
         # Loaded before the products, not after: they come from memory, and few products take no longer than that.

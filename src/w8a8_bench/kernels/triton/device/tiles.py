@@ -16,7 +16,7 @@ import triton.language as tl
 
 
 @triton.jit
-def place(tile, tiles_m, tiles_n, GROUP: tl.constexpr):
+def tile_coordinates(tile, tiles_m, tiles_n, GROUP: tl.constexpr):
     """Row and column of a tile. Tiles go down GROUP rows before they go right: neighbours share W in the L2."""
     width = GROUP * tiles_n
     first = tile // width * GROUP
