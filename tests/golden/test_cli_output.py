@@ -194,7 +194,7 @@ def mask(text: str) -> str:
         line = re.sub(r"^took [\d.]+ s: .*", lambda took: re.sub(r"-?\d+(\.\d+)?", "#", took[0]), line)
         line = re.sub(r"^(fastest|how sure): .*", r"\1: <what the times say>", line)
         line = re.sub(r"^next: .*?w8a8_bench ", "next: <command> ", line)
-        line = re.sub(r"`\S*python\S* -m w8a8_bench ", "`<command> ", line)
+        line = re.sub(r"`(?:env \S+ )?\S*python\S* -m w8a8_bench ", "`<command> ", line)
         line = re.sub(r"Times are in \w+ \(\w+\)", "Times are in <unit>", line)
         if line.startswith("kernel ") and "vs bf16" in line:
             line = line.removesuffix("status")

@@ -1,8 +1,8 @@
 """The process that owns a device: it takes comparisons, one JSON line each, and answers in JSON lines.
 
-    main([DEVICE, SLATE, PARENT])        `process` starts it
+    main([DEVICE, STATUS, PARENT])        `process` starts it
 
-SLATE is the descriptor of the page on which it notes whose kernel runs, PARENT the process that it does not outlive.
+STATUS is the descriptor of the page on which it notes whose kernel runs, PARENT the process that it does not outlive.
 Requests come on standard input: `{"comparison": ..., "settings": ...}`. Answers go to what was standard output, which
 is then pointed at standard error, so that a kernel that prints can't be taken for the worker:
 
@@ -32,12 +32,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from w8a8_bench.bench import fork_guard
-from w8a8_bench.bench.status import Slate
+from w8a8_bench.bench.status import StatusPage
 from w8a8_bench.kernel import Step
 from w8a8_bench.text import in_one_line
 
 if TYPE_CHECKING:
-    from w8a8_bench.bench.comparison_run import InHand, Progress
+    from w8a8_bench.bench.cell_run import InHand, Progress
     from w8a8_bench.environment.device import Device
 
 PR_SET_PDEATHSIG = 1
@@ -65,7 +65,7 @@ def _broken(error: Exception) -> str:
 
 
 def main(argv: list[str]) -> int:
-    wanted, slate, parent = argv
+    wanted, status_page, parent = argv
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer; what is raised here is a kernel's
     if os.getppid() != int(parent):
@@ -76,11 +76,12 @@ def main(argv: list[str]) -> int:
     if reason := why_no_torch():
         _send(answers, {"kind": "refused", "reason": reason})
         return 0
-    return _serve(wanted, Slate(int(slate)), answers)
+    return _serve(wanted, StatusPage(int(status_page)), answers)
 
 
-def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
-    from w8a8_bench.bench.comparison_run import DeviceLost, run_comparison
+def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
+    from w8a8_bench.bench.cell_run import DeviceLost
+    from w8a8_bench.bench.comparison_run import run_comparison
     from w8a8_bench.environment import detect, versions
     from w8a8_bench.problem.comparison import Comparison
     from w8a8_bench.providers import registry
@@ -109,9 +110,9 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     held = [(number, _identity(number)) for number in (sys.stdin.fileno(), answers.fileno())]
 
     def in_hand(cell: int | None, step: Step | None) -> None:
-        slate.note(cell, step)
+        status_page.note(cell, step)
         if cell is None and any(_identity(number) != identity for number, identity in held):
-            os._exit(CLOSED)  # at once, while the slate still says whose kernel it was
+            os._exit(CLOSED)  # at once, while the page still says whose kernel it was
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from w8a8_bench.bench.process import Limits, SweepRefused, Worker, WorkerLost
+from w8a8_bench.bench.process import SweepRefused, Worker, WorkerLimits, WorkerLost
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.missing import Machine, advice
 from w8a8_bench.environment import telemetry
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and not args.timing:
         raise UsageError("--out needs --timing: only the test of the timing writes a file")
     try:
-        with Worker(args.device, Limits(step_s=STEP_S)) as worker:
+        with Worker(args.device, WorkerLimits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()
             if args.timing:
                 _refuse_to_test(args, device)

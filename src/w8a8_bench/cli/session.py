@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.estimate import Pace, duration
 from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.cli import interrupt, output, paste
@@ -84,7 +84,7 @@ class Session:
         for change in map(one_line, changes):
             print(f"resumed under other conditions: {change}; {then}", file=sys.stderr)
 
-    def go(self, teams: Sequence[Team]) -> int:
+    def go(self, teams: Sequence[DeviceWorkers]) -> int:
         left = [c for c in self._plan.comparisons if c.index not in self._done]
         pace = Pace(left, self._plan.settings, cuda=self._devices[0].is_cuda, devices=len(teams))
         if pace.whole_s > LONG_S:

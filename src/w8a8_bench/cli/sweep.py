@@ -15,10 +15,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from w8a8_bench.bench.device_workers import Team
+from w8a8_bench.bench.device_workers import DeviceWorkers
 from w8a8_bench.bench.estimate import START_S, Pace, duration
 from w8a8_bench.bench.plan import make_plan
-from w8a8_bench.bench.process import Limits, SweepRefused, WorkerLost
+from w8a8_bench.bench.process import SweepRefused, WorkerLimits, WorkerLost
 from w8a8_bench.bench.retry import refuse_too_large
 from w8a8_bench.bench.worker import NO_TORCH, why_no_torch
 from w8a8_bench.cli import interrupt
@@ -86,17 +86,17 @@ class _Teams:
     """
 
     def __init__(self, args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-        self._limits, self._stack = Limits(step_s=args.step_limit or None), stack
+        self._limits, self._stack = WorkerLimits(step_s=args.step_limit or None), stack
         self._all = args.devices == ["all"]
         names = args.devices or [args.device]
         if self._all:
             names = [f"cuda:{index}" for index in range(max(1, likely_gpus()))]
         self._started = [self._start(name) for name in names]
 
-    def _start(self, name: str) -> Team:
-        return self._stack.enter_context(Team(name, self._limits))
+    def _start(self, name: str) -> DeviceWorkers:
+        return self._stack.enter_context(DeviceWorkers(name, self._limits))
 
-    def there(self) -> list[Team]:
+    def there(self) -> list[DeviceWorkers]:
         """The teams of devices that are there, waited for. Raises SweepRefused where none is."""
         if not self._all:
             return self._started
