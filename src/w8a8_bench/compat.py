@@ -51,7 +51,7 @@ def bench_int8(
 ) -> list[Measurement]:
     """Time the INT8 kernels, or those of `bench_kernels`, on one shape; `dtype` is torch.int8.
 
-    Runs in the caller's process, on the GPU where there is one. One Measurement a kernel, with `label` and `sub_label`
+    Runs in the caller's process, on the GPU if there is one. One Measurement a kernel, with `label` and `sub_label`
     as given and the kernel's name as description; a kernel that can't run here is left out and named on standard error.
     Raises ValueError for another dtype, a size below 1, an unknown kernel, and a shape that memory has no room for.
     """
