@@ -216,12 +216,10 @@ def has_interval(record: Record) -> bool:
 def _without_out(words: Sequence[str]) -> list[str]:
     """The command line without `--out`, its value and `--resume`."""
     kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word == "--out":
-            skip = True
+    left = iter(words)
+    for word in left:
+        if word == "--out":
+            next(left, None)
         elif not word.startswith("--out=") and word != "--resume":
             kept.append(word)
     return kept
