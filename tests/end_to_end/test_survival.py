@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
-from w8a8_bench.bench.device_workers import Team
+from w8a8_bench.bench.device_workers import DeviceWorkers
 from w8a8_bench.bench.plan import make_plan
-from w8a8_bench.bench.process import Limits
+from w8a8_bench.bench.process import WorkerLimits
 from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
@@ -34,7 +34,7 @@ from planted import FAULTS, NAME  # noqa: E402
 
 GOOD = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
 SETTINGS = Settings(stop=StopRule(min_blocks=3, max_blocks=3))
-LIMITS = Limits(step_s=6.0, host_bytes=3 << 28)
+LIMITS = WorkerLimits(step_s=6.0, host_bytes=3 << 28)
 
 
 @pytest.fixture
@@ -71,9 +71,9 @@ def sweep(names, sizes):
     shapes = [LabelledShape(GemmShape(m=size, n=64, k=64)) for size in sizes]
     comparisons = make_plan(shapes, names, (Format.INT8,))
     finished, said = [], []
-    with Team("cpu", LIMITS) as team:
+    with DeviceWorkers("cpu", LIMITS) as workers:
         run_sweep(
-            [team],
+            [workers],
             comparisons,
             SETTINGS,
             progress=lambda *what: None,

@@ -231,7 +231,7 @@ def test_interrupting_keeps_records_and_says_how_to_go_on(tmp_path, how):
 )
 def test_what_needs_no_device_is_refused_before_a_worker_starts(finished, monkeypatch, capsys, words, says):
     monkeypatch.chdir(finished)
-    monkeypatch.setattr(sweep, "_Teams", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(sweep, "_StartedWorkers", lambda *_: pytest.fail("a worker was started"))
     monkeypatch.setattr(main.interrupt, "install", lambda: None)
     assert main.main(["--dtype", "int8", *FAST, "--kernels", *KERNELS, *SQUARE, *words]) == 2
     assert says in capsys.readouterr().err

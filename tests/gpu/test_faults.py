@@ -9,9 +9,9 @@ from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench.bench.device_workers import Team  # noqa: E402
+from w8a8_bench.bench.device_workers import DeviceWorkers  # noqa: E402
 from w8a8_bench.bench.plan import make_plan  # noqa: E402
-from w8a8_bench.bench.process import Limits  # noqa: E402
+from w8a8_bench.bench.process import WorkerLimits  # noqa: E402
 from w8a8_bench.bench.scheduler import run_sweep  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
 from w8a8_bench.problem import GemmShape  # noqa: E402
@@ -40,9 +40,9 @@ def test_every_fault_gets_its_status_and_good_kernels_their_samples(monkeypatch)
     names = (GOOD[0], *(NAME.format(fault) for fault in EVERY), GOOD[1])
     shape = LabelledShape(GemmShape(m=512, n=1024, k=1024))
     finished = []
-    with Team("cuda", Limits(step_s=15.0, host_bytes=12 << 30)) as team:
+    with DeviceWorkers("cuda", WorkerLimits(step_s=15.0, host_bytes=12 << 30)) as workers:
         run_sweep(
-            [team],
+            [workers],
             make_plan([shape], names, (Format.INT8,)),
             SETTINGS,
             progress=lambda *what: None,
@@ -66,12 +66,12 @@ def test_two_gpus_measure_the_same_cells_as_one():
     by_count = {}
     for count in (1, 2):
         finished = []
-        teams = [Team(f"cuda:{index}") for index in range(count)]
+        devices = [DeviceWorkers(f"cuda:{index}") for index in range(count)]
         try:
-            run_sweep(teams, comparisons, SETTINGS, progress=lambda *what: None, finished=finished.append)
+            run_sweep(devices, comparisons, SETTINGS, progress=lambda *what: None, finished=finished.append)
         finally:
-            for team in teams:
-                team.__exit__()
+            for workers in devices:
+                workers.__exit__()
         by_count[count] = {(r.comparison, r.kernel): r.status for result in finished for r in result.records}
         devices = {record.device for result in finished for record in result.records}
         assert len(devices) == count

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from w8a8_bench.analysis import metrics  # noqa: E402
 from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
-from w8a8_bench.bench.device_workers import Team  # noqa: E402
+from w8a8_bench.bench.device_workers import DeviceWorkers  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.environment.device import Device  # noqa: E402
 from w8a8_bench.kernel import Launches, Status  # noqa: E402
@@ -197,9 +197,9 @@ def test_what_no_graph_can_hold_is_timed_by_events(device):
 def test_the_profilers_time_is_most_of_the_period_and_no_more_than_it(device):
     how = settings(TIME_COLD, TIME_KERNEL)
     assert how.passes()[1].measures == (TIME_KERNEL,)
-    with Team("cuda") as team:  # in processes of their own: CUPTI slows what is timed after it
-        team.first.hello()
-        finished = team.run(comparison(BF16, FP8), how, lambda *what: None)
+    with DeviceWorkers("cuda") as workers:  # in processes of their own: CUPTI slows what is timed after it
+        workers.first.hello()
+        finished = workers.run(comparison(BF16, FP8), how, lambda *what: None)
     for record in finished.records:
         period, kernel = middle(record, TIME_COLD), middle(record, TIME_KERNEL)
         # In a row of launches one begins while the last ends, which is in both durations and once in the period.

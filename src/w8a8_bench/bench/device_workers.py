@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from w8a8_bench.bench.process import Limits, Progress, Worker, WorkerLost
+from w8a8_bench.bench.process import Progress, Worker, WorkerLimits, WorkerLost
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem.comparison import Comparison
 from w8a8_bench.results.merge import merge_measures, merge_processes
@@ -23,18 +23,18 @@ class Finished:
     end: ComparisonEnd
 
 
-class Team:
+class DeviceWorkers:
     """The workers of one device. Use as a context manager: leaving it ends them.
 
     One is enough unless the measures or the rigor ask for fresh processes: then each has its own, started once and
     idle while another works.
     """
 
-    def __init__(self, wanted: str, limits: Limits | None = None) -> None:
+    def __init__(self, wanted: str, limits: WorkerLimits | None = None) -> None:
         self._wanted, self._limits = wanted, limits
         self._workers = {(0, 0): Worker(wanted, limits)}
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> DeviceWorkers:
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -27,8 +27,8 @@ def make_plan(
     """One comparison a shape, with a cell for every kernel under every scheme and kind of activations asked for.
 
     A combination that was asked for by name and has no meaning is a cell that refuses. In a grid of everything
-    (`legal_only`) it is none, but a kernel that has no other keeps one. Where A is quantized inside the timed region,
-    the same kernel on prequantized A is a cell too, asked for or not: what quantizing costs is over that.
+    (`legal_only`) illegal combinations are dropped, but each kernel keeps at least one cell. If A is quantized inside
+    the timed region, the same kernel on prequantized A is a cell too: the cost of quantizing is the difference.
     """
     return tuple(
         Comparison(index, where, _cells(where.shape, kernels, formats, schemes, activations, legal_only))
@@ -64,7 +64,7 @@ def _cells(
 def _schemes_of(name: KernelName, schemes: Sequence[Scaling] | None) -> tuple[Scaling | None, ...]:
     """The schemes that a kernel is asked for.
 
-    Its name says whether it is blockwise, so only schemes of that kind apply; where none of those asked for does, the
+    Its name says whether it is blockwise, so only schemes of that kind apply. If none of those asked for does, the
     kernel keeps its rows and refuses in them, since a kernel that was named must not vanish.
     """
     if schemes is None or name.is_baseline:
@@ -73,7 +73,7 @@ def _schemes_of(name: KernelName, schemes: Sequence[Scaling] | None) -> tuple[Sc
 
 
 def digest(comparisons: Iterable[Comparison]) -> str:
-    """A fingerprint of the cells, so that a results file is gone on with by the sweep that it belongs to."""
+    """A fingerprint of the cells, by which `--resume` knows the sweep that a results file belongs to."""
     cells = [{"index": one.index, **to_builtins(one.where), "cells": to_builtins(one.cells)} for one in comparisons]
     text = json.dumps(cells, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -24,7 +24,7 @@ from pathlib import Path
 from msgspec import convert, to_builtins
 
 import w8a8_bench
-from w8a8_bench.bench.status import Note, Slate
+from w8a8_bench.bench.status import Note, StatusPage
 from w8a8_bench.bench.worker import CLOSED
 from w8a8_bench.environment.detect import host_memory
 from w8a8_bench.environment.device import Device
@@ -55,7 +55,7 @@ Progress = Callable[[Comparison, str, str, float], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class WorkerLimits:
     """What a kernel may take before its worker is ended.
 
     step_s      seconds of one step of a cell: compiling and the first launch, getting ready, one sample; None: no limit
@@ -101,11 +101,11 @@ class WorkerLost(Exception):
 class Worker:
     """A worker process, started for one device. Use as a context manager: leaving it ends the process."""
 
-    def __init__(self, wanted: str, limits: Limits | None = None) -> None:
+    def __init__(self, wanted: str, limits: WorkerLimits | None = None) -> None:
         self._wanted = wanted
-        self._limits = limits or Limits()
+        self._limits = limits or WorkerLimits()
         try:
-            self._slate = Slate()
+            self._status = StatusPage()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
         except OSError as error:
             where = tempfile.tempdir or "any usual directory"
@@ -123,8 +123,8 @@ class Worker:
         searched = os.pathsep.join(dict.fromkeys([source, *sys.path]))
         self._hello: dict[str, object] | None = None
         self._received = b""
-        self._slate.wipe()
-        self._noted, self._since = self._slate.read().number, time.monotonic()
+        self._status.clear()
+        self._noted, self._since = self._status.read().number, time.monotonic()
         self._heard = self._since
         total, available = host_memory()
         self._host_bytes = self._limits.host_bytes or max(int(available - HOST_RESERVE * total), available // 2)
@@ -132,11 +132,11 @@ class Worker:
         read_end, write_end = os.pipe()
         self._lifeline = os.fdopen(write_end, "wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, searched, self._wanted, str(self._slate.descriptor)],
+            [sys.executable, "-c", LAUNCH, searched, self._wanted, str(self._status.descriptor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            pass_fds=(self._slate.descriptor, read_end),
+            pass_fds=(self._status.descriptor, read_end),
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"},
         )
@@ -150,7 +150,7 @@ class Worker:
         self._closed = True
         self._end()
         self._errors.close()
-        self._slate.close()
+        self._status.close()
 
     @property
     def process_id(self) -> int:
@@ -200,7 +200,7 @@ class Worker:
 
     def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> tuple[list[Record], ComparisonEnd]:
         """Have the worker run `comparison`. Raises WorkerLost, with the reason, where it ends before it answers."""
-        self._slate.wipe()
+        self._status.clear()
         self._heard = time.monotonic()
         self._say({"comparison": to_builtins(comparison), "settings": to_builtins(settings)})
         while True:
@@ -209,7 +209,7 @@ class Worker:
                 progress(comparison, str(message["phase"]), str(message["what"]), float(str(message["done"])))
                 continue
             if message["kind"] == "lost":
-                raise WorkerLost(str(message["reason"]), cell=self._slate.read().last)
+                raise WorkerLost(str(message["reason"]), cell=self._status.read().last)
             records, end = message["records"], message["end"]
             assert isinstance(records, list) and isinstance(end, dict)
             return [convert(record, Record) for record in records], convert(end, ComparisonEnd)
@@ -228,7 +228,7 @@ class Worker:
 
     def ask(self, questions: Sequence[Mapping[str, object]]) -> Iterator[str | Probe]:
         """Have the worker answer what it is asked about providers (Probe) and kernels (text). Raises WorkerLost."""
-        self._slate.wipe()
+        self._status.clear()
         self._heard = time.monotonic()
         self._say({"questions": [dict(question) for question in questions]})
         while (message := self._receive())["kind"] == "answer":
@@ -276,7 +276,7 @@ class Worker:
 
     def _watch(self) -> None:
         """Raise WorkerLost, the worker ended, where its kernel takes more than the limits allow."""
-        note, now = self._slate.read(), time.monotonic()
+        note, now = self._status.read(), time.monotonic()
         if note.number != self._noted:
             self._noted, self._since = note.number, now
         step_s = self._limits.step_s
@@ -310,7 +310,7 @@ class Worker:
 
     def _lost(self, reason: str = "", *, status: Status = Status.CRASHED) -> WorkerLost:
         """End what is left of the worker and say what happened."""
-        note = self._slate.read()
+        note = self._status.read()
         if reason:
             self._end()
         else:

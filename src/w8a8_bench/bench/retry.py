@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.process import Progress, SweepRefused, WorkerLost
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
@@ -29,7 +29,7 @@ ALONE = StopRule(min_blocks=1, max_blocks=1)
 """A cell that is tried alone is not measured: whether it ends is what is asked."""
 
 
-class Standing:
+class FailureCounts:
     """Which kernels failed on the last comparisons running. A kernel counts under each of its schemes apart."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
@@ -81,36 +81,36 @@ def refuse_too_large(comparisons: Sequence[Comparison], device: Device, settings
         raise SweepRefused(reasons[0])
 
 
-def survive(
-    team: Team,
+def measure_with_retries(
+    workers: DeviceWorkers,
     comparison: Comparison,
     settings: Settings,
-    standing: Standing,
+    failures: FailureCounts,
     *,
     progress: Progress,
     said: Callable[[str], None],
 ) -> Finished:
-    """Measure `comparison` on the device of `team`.
+    """Measure `comparison` on the device of `workers`.
 
     Raises SweepRefused or WorkerLost where the device does not come back.
     """
-    attempts = _Attempts(team, comparison, settings, progress, said)
+    attempts = _Attempts(workers, comparison, settings, progress, said)
     for place, cell in enumerate(comparison.cells):
-        if reason := standing.why_left_out(cell):
+        if reason := failures.why_left_out(cell):
             attempts.stopped[place] = Status.SKIPPED, reason
-    fitted = within_memory(comparison, team.device, settings)
+    fitted = within_memory(comparison, workers.device, settings)
     if isinstance(fitted, str):
         attempts.stopped = dict.fromkeys(range(len(comparison.cells)), (Status.OUT_OF_MEMORY, fitted))
     else:
         attempts.settings = fitted
-    return _whole(comparison, attempts.measure(), attempts.stopped, attempts.losses, team.device)
+    return _whole(comparison, attempts.measure(), attempts.stopped, attempts.losses, workers.device)
 
 
 @dataclass
 class _Attempts:
     """The attempts at one comparison. `stopped` are the places of cells that are out, each with status and reason."""
 
-    team: Team
+    workers: DeviceWorkers
     comparison: Comparison
     settings: Settings
     progress: Progress
@@ -124,7 +124,7 @@ class _Attempts:
         """What was measured of the cells that are left in the end; None where none is."""
         while left := [place for place in range(len(self.comparison.cells)) if place not in self.stopped]:
             try:
-                return self.team.run(self._part(left), self.settings, self.progress)
+                return self.workers.run(self._part(left), self.settings, self.progress)
             except WorkerLost as lost:
                 self._learn(left, lost)
         return None
@@ -149,7 +149,7 @@ class _Attempts:
 
     def _try_alone(self, suspect: int) -> None:
         try:
-            self.team.run(self._part([suspect]), replace(self.settings, stop=ALONE, processes=1), self.progress)
+            self.workers.run(self._part([suspect]), replace(self.settings, stop=ALONE, processes=1), self.progress)
         except WorkerLost as lost:
             self.losses += 1
             self._leave_out(suspect, lost)

@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.process import LOOK_S, Progress, SweepRefused, WorkerLost
-from w8a8_bench.bench.retry import Standing, survive
+from w8a8_bench.bench.retry import FailureCounts, measure_with_retries
 from w8a8_bench.problem.comparison import Comparison
 from w8a8_bench.results.record import Record
 from w8a8_bench.timing.settings import Settings
 
 
 def run_sweep(
-    teams: Sequence[Team],
+    devices: Sequence[DeviceWorkers],
     comparisons: Sequence[Comparison],
     settings: Settings,
     *,
@@ -26,47 +26,47 @@ def run_sweep(
     said: Callable[[str], None] = lambda line: None,
     before: Iterable[Record] = (),
 ) -> None:
-    """Run `comparisons`, each whole on one of `teams`, in order where there is one.
+    """Run `comparisons`, each whole on one of `devices`, in order if there is one.
 
     Of several, each has a share that the plan alone decides, so that two sweeps measure most shapes on the same GPU
-    after the same others, and can be compared; a team that is done takes over what is left of the others' shares.
+    after the same others, and can be compared; a device that is done takes over what is left of the others' shares.
 
     Every callback is called in this thread: `progress` while cells are measured, `finished` with each comparison, and
     `said` with what the user should know meanwhile. `before` are the records of the sweep that this one goes on with.
-    Raises what callbacks raise, and SweepRefused or WorkerLost where a device is gone for good.
+    Raises what callbacks raise, and SweepRefused or WorkerLost if a device is gone for good.
     """
-    dealer = _Dealer(comparisons, len(teams), settings, Standing(before), progress, finished, said)
-    for share, team in enumerate(teams):
-        threading.Thread(target=dealer.work, args=(team, share), daemon=True).start()
-    dealer.serve()
+    scheduler = _Scheduler(comparisons, len(devices), settings, FailureCounts(before), progress, finished, said)
+    for share, workers in enumerate(devices):
+        threading.Thread(target=scheduler.work, args=(workers, share), daemon=True).start()
+    scheduler.serve()
 
 
-class _Dealer:
-    """Comparisons on their way to teams, each in a thread of its own, and what comes back to the thread that serves."""
+class _Scheduler:
+    """Hands comparisons to devices, each in a thread of its own, and what comes back to the thread that serves."""
 
     def __init__(
         self,
         comparisons: Sequence[Comparison],
-        teams: int,
+        devices: int,
         settings: Settings,
-        standing: Standing,
+        failures: FailureCounts,
         progress: Progress,
         finished: Callable[[Finished], None],
         said: Callable[[str], None],
     ) -> None:
-        self._shares: list[deque[Comparison]] = [deque() for _ in range(teams)]
+        self._shares: list[deque[Comparison]] = [deque() for _ in range(devices)]
         for comparison in comparisons:
-            self._shares[comparison.index % teams].append(comparison)
-        self._settings, self._standing = settings, standing
+            self._shares[comparison.index % devices].append(comparison)
+        self._settings, self._failures = settings, failures
         self._progress, self._finished, self._said = progress, finished, said
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._in_hand = 0
-        self._working = teams
+        self._working = devices
         self._gone: BaseException | None = None
 
     def serve(self) -> None:
-        """Call what the teams' threads ask for until they have ended. Raises what made a device be given up."""
+        """Call what the devices' threads ask for until they have ended. Raises what made a device be given up."""
         while self._working:
             try:
                 event = self._events.get(timeout=LOOK_S)
@@ -76,13 +76,13 @@ class _Dealer:
         if self._gone is not None and any(self._shares):
             raise self._gone
 
-    def work(self, team: Team, share: int) -> None:
-        """In a team's own thread: one comparison after another."""
+    def work(self, workers: DeviceWorkers, share: int) -> None:
+        """In a device's own thread: one comparison after another."""
         try:
             while comparison := self._next(share):
                 try:
-                    result = survive(
-                        team, comparison, self._settings, self._standing, progress=self._tell, said=self._say
+                    result = measure_with_retries(
+                        workers, comparison, self._settings, self._failures, progress=self._tell, said=self._say
                     )
                 except (SweepRefused, WorkerLost):
                     self._put_back(comparison, share)  # for another device, or for the next run
@@ -97,9 +97,9 @@ class _Dealer:
             self._events.put(self._ended)
 
     def _next(self, share: int) -> Comparison | None:
-        """The next comparison of a share, or the last of the longest; waited for while another team's may come back.
+        """The next comparison of a share, or the last of the longest; waited for while another device's may come back.
 
-        None where all are done.
+        None if all are done.
         """
         with self._changed:
             self._changed.wait_for(lambda: any(self._shares) or not self._in_hand)
@@ -120,7 +120,7 @@ class _Dealer:
 
     def _ended_comparison(self, result: Finished, done: threading.Event) -> None:
         self._finished(result)
-        for line in self._standing.note(result.records):
+        for line in self._failures.note(result.records):
             self._said(line)
         with self._changed:
             self._in_hand -= 1

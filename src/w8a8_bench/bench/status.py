@@ -21,7 +21,7 @@ NOTHING = 0
 
 @dataclass(frozen=True)
 class Note:
-    """`number` changes with every note. `cell` is the one whose kernel runs, None where none does; `last` ran before,
+    """`number` changes with every note. `cell` is the one whose kernel runs, None if none does; `last` ran before,
     and `step` of it."""
 
     number: int
@@ -30,7 +30,7 @@ class Note:
     step: Step | None
 
 
-class Slate:
+class StatusPage:
     """The page. The parent makes it; the worker opens it by its descriptor, which it inherits."""
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -43,7 +43,7 @@ class Slate:
             self.descriptor = descriptor
         self._page = mmap.mmap(self.descriptor, mmap.PAGESIZE)
 
-    def wipe(self) -> None:
+    def clear(self) -> None:
         """Begin anew: no kernel runs, and none did."""
         self._write(NOBODY, NOBODY, NOTHING)
 

@@ -1,8 +1,8 @@
 """The process that owns a device: it takes comparisons, one JSON line each, and answers in JSON lines.
 
-    main([DEVICE, SLATE])        `process` starts it
+    main([DEVICE, STATUS])        `process` starts it
 
-SLATE is the descriptor of the page on which it notes whose kernel runs.
+STATUS is the descriptor of the page on which it notes whose kernel runs.
 Requests come on standard input: `{"comparison": ..., "settings": ...}`. Answers go to what was standard output, which
 is then pointed at standard error, so that a kernel that prints can't be taken for the worker:
 
@@ -33,12 +33,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec import convert, to_builtins
 
-from w8a8_bench.bench.status import Slate
+from w8a8_bench.bench.status import StatusPage
 from w8a8_bench.kernel import Step
 from w8a8_bench.text import in_one_line
 
 if TYPE_CHECKING:
-    from w8a8_bench.bench.comparison_run import InHand, Progress
+    from w8a8_bench.bench.cell_run import InHand, Progress
     from w8a8_bench.environment.device import Device
 
 CLOSED = 77
@@ -65,19 +65,20 @@ def _broken(error: Exception) -> str:
 
 
 def main(argv: list[str]) -> int:
-    wanted, slate = argv[0], Slate(int(argv[1]))
+    wanted, status_page = argv[0], StatusPage(int(argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer; what is raised here is a kernel's
-    os.register_at_fork(after_in_child=functools.partial(_end_copy, slate))
+    os.register_at_fork(after_in_child=functools.partial(_end_copy, status_page))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     if reason := why_no_torch():
         _send(answers, {"kind": "refused", "reason": reason})
         return 0
-    return _serve(wanted, slate, answers)
+    return _serve(wanted, status_page, answers)
 
 
-def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
-    from w8a8_bench.bench.comparison_run import DeviceLost, run_comparison
+def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
+    from w8a8_bench.bench.cell_run import DeviceLost
+    from w8a8_bench.bench.comparison_run import run_comparison
     from w8a8_bench.environment import detect, versions
     from w8a8_bench.problem.comparison import Comparison
     from w8a8_bench.providers import registry
@@ -107,9 +108,9 @@ def _serve(wanted: str, slate: Slate, answers: TextIO) -> int:
     held = [(number, _identity(number)) for number in (sys.stdin.fileno(), answers.fileno())]
 
     def in_hand(cell: int | None, step: Step | None) -> None:
-        slate.note(cell, step)
+        status_page.note(cell, step)
         if cell is None and any(_identity(number) != identity for number, identity in held):
-            os._exit(CLOSED)  # at once, while the slate still says whose kernel it was
+            os._exit(CLOSED)  # at once, while the page still says whose kernel it was
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -169,8 +170,8 @@ def _send(answers: TextIO, message: Mapping[str, object]) -> None:
     answers.flush()
 
 
-def _end_copy(slate: Slate) -> None:
+def _end_copy(status_page: StatusPage) -> None:
     """End a process that a launch forked: a copy of the worker would go on with the measurement beside it."""
-    note = slate.read()
+    note = status_page.read()
     if note.cell is not None and note.step not in (Step.ASK, Step.PREPARE):  # which may compile in several processes
         os._exit(0)

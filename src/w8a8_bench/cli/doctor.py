@@ -17,7 +17,7 @@ from pathlib import Path
 
 from msgspec import to_builtins
 
-from w8a8_bench.bench.process import Limits, SweepRefused, Worker, WorkerLost
+from w8a8_bench.bench.process import SweepRefused, Worker, WorkerLimits, WorkerLost
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.missing import Machine, advice
 from w8a8_bench.environment import telemetry
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and not args.timing:
         raise UsageError("--out needs --timing: only the test of the timing writes a file")
     try:
-        with Worker(args.device, Limits(step_s=STEP_S)) as worker:
+        with Worker(args.device, WorkerLimits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()
             if args.timing:
                 _refuse_to_test(args, device)
@@ -140,7 +140,7 @@ def kernel_lines(asked: Sequence[Asked]) -> str:
 
 
 def _wrapped(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of a table, each as text of one or more lines: the last column is broken where it would pass `WIDTH`."""
+    """Rows of a table, each as text of one or more lines: the last column is broken if it would pass `WIDTH`."""
     heads = [head + GAP for head in aligned([row[:-1] for row in rows], left=range(len(rows[0])))]
     indent = max(map(len, heads))
     for head, row in zip(heads, rows, strict=True):
@@ -175,7 +175,7 @@ def _asked(worker: Worker, questions: Sequence[Mapping[str, object]]) -> list[st
 
 
 def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
-    """Raise UsageError where the self-test can't run, or has nowhere to leave its verdicts."""
+    """Raise UsageError if the self-test can't run, or has nowhere to leave its verdicts."""
     if not device.is_cuda:
         raise UsageError("--timing needs a GPU: it tests the timing of CUDA graphs, and this device is a CPU")
     if args.out is not None and Path(args.out).exists():
@@ -234,7 +234,4 @@ def _table(verdicts: Sequence[dict[str, object]]) -> str:
     for verdict in verdicts:
         passed = "pass" if verdict["passed"] else "FAIL"
         rows.append((str(verdict["name"]), passed, str(verdict["figure"]), str(verdict["expected"])))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows, left=range(4)))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from w8a8_bench.cli.paste import is_script
-from w8a8_bench.cli.plan import Plan
+from w8a8_bench.cli.request import SweepRequest
 from w8a8_bench.problem.formats import dtype_text
 from w8a8_bench.results import json_lines
 
@@ -30,20 +28,20 @@ class Files:
         return (self.pickle, *([self.report] if self.report else []))
 
 
-def files_of(args: argparse.Namespace, plan: Plan) -> Files:
+def files_of(request: SweepRequest) -> Files:
     """Where the results go. Raises StoreError if they can't, before anything is measured."""
-    with_report = not args.no_report and not is_script(args.prog)
-    if args.out is not None:
-        records = Path(args.out)
-        if not args.out.endswith(".jsonl") or records.suffix != ".jsonl":
-            raise json_lines.StoreError(f"--out {args.out}: expected a name that ends in .jsonl, say results.jsonl")
+    with_report, out, plan = request.with_report, request.out, request.plan
+    if out is not None:
+        records = Path(out)
+        if not out.endswith(".jsonl") or records.suffix != ".jsonl":
+            raise json_lines.StoreError(f"--out {out}: expected a name that ends in .jsonl, say results.jsonl")
         files = Files.beside(records, with_report=with_report)
         try:
             records.lstat()
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise json_lines.StoreError(f"--out {args.out} can't be written: {error.strerror}") from None
+            raise json_lines.StoreError(f"--out {out} can't be written: {error.strerror}") from None
         for path in files.made_of_records:
             if path.is_dir() or (path.exists() and not records.exists()):
                 what = "pickle" if path == files.pickle else "report"

@@ -44,7 +44,7 @@ def was_interrupted() -> bool:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt where one was raised before and got lost, as happens inside finalizers."""
+    """Raise KeyboardInterrupt if one was raised before and got lost, as happens inside finalizers."""
     if _was_interrupted:
         raise KeyboardInterrupt
 

@@ -10,6 +10,7 @@ from w8a8_bench.problem.formats import W8A8_FORMATS
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.provider import Provider
+from w8a8_bench.text import aligned
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,8 +48,7 @@ def _providers() -> str:
         origin = f" (from {provider.origin})" if provider.origin else ""
         state = "installed" if probe else f"no: {probe.reason}"
         rows.append((provider.name, probe.version or "-", str(count), state + origin))
-    wide = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(f"{row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]}" for row in rows)
+    return "\n".join(aligned(rows, left=(0, 1, 3)))
 
 
 def _models() -> str:

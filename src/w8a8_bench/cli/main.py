@@ -11,7 +11,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import w8a8_bench
@@ -68,12 +68,12 @@ class _Parser(argparse.ArgumentParser):
     _unknown: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; but of a required option that is misspelt, it would say only that it is missing."""
+        """Note misspelt options first: of a required one, argparse would say only that it is missing."""
         self._unknown = [] if args is None else _unknown_flags(args, self)
         return super().parse_known_args(args, namespace)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """As argparse's; but an option that takes several values takes commas between them too."""
+        """Let commas separate the values of an option that takes several."""
         if action.option_strings and action.nargs == "+":
             arg_strings = _split_list(action.option_strings[-1], arg_strings)
         return super()._get_values(action, arg_strings)
@@ -82,6 +82,18 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("the following arguments are required") and self._unknown:
             raise UsageError(_unrecognized(self._unknown, self))
         raise UsageError(" ".join(message.split()).removeprefix("argument "))
+
+    def flag(self, name: str, text: str) -> None:
+        self.add_argument(name, action="store_true", help=text)
+
+    def value(self, name: str, metavar: str, text: str, **more: Any) -> None:
+        self.add_argument(name, metavar=metavar, help=text, **more)
+
+    def values(self, name: str, metavar: str, text: str, **more: Any) -> None:
+        self.add_argument(name, nargs="+", metavar=metavar, help=text, **more)
+
+    def choice(self, name: str, choices: Iterable[str], text: str, default: str | None = None) -> None:
+        self.add_argument(name, choices=tuple(choices), default=default, help=text)
 
 
 def _split_list(option: str, words: Sequence[str]) -> list[str]:
@@ -124,264 +136,191 @@ def _parser(prog: str) -> _Parser:
         formatter_class=_formatter,
     )
     parser.add_argument("--version", action="version", version=f"w8a8-bench {w8a8_bench.__version__}")
+    parser.set_defaults(prog=prog, words=())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, text: str, module: str, parents: Sequence[_Parser] = ()) -> _Parser:
         command = commands.add_parser(name, help=text, description=text, parents=parents, formatter_class=_formatter)
-        command.set_defaults(module=module)
+        command.set_defaults(module=f"w8a8_bench.cli.{module}")
         return command
 
-    shared = _sweep_options()
-    sweep = "w8a8_bench.cli.sweep"
-    square = add("square_bench", "square GEMMs: m = n = k, from start to end, the end included", sweep, [shared])
+    shared = [_sweep_options()]
+    square = add("square_bench", "square GEMMs: m = n = k, from start to end, the end included", "sweep", shared)
     _add_dims(square, end="last size")
     ranged = add(
         "range_bench",
         "m, n and k from start to end, the end excluded; any of them can be held constant",
-        sweep,
-        [shared],
+        "sweep",
+        shared,
     )
     _add_dims(ranged, end="all sizes are below this")
     for size in "mnk":
-        ranged.add_argument(
-            f"--{size}-constant", type=_whole_number, metavar=size.upper(), help=f"hold {size} at this size"
-        )
-    model = add("model_bench", "the layers of models, at several batch sizes", sweep, [shared])
-    model.add_argument(
-        "--models",
-        nargs="+",
-        metavar="NAME",
-        help="names from `list models` (default: all), or PATH/config.json of any model",
+        ranged.value(f"--{size}-constant", size.upper(), f"hold {size} at this size", type=_whole_number)
+    _add_models(add("model_bench", "the layers of models, at several batch sizes", "sweep", shared))
+    table = add("csv_bench", "the shapes of a CSV file", "sweep", shared)
+    table.value("--csv", "FILE", "a file with columns m, n and k; other columns become labels", required=True)
+    add("quick_bench", "a first look at this machine: what `make bench` runs", "sweep", [_sweep_options("quick")])
+    _add_compare(
+        add("compare", "compare two results files, cell by cell: what is slower, faster or the same", "compare")
     )
-    model.add_argument(
-        "--tp-sizes",
-        nargs="+",
-        type=_whole_number,
-        default=list(TP_SIZES),
-        metavar="T",
-        help="tensor-parallel sizes (default: 1)",
-    )
-    model.add_argument(
-        "--batch-sizes",
-        nargs="+",
-        default=list(BATCH_SIZES),
-        metavar="M",
-        help="numbers of tokens; cliffs: both sides of every size at which times tend to jump (default: "
-        f"{' '.join(map(str, BATCH_SIZES))})",
-    )
-    table = add("csv_bench", "the shapes of a CSV file", sweep, [shared])
-    table.add_argument(
-        "--csv", required=True, metavar="FILE", help="a file with columns m, n and k; other columns become labels"
-    )
-    add("quick_bench", "a first look at this machine: what `make bench` runs", sweep, [_sweep_options("quick")])
-
-    comparing = add(
-        "compare",
-        "compare two results files, cell by cell: what is slower, faster or the same",
-        "w8a8_bench.cli.compare",
-    )
-    comparing.add_argument("base", metavar="BASE.jsonl", help="results before the change (.jsonl or .jsonl.gz)")
-    comparing.add_argument("new", metavar="NEW.jsonl", help="results after it")
-    comparing.add_argument(
-        "--threshold",
-        type=_number,
-        default=DEFAULT_THRESHOLD_PERCENT,
-        metavar="PERCENT",
-        help="smaller changes count as the same; a cell that is slower by more makes the exit code 1 "
-        f"(default: {DEFAULT_THRESHOLD_PERCENT:g})",
-    )
-    comparing.add_argument("--format", choices=("text", "markdown"), default="text", help="default: text")
-    comparing.add_argument("--all", action="store_true", help="list the cells that are the same too")
-    comparing.add_argument(
-        "--require-all", action="store_true", help="exit code 1 also if a cell of BASE is missing from NEW"
-    )
-    comparing.add_argument(
-        "--force", action="store_true", help="compare even if GPU, data, timer, seed or measures differ"
-    )
-    listing = add(
-        "list", "list the kernels, providers, models or schemes that options can name", "w8a8_bench.cli.listing"
-    )
-    listing.add_argument("what", metavar="kernels|providers|models|schemes", help="what to list")
-    _add_recommend(add("recommend", "which kernel and which scheme to run a model with", "w8a8_bench.cli.recommend"))
-    doctor = add(
-        "doctor", "what this machine can run, why not the rest, and how to add what is missing", "w8a8_bench.cli.doctor"
-    )
+    listing = add("list", "list the kernels, providers, models or schemes that options can name", "listing")
+    listing.value("what", "kernels|providers|models|schemes", "what to list")
+    _add_recommend(add("recommend", "which kernel and which scheme to run a model with", "recommend"))
+    doctor = add("doctor", "what this machine can run, why not the rest, and how to add what is missing", "doctor")
     _add_device(doctor)
-    doctor.add_argument(
-        "--timing", action="store_true", help="test the timing itself on this GPU; takes about 2 minutes"
-    )
-    doctor.add_argument(
-        "--out", metavar="FILE.jsonl", help="with --timing: write the verdicts and the environment to this file"
-    )
-    doctor.add_argument("--seed", type=_whole_number, default=0, help="seed for the order of timing (default: 0)")
-    _add_report(
-        add("report", "make a page to read from results: plots, tables, and what did not run", "w8a8_bench.cli.report")
-    )
+    doctor.flag("--timing", "test the timing itself on this GPU; takes about 2 minutes")
+    doctor.value("--out", "FILE.jsonl", "with --timing: write the verdicts and the environment to this file")
+    _add_seed(doctor, "the order of timing")
+    _add_report(add("report", "make a page to read from results: plots, tables, and what did not run", "report"))
     return parser
 
 
-def _add_recommend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="results files of one device, or their directory")
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="a name from `list models`, or PATH/config.json of any model"
+def _add_models(model: _Parser) -> None:
+    model.values("--models", "NAME", "names from `list models` (default: all), or PATH/config.json of any model")
+    model.values("--tp-sizes", "T", "tensor-parallel sizes (default: 1)", type=_whole_number, default=list(TP_SIZES))
+    model.values(
+        "--batch-sizes",
+        "M",
+        "numbers of tokens; cliffs: both sides of every size at which times tend to jump (default: "
+        f"{' '.join(map(str, BATCH_SIZES))})",
+        default=list(BATCH_SIZES),
     )
-    parser.add_argument("--tp", type=_whole_number, default=1, metavar="T", help="tensor-parallel size (default: 1)")
-    parser.add_argument(
+
+
+def _add_compare(compare: _Parser) -> None:
+    compare.value("base", "BASE.jsonl", "results before the change (.jsonl or .jsonl.gz)")
+    compare.value("new", "NEW.jsonl", "results after it")
+    compare.value(
+        "--threshold",
+        "PERCENT",
+        "smaller changes count as the same; a cell that is slower by more makes the exit code 1 "
+        f"(default: {DEFAULT_THRESHOLD_PERCENT:g})",
+        type=_number,
+        default=DEFAULT_THRESHOLD_PERCENT,
+    )
+    compare.choice("--format", ("text", "markdown"), "default: text", "text")
+    compare.flag("--all", "list the cells that are the same too")
+    compare.flag("--require-all", "exit code 1 also if a cell of BASE is missing from NEW")
+    compare.flag("--force", "compare even if GPU, data, timer, seed or measures differ")
+
+
+def _add_recommend(parser: _Parser) -> None:
+    parser.values("results", "RESULTS", "results files of one device, or their directory")
+    parser.value("--model", "NAME", "a name from `list models`, or PATH/config.json of any model", required=True)
+    parser.value("--tp", "T", "tensor-parallel size (default: 1)", type=_whole_number, default=1)
+    parser.value(
         "--activations",
+        "KIND",
+        "prequantized (default), dynamic or static: only times of this kind are compared",
         default=Activations.PREQUANTIZED.value,
-        metavar="KIND",
-        help="prequantized (default), dynamic or static: only times of this kind are compared",
     )
-    parser.add_argument(
-        "--min-sqnr", type=_number, metavar="DB", help="leave out schemes whose SQNR is lower than this on any data"
-    )
-    parser.add_argument(
-        "--sqnr-data", metavar="DATA", help="with --min-sqnr: look at the SQNR on this data only, for example normal"
-    )
+    parser.value("--min-sqnr", "DB", "leave out schemes whose SQNR is lower than this on any data", type=_number)
+    parser.value("--sqnr-data", "DATA", "with --min-sqnr: look at the SQNR on this data only, for example normal")
     parser.add_argument(
         "-o", "--out", metavar="FILE", help="write the answer to FILE, over an older one (default: stdout)"
     )
-    parser.add_argument(
-        "--format",
-        choices=("markdown", "json"),
-        help="default: what the name of --out ends in (.md, .json), else markdown",
+    parser.choice(
+        "--format", ("markdown", "json"), "default: what the name of --out ends in (.md, .json), else markdown"
     )
 
 
 def _add_report(report: _Parser) -> None:
-    report.add_argument(
-        "results", nargs="+", metavar="RESULTS", help="results files, gzipped or not, or directories of them"
-    )
+    report.values("results", "RESULTS", "results files, gzipped or not, or directories of them")
     report.add_argument(
         "-o",
         "--out",
         metavar="FILE",
         help="write the report to FILE, over an older one (default: report.html; text goes to stdout)",
     )
-    report.add_argument(
+    report.choice(
         "--format",
-        choices=("html", "markdown", "csv", "table"),
-        help="default: what the name of --out ends in (.html, .md, .csv, .txt), else html",
+        ("html", "markdown", "csv", "table"),
+        "default: what the name of --out ends in (.html, .md, .csv, .txt), else html",
     )
-    report.add_argument(
-        "--pool-gpus",
-        action="store_true",
-        help="treat GPUs of the same name as one (default: results of different GPUs are kept apart)",
-    )
+    report.flag("--pool-gpus", "treat GPUs of the same name as one (default: results of different GPUs are kept apart)")
 
 
 def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     """Options that every sweep takes, with the default of `--rigor`."""
     shared = _Parser(add_help=False)
     tokens = ", ".join(fmt.value for fmt in W8A8_FORMATS)
-    shared.add_argument("--dtype", nargs="+", metavar="DTYPE", help=f"format of the operands: {tokens}, or both")
-    shared.add_argument("--kernels", nargs="+", metavar="NAME", help="exact names from `list kernels` (default: all)")
-    shared.add_argument(
-        "--providers",
-        nargs="+",
-        metavar="NAME",
-        help="names from `list providers`: all kernels of these (default: all)",
+    shared.values("--dtype", "DTYPE", f"format of the operands: {tokens}, or both")
+    shared.values("--kernels", "NAME", "exact names from `list kernels` (default: all)")
+    shared.values("--providers", "NAME", "names from `list providers`: all kernels of these (default: all)")
+    shared.values(
+        "--schemes", "SCHEME", "names from `list schemes`, or all: every legal combination (default: the kernel's)"
     )
-    shared.add_argument(
-        "--schemes",
-        nargs="+",
-        metavar="SCHEME",
-        help="names from `list schemes`, or all: every legal combination (default: the kernel's)",
-    )
-    shared.add_argument(
+    shared.values(
         "--activations",
-        nargs="+",
+        "KIND",
+        "prequantized (default); dynamic or static: quantization is timed too, beside the prequantized GEMM",
         default=[Activations.PREQUANTIZED.value],
-        metavar="KIND",
-        help="prequantized (default); dynamic or static: quantization is timed too, beside the prequantized GEMM",
     )
     _add_device(shared)
-    shared.add_argument(
-        "--devices",
-        nargs="+",
-        metavar="NAME",
-        help="share the shapes out among several GPUs: all, or cuda:0 cuda:1 ...",
-    )
-    shared.add_argument(
-        "--out",
-        metavar="FILE.jsonl",
-        help="write the records here, and the pickle beside them (default: named by time)",
-    )
-    shared.add_argument("--resume", action="store_true", help="continue the sweep whose records are in --out")
+    shared.values("--devices", "NAME", "share the shapes out among several GPUs: all, or cuda:0 cuda:1 ...")
+    shared.value("--out", "FILE.jsonl", "write the records here, and the pickle beside them (default: named by time)")
+    shared.flag("--resume", "continue the sweep whose records are in --out")
     shared.add_argument(
         "--data",
         default=Distribution.NORMAL.value,
         help=f"values of the timed operands: {', '.join(d.value for d in Distribution)}",
     )
-    shared.add_argument(
-        "--seed", type=_whole_number, default=0, help="seed for the operands and the order of timing (default: 0)"
-    )
-    shared.add_argument("--dry-run", action="store_true", help="print the plan and about how long it takes, then stop")
-    shared.add_argument("--no-report", action="store_true", help="write no HTML report beside the records")
-    shared.add_argument(
-        "--show-unsupported", action="store_true", help="a row for every kernel that can't run here (default: a line)"
-    )
-    shared.add_argument(
-        "--compare-table", action="store_true", help="print the original's tables too, which may be very wide"
-    )
-    shared.add_argument(
+    _add_seed(shared, "the operands and the order of timing")
+    shared.flag("--dry-run", "print the plan and about how long it takes, then stop")
+    shared.flag("--no-report", "write no HTML report beside the records")
+    shared.flag("--show-unsupported", "a row for every kernel that can't run here (default: a line)")
+    shared.flag("--compare-table", "print the original's tables too, which may be very wide")
+    shared.choice(
         "--timer",
-        choices=[timer.value for timer in Timer],
-        help="graph: replayed CUDA graphs (default on a GPU); event: CUDA events; host: the host's clock (on a CPU)",
+        (timer.value for timer in Timer),
+        "graph: replayed CUDA graphs (default on a GPU); event: CUDA events; host: the host's clock (on a CPU)",
     )
-    shared.add_argument(
-        "--measure",
-        nargs="+",
-        metavar="WHAT",
-        help=f"times to take: {', '.join(REQUESTS)} (default: cold; with --timer host its own)",
+    shared.values(
+        "--measure", "WHAT", f"times to take: {', '.join(REQUESTS)} (default: cold; with --timer host its own)"
     )
-    shared.add_argument(
-        "--rigor",
-        choices=tuple(RIGORS),
-        default=rigor,
-        help=f"how precisely to measure (default: {rigor})",
+    shared.choice("--rigor", RIGORS, f"how precisely to measure (default: {rigor})", rigor)
+    shared.value(
+        "--processes", "P", "measure in P fresh processes (default: as many as --rigor says)", type=_whole_number
     )
-    shared.add_argument(
-        "--processes",
-        type=_whole_number,
-        metavar="P",
-        help="measure in P fresh processes (default: as many as --rigor says)",
-    )
-    shared.add_argument(
+    shared.value(
         "--duty",
+        "SHARE",
+        f"share of the time that a GPU works; 1 runs it into its power cap (default: {DEFAULT_DUTY:g})",
         type=_number,
         default=DEFAULT_DUTY,
-        metavar="SHARE",
-        help=f"share of the time that a GPU works; 1 runs it into its power cap (default: {DEFAULT_DUTY:g})",
     )
-    shared.add_argument(
+    shared.value(
         "--budget",
-        type=_number,
-        metavar="SECONDS",
-        help="time limit for one shape in one process; kernels left by then are skipped; 0: no limit (default: "
+        "SECONDS",
+        "time limit for one shape in one process; kernels left by then are skipped; 0: no limit (default: "
         f"{DEFAULT_BUDGET_S:g}, or {CELL_BUDGET_S:g} for each cell if that is more; on a CPU {CPU_BUDGET_S:g}, for "
         "which nothing is skipped)",
+        type=_number,
     )
-    shared.add_argument(
+    shared.value(
         "--step-limit",
+        "SECONDS",
+        "stop a kernel that takes longer to compile, to launch or to sample; 0: no limit (default: "
+        f"{DEFAULT_STEP_LIMIT_S:g})",
         type=_number,
         default=DEFAULT_STEP_LIMIT_S,
-        metavar="SECONDS",
-        help="stop a kernel that takes longer to compile, to launch or to sample; 0: no limit (default: "
-        f"{DEFAULT_STEP_LIMIT_S:g})",
     )
     return shared
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
+def _add_device(parser: _Parser) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto (default: a GPU if there is one), cpu, cuda or cuda:<index>"
     )
 
 
-def _add_dims(parser: argparse.ArgumentParser, *, end: str) -> None:
+def _add_seed(parser: _Parser, what: str) -> None:
+    parser.add_argument("--seed", type=_whole_number, default=0, help=f"seed for {what} (default: 0)")
+
+
+def _add_dims(parser: _Parser, *, end: str) -> None:
     for name, text in (("start", "first size"), ("end", end), ("increment", "from one size to the next")):
-        parser.add_argument(f"--dim-{name}", type=_whole_number, required=True, metavar=name.upper(), help=text)
+        parser.value(f"--dim-{name}", name.upper(), text, type=_whole_number, required=True)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -414,7 +353,7 @@ def _arrange(argv: Sequence[str], parser: _Parser) -> list[str]:
 
 
 def _no_command(words: Sequence[str], commands: list[str], prog: str) -> str:
-    """What to say where no word is a command: the one that is nearly one, or what there is."""
+    """What to say if no word is a command: the one that is nearly one, or what there is."""
     for word in words:
         near = difflib.get_close_matches(word, commands, n=1, cutoff=0.7)
         if near and not word.startswith("-"):
@@ -425,14 +364,14 @@ def _no_command(words: Sequence[str], commands: list[str], prog: str) -> str:
 
 
 def _unknown_flags(words: Sequence[str], command: argparse.ArgumentParser) -> list[str]:
-    """The options among `words` that are none of a command's, nor the beginning of one."""
+    """The options among `words` that the command does not have; the beginning of one that it has will do."""
     options = [option for action in command._actions for option in action.option_strings]
     flags = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
     return [flag for flag in flags if not any(option.startswith(flag) for option in options)]
 
 
 def _unrecognized(words: Sequence[str], command: argparse.ArgumentParser) -> str:
-    """What to say of words that are no option of a command: the options that they nearly are, or where these stand."""
+    """What to say of words that are no option of a command: the nearest options, or where to find them."""
     options = [option for action in command._actions for option in action.option_strings]
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     near = [match for flag in flags for match in difflib.get_close_matches(flag, options, n=1, cutoff=0.75)]
@@ -456,14 +395,9 @@ def _commands(parser: _Parser) -> dict[str, argparse.ArgumentParser]:
 
 def _arity(commands: dict[str, argparse.ArgumentParser]) -> tuple[set[str], set[str]]:
     """Options that take one value, and those that take several."""
-    one: set[str] = set()
-    many: set[str] = set()
-    for command in commands.values():
-        for action in command._actions:
-            if action.option_strings and action.nargs is None:
-                one.update(action.option_strings)
-            elif action.nargs == "+":
-                many.update(action.option_strings)
+    actions = [action for command in commands.values() for action in command._actions]
+    one = {option for action in actions if action.nargs is None for option in action.option_strings}
+    many = {option for action in actions if action.nargs == "+" for option in action.option_strings}
     return one, many
 
 
@@ -482,7 +416,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         args, unknown = parser.parse_known_args(_arrange(words, parser))
         if unknown:
             raise UsageError(_unrecognized(unknown, _commands(parser)[args.command]))
-        args.prog, args.words = prog, words
+        args.words = words
         with interrupt.nothing_to_keep(prog):
             run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run
         code = run(args)
@@ -522,7 +456,7 @@ def run_and_exit(*, prog: str = "w8a8-bench") -> NoReturn:
 
 
 class _Log(io.FileIO):
-    """Standard error. Where it can't be written (its reader left, its disk is full), only what it says is lost."""
+    """Standard error. If it can't be written (its reader left, its disk is full), only what it says is lost."""
 
     def write(self, data: Any) -> int:
         try:

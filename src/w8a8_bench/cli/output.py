@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ def check(out: str, inputs: Sequence[Path]) -> None:
 
     Asked before the work is done.
     """
+    if out == STDOUT:
+        return
     path = Path(out)
     if not out or path.is_dir():
         raise UsageError(f"--out {out!r}: expected the name of a file to write" + (", not a directory" if out else ""))
@@ -31,6 +34,15 @@ def check(out: str, inputs: Sequence[Path]) -> None:
         raise UsageError(f"--out {out} is one of the files that are read: choose another name")
     if not path.parent.is_dir():
         raise UsageError(f"--out {out} can't be written: there is no directory {path.parent}; create it first")
+
+
+def put(out: str, text: str, summary: str) -> None:
+    """Print `text` if `out` is standard output; else write it to that file and print the `summary` of it."""
+    if out == STDOUT:
+        sys.stdout.write(text)
+    else:
+        write(Path(out), text)
+        print(f"{out}: {summary}")
 
 
 def write(path: Path, text: str) -> None:

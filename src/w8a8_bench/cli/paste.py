@@ -32,7 +32,7 @@ def is_script(prog: str) -> bool:
 
 
 def lines(text: str, width: int | None) -> list[str]:
-    """A line that ends in a command, broken for the shell (a backslash at the end) where it is wider than `width`."""
+    """A line that ends in a command, broken for the shell (a backslash at the end) if it is wider than `width`."""
     made, line = [], ""
     for word in text.split(" "):
         if width is not None and line and len(line) + len(word) + 3 > width:

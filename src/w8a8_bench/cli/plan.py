@@ -1,4 +1,4 @@
-"""What a sweep measures, all of it valid: made from the arguments, and compared with a file that is gone on with."""
+"""What a sweep measures, all of it valid: and what `--resume` compares it with in a file that it continues."""
 
 from __future__ import annotations
 

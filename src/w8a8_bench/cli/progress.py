@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, and a line a shape elsewhere or where rich is missing."""
+"""Progress on standard error: a bar in a terminal, and a line a shape elsewhere or without rich."""
 
 from __future__ import annotations
 

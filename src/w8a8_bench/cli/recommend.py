@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +32,12 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     format_ = args.format or SUFFIXES.get(Path(out).suffix.lower(), "markdown")
-    text = _json(recommendation) if format_ == "json" else markdown(recommendation)
-    if out == output.STDOUT:
-        sys.stdout.write(f"{text}\n")
-        return EXIT_COMPLETE
-    output.write(Path(out), f"{text}\n")
-    print(f"{out}: {verdict(recommendation)}")
+    if format_ == "json":
+        text = json.dumps(to_json(recommendation), indent=2, allow_nan=False)
+    else:
+        text = markdown(recommendation)
+    output.put(out, f"{text}\n", verdict(recommendation))
     return EXIT_COMPLETE
-
-
-def _json(recommendation: Recommendation) -> str:
-    return json.dumps(to_json(recommendation), indent=2, allow_nan=False)
 
 
 def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
@@ -51,8 +45,7 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     layers = _layers(args.model, args.tp)
     limits = _limits(args)
     inputs = Inputs(args.results)
-    if out != output.STDOUT:
-        output.check(out, [*inputs.paths, *_configuration(args.model)])
+    output.check(out, [*inputs.paths, *_configuration(args.model)])
     sources = [Source.of(str(one.path), one) for one in inputs.read()]
     if not any(source.comparisons for source in sources):
         raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend from")

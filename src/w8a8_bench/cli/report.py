@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from w8a8_bench.cli import output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.report import REPORTS
-from w8a8_bench.report.comparable_runs import ResultSet, make_sets
+from w8a8_bench.report.comparable_runs import make_sets
 
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".csv": "csv", ".txt": "table"}
 """The format that a name of an output stands for, unless `--format` says another."""
@@ -25,27 +24,17 @@ def run(args: argparse.Namespace) -> int:
     format_ = args.format or SUFFIXES.get(Path(out or "").suffix.lower(), "html")
     if out is None:
         out = "report.html" if format_ == "html" else output.STDOUT
-    if out != output.STDOUT:
-        output.check(out, inputs.paths)
-    sets = _sets(args, inputs)
+    output.check(out, inputs.paths)
+    results = inputs.read()
+    if not any(one.records for one in results):
+        raise UsageError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to report")
+    sets = make_sets(results, pool_gpus=args.pool_gpus)
     cells = sum(len(comparison.records) for one in sets for comparison in one.comparisons)
     if format_ == "html" and cells > MOST_CELLS_OF_A_PAGE:
         raise UsageError(
             f"{cells} cells: a page with more than {MOST_CELLS_OF_A_PAGE} is too slow to read; "
             "name fewer results, or write --format csv"
         )
-    text = REPORTS[format_](sets)
-    if out == output.STDOUT:
-        sys.stdout.write(text)
-        return EXIT_COMPLETE
-    output.write(Path(out), text)
     apart = f" in {len(sets)} sets, which are kept apart" if len(sets) > 1 else ""
-    print(f"{out}: {cells} cells{apart}")
+    output.put(out, REPORTS[format_](sets), f"{cells} cells{apart}")
     return EXIT_COMPLETE
-
-
-def _sets(args: argparse.Namespace, inputs: Inputs) -> tuple[ResultSet, ...]:
-    results = inputs.read()
-    if not any(one.records for one in results):
-        raise UsageError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to report")
-    return make_sets(results, pool_gpus=args.pool_gpus)

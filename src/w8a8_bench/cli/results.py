@@ -123,7 +123,7 @@ def _names(paths: Sequence[Path]) -> str:
 
 
 def read(path: Path) -> json_lines.Results:
-    """The results in `path`; warns of what was left out of them. Raises UsageError where it holds none."""
+    """The results in `path`; warns of what was left out of them. Raises UsageError if it holds none."""
     if path.is_file() and (size := path.stat().st_size) > LARGE_BYTES:
         print(f"reading {one_line(str(path))}: {size / 1e6:.0f} MB", file=sys.stderr, flush=True)
     try:

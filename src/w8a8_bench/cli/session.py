@@ -1,35 +1,32 @@
-"""One sweep on its way: what it prints, what it keeps, and the answer and the next command that it ends with."""
+"""One sweep on its way: what it keeps, and the answer and the next command that it ends with."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.estimate import Pace, duration
 from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.cli import interrupt, output, paste
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.files import Files
-from w8a8_bench.cli.paste import is_script
 from w8a8_bench.cli.plan import QUICK, Plan
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.cli.quick import MODEL, NO_FP8
 from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE
+from w8a8_bench.cli.request import SweepRequest
+from w8a8_bench.cli.tables import costs, print_compare_tables, print_comparison, print_faults
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.problem import SCHEMES, Activations
-from w8a8_bench.problem.comparison import is_grid
-from w8a8_bench.problem.formats import Format, dtype_text
+from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import html
 from w8a8_bench.report.answer import answer, broken
 from w8a8_bench.report.comparable_runs import ResultSet, make_sets
-from w8a8_bench.report.table import View, render, render_schemes, terminal_width, why_not_here, wrapped
+from w8a8_bench.report.table import View, terminal_width, why_not_here, wrapped
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.stats import interval
@@ -48,19 +45,18 @@ class Session:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        request: SweepRequest,
         plan: Plan,
         devices: Sequence[Device],
         files: Files,
         writer: json_lines.Writer,
     ) -> None:
-        self._args, self._plan, self._devices, self._files, self._writer = args, plan, devices, files, writer
+        self._request, self._plan, self._devices, self._files, self._writer = request, plan, devices, files, writer
         self._records: list[Record] = list(writer.records)
         self._ends: list[ComparisonEnd] = []
         self._done: set[int] = set(writer.done)
         self._started = time.perf_counter()
-        self._view = View(terminal_width(), plan.settings.stop.target, args.show_unsupported)
-        self._compare_table = args.compare_table or is_script(args.prog)
+        self._view = View(terminal_width(), plan.settings.stop.target, request.show_unsupported)
 
     def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
         plan = self._plan
@@ -84,9 +80,9 @@ class Session:
         for change in map(one_line, changes):
             print(f"resumed under other conditions: {change}; {then}", file=sys.stderr)
 
-    def go(self, teams: Sequence[Team]) -> int:
+    def go(self, workers: Sequence[DeviceWorkers]) -> int:
         left = [c for c in self._plan.comparisons if c.index not in self._done]
-        pace = Pace(left, self._plan.settings, cuda=self._devices[0].is_cuda, devices=len(teams))
+        pace = Pace(left, self._plan.settings, cuda=self._devices[0].is_cuda, devices=len(workers))
         if pace.whole_s > LONG_S:
             print(f"{counted(len(left), 'shape')}: about {duration(pace.whole_s)}", file=sys.stderr, flush=True)
         with Progress(total=len(self._plan.comparisons), done=len(self._done), pace=pace) as progress:
@@ -97,7 +93,7 @@ class Session:
                 self._ends.append(result.end)
                 self._done.add(result.comparison.index)
                 with progress.paused():
-                    self._print_comparison(result)
+                    print_comparison(result, self._plan, self._devices[0], self._view, self._request.compare_table)
                 progress.finished(result.comparison)
                 interrupt.check()
 
@@ -106,7 +102,7 @@ class Session:
                     print(line, file=sys.stderr, flush=True)
 
             run_sweep(
-                teams,
+                workers,
                 left,
                 self._plan.settings,
                 progress=progress.update,
@@ -115,7 +111,9 @@ class Session:
                 before=self._records,
             )
         self._records.sort(key=lambda record: record.comparison)
-        self._print_all()
+        if self._request.compare_table:
+            print_compare_tables(self._records, self._plan)
+        print_faults(self._records)
         self._write_pickle()
         sets = make_sets([json_lines.read(self._files.records)], pool_gpus=True)
         self._write_report(sets)
@@ -150,7 +148,7 @@ class Session:
             return self._command("doctor")
         baselines = [record for record in self._records if record.kernel == BASELINE]
         if plan.command in (QUICK, "model_bench") and baselines and all(map(has_interval, baselines)):
-            model = self._args.models[0] if plan.command != QUICK and self._args.models else str(labels["model"])
+            model = self._request.model or str(labels["model"])
             tp = [] if labels["tp"] == 1 else ["--tp", str(labels["tp"])]
             return self._command("recommend", records, "--model", model, *tp)
         if self._files.report is None:
@@ -158,7 +156,7 @@ class Session:
         return self._command("report", records, "--format", "markdown")
 
     def _command(self, *words: str) -> str:
-        return paste.command(self._args.prog, *words)
+        return paste.command(self._request.prog, *words)
 
     @property
     def is_small(self) -> bool:
@@ -167,7 +165,7 @@ class Session:
 
     def broken_off(self, why: str, *, pickled: bool = True) -> None:
         """Keep what there is, and say how to go on."""
-        words = [*_without_out(self._args.words), "--out", str(self._files.records), "--resume"]
+        words = [*_without_out(self._request.words), "--out", str(self._files.records), "--resume"]
         done, records = f"{len(self._done)} of {len(self._plan.comparisons)} shapes", self._files.records
         if records.exists():
             print(f"{why}: {done} are in {records}; go on with: {self._command(*words)}", file=sys.stderr)
@@ -183,52 +181,6 @@ class Session:
             self._write_pickle()
         except json_lines.StoreError as error:
             print(error, file=sys.stderr)
-
-    def _print_comparison(self, result: Finished) -> None:
-        from w8a8_bench import compat
-
-        grid = is_grid(result.records)
-        if self._compare_table and not grid:  # it takes a column a cell: at the end, one table a scheme
-            print(compat.compare_table(compat.measurements(result.records, self._plan.formats)))
-        if grid and self._plan.command == QUICK:
-            print(render_schemes(result.records, self._view, [result.end]))
-        else:
-            print(render(result.records, [result.end], self._devices[0], self._view))
-            if grid:
-                print(f"\n{render_schemes(result.records, self._view)}")
-        print(flush=True)
-
-    def _print_all(self) -> None:
-        from w8a8_bench import compat
-
-        if self._compare_table:
-            for title, records in self._groups(dtype_text(self._plan.formats)).items():
-                print(f"== {title} ====")
-                print(compat.compare_table(compat.measurements(records, self._plan.formats)))
-        for record in (record for record in self._records if record.status in FAULTS):
-            line = f"{record.status.value}: {record.text} at {record.problem.shape}: {record.reason}"
-            print(one_line(line), file=sys.stderr)
-        skipped = Counter(record.reason for record in self._records if record.status is Status.SKIPPED)
-        for reason, number in skipped.items():
-            many = "1 cell was" if number == 1 else f"{number} cells were"
-            print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
-
-    def _groups(self, dtypes: str) -> dict[str, list[Record]]:
-        """The final tables, titled as the original's: one a model and TP size, or one of everything.
-
-        Of a grid one a scheme and kind of activations, each with the baselines; of one shape there is nothing to add.
-        """
-        groups: dict[str, list[Record]] = {}
-        for record in self._records:
-            title = f"All Results {self._plan.command}-{dtypes}"
-            if self._plan.command == "model_bench":
-                title = f"Results {dtypes} {record.labels['model']}-TP{record.labels['tp']}"
-            groups.setdefault(title, []).append(record)
-        if not is_grid(self._records):
-            return groups
-        if len(self._plan.comparisons) == 1:
-            return {}
-        return {f"{title}, {part}": of for title, records in groups.items() for part, of in _by_scheme(records).items()}
 
     def _write_pickle(self) -> None:
         from w8a8_bench import compat
@@ -261,40 +213,13 @@ def has_interval(record: Record) -> bool:
     return measure is not None and interval(record.samples[measure], record.groups(measure)) is not None
 
 
-def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:
-    """Where the `took` seconds of a sweep went, of all its devices together, and the most device memory of one."""
-    whole = took * devices
-    phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in ("timing", "check", "setup")}
-    other = whole - sum(phases.values())
-    parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
-    share = 100 * (1 - phases["timing"] / whole)
-    memory = max((end.memory_bytes or 0 for end in ends), default=0)
-    held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
-    on = f" on {devices} devices" if devices > 1 else ""
-    return f"took {took:.1f} s{on}: {', '.join(parts)} ({share:.0f}% not timing){held}"
-
-
-def _by_scheme(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each scheme and kind of activations that has a time, with the baselines before them."""
-    baselines = [record for record in records if record.problem.scaling is None]
-    parts: dict[str, list[Record]] = {}
-    for scheme in SCHEMES:
-        for kind in Activations:
-            of = [r for r in records if (r.problem.scaling, r.problem.activations) == (scheme, kind)]
-            if any(record.status is Status.OK for record in of):
-                parts[f"{scheme}, {kind.value}"] = [*baselines, *of]
-    return parts
-
-
 def _without_out(words: Sequence[str]) -> list[str]:
     """The command line without `--out`, its value and `--resume`."""
     kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word == "--out":
-            skip = True
+    left = iter(words)
+    for word in left:
+        if word == "--out":
+            next(left, None)
         elif not word.startswith("--out=") and word != "--resume":
             kept.append(word)
     return kept

@@ -42,6 +42,11 @@ class InputWatch:
         known = [self._seen[address] for address in seen if address in self._seen]
         return list(dict.fromkeys(one.name for one in known if _fingerprint(one.memory) != one.fingerprint))
 
+    def refuse_writes(self, when: str, operands: Operands) -> None:
+        """Raise InputsWritten, which says `when`, if one of the inputs was written to since it was seen."""
+        if written := self.changed(operands):
+            raise InputsWritten(when, written)
+
 
 class _Seen(NamedTuple):
     name: str

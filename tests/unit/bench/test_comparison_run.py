@@ -12,7 +12,7 @@ import pytest
 import torch
 from copies import replace
 
-from w8a8_bench.bench import cell_run, comparison_run
+from w8a8_bench.bench import cell_run, check_cells, comparison_run, time_cells
 from w8a8_bench.bench.comparison_run import run_comparison
 from w8a8_bench.environment import detect
 from w8a8_bench.kernel import CompileError, Launches, Refused, Status, Support
@@ -514,9 +514,7 @@ def test_every_cell_says_how_exact_its_scheme_is_whatever_data_is_timed():
 
 
 def test_an_accuracy_that_can_not_be_found_costs_no_cell_and_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(
-        comparison_run, "scheme_sqnr_db", lambda *given, **named: raise_(MemoryError("no room\nat all"))
-    )
+    monkeypatch.setattr(check_cells, "scheme_sqnr_db", lambda *given, **named: raise_(MemoryError("no room\nat all")))
     records, _ = run_comparison(comparison(GOOD, OTHER), CPU, QUICK)
     assert [(r.status, r.scheme_sqnr_db) for r in records] == [(Status.OK, {})] * 2
     assert {record.reason for record in records} == {"SQNR is not known: MemoryError: no room"}
@@ -528,7 +526,7 @@ def test_on_a_cpu_the_default_budget_skips_nothing_and_one_that_was_asked_for_do
     def slow(operands, calls):
         clock[0] += 100.0
 
-    for module in (comparison_run, cell_run, blocks):
+    for module in (comparison_run, cell_run, time_cells, blocks):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     kernels = {GOOD: Planted(GOOD, slow), OTHER: registry.get(OTHER)}
     asked = Settings(stop=QUICK.stop, budget_s=10.0)
@@ -543,7 +541,7 @@ def test_on_a_cpu_the_default_budget_skips_nothing_and_one_that_was_asked_for_do
 
 def test_no_accuracy_is_found_without_time_or_a_cell_that_wants_it(monkeypatch):
     asked = []
-    monkeypatch.setattr(comparison_run, "scheme_sqnr_db", lambda *given, **named: asked.append(given) or {})
+    monkeypatch.setattr(check_cells, "scheme_sqnr_db", lambda *given, **named: asked.append(given) or {})
     refused = comparison("cutlass_i8_i8_bf16_scaled_mm")
     for what in (comparison(BASELINE), refused):
         run_comparison(what, CPU, QUICK)
@@ -553,7 +551,7 @@ def test_no_accuracy_is_found_without_time_or_a_cell_that_wants_it(monkeypatch):
     def slow(operands, calls):
         clock[0] += 100.0
 
-    for module in (comparison_run, cell_run):
+    for module in (comparison_run, cell_run, time_cells):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     for budget_s, times in ((10.0, 0), (1000.0, 1)):
         settings = Settings(stop=QUICK.stop, budget_s=budget_s)

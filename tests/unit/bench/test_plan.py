@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from w8a8_bench.bench.plan import digest, make_plan
-from w8a8_bench.cli import main, sweep
+from w8a8_bench.cli import main
+from w8a8_bench.cli.request import make_request
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, ActScale, GemmShape
 from w8a8_bench.problem.comparison import Comparison, LabelledShape
 from w8a8_bench.problem.formats import Format
@@ -155,7 +156,7 @@ def test_an_unknown_kernel_is_refused_with_the_nearest_names(name, says):
 def test_the_command_line_takes_cliffs_among_numbers_and_says_what_tp_leaves_out(capsys):
     def shapes(*words):
         args = main._parser("w8a8-bench").parse_args(["model_bench", "--dtype", "int8", *words])
-        return [comparison.shape for comparison in sweep._plan(args).comparisons]
+        return [comparison.shape for comparison in make_request(args).plan.comparisons]
 
     named = shapes("--models", "meta-llama/Llama-2-7b-hf", "--batch-sizes", "cliffs", "20000")
     assert list(dict.fromkeys(shape.m for shape in named)) == [*CLIFF_SIZES, 20000]

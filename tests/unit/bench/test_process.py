@@ -8,15 +8,15 @@ import signal
 import pytest
 
 from w8a8_bench.bench import process
-from w8a8_bench.bench.process import Limits, Worker, WorkerLost
-from w8a8_bench.bench.status import Slate
+from w8a8_bench.bench.process import Worker, WorkerLimits, WorkerLost
+from w8a8_bench.bench.status import StatusPage
 from w8a8_bench.kernel import Status, Step
 
 
 def test_a_slate_tells_another_who_runs_who_ran_last_and_that_something_happened():
-    ours = Slate()
-    theirs = Slate(os.dup(ours.descriptor))
-    ours.wipe()
+    ours = StatusPage()
+    theirs = StatusPage(os.dup(ours.descriptor))
+    ours.clear()
     first = ours.read()
     assert (first.cell, first.last, first.step) == (None, None, None)
     theirs.note(3, Step.PREPARE)
@@ -29,15 +29,15 @@ def test_a_slate_tells_another_who_runs_who_ran_last_and_that_something_happened
     assert len({first.number, running.number, over.number, ours.read().number}) == 4, (
         "a step of the same cell is not told"
     )
-    ours.wipe()
+    ours.clear()
     assert ours.read().last is None
-    for slate in (ours, theirs):
-        slate.close()
+    for status_page in (ours, theirs):
+        status_page.close()
 
 
 def test_a_worker_that_stops_outside_of_kernels_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(process, "SILENCE_S", 0.5)
-    with Worker("cpu", Limits(step_s=0.05)) as one:
+    with Worker("cpu", WorkerLimits(step_s=0.05)) as one:
         one.hello()
         os.kill(one.process_id, signal.SIGSTOP)
         with pytest.raises(WorkerLost, match="did and said nothing for"):
@@ -46,7 +46,7 @@ def test_a_worker_that_stops_outside_of_kernels_is_not_waited_for_for_ever(monke
 
 @pytest.fixture
 def worker():
-    with Worker("cpu", Limits(step_s=0.05, host_bytes=1 << 40)) as one:
+    with Worker("cpu", WorkerLimits(step_s=0.05, host_bytes=1 << 40)) as one:
         one.hello()
         yield one
 
@@ -69,7 +69,7 @@ def test_a_worker_ends_when_its_parents_end_of_the_lifeline_is_closed(worker):
 
 
 def test_a_step_that_outlasts_its_limit_is_a_time_out_of_its_cell(worker, monkeypatch):
-    worker._slate.note(2, Step.BIND)
+    worker._status.note(2, Step.BIND)
     worker._watch()
     now = process.time.monotonic()
     monkeypatch.setattr(process.time, "monotonic", lambda: now + 1)
@@ -79,8 +79,8 @@ def test_a_step_that_outlasts_its_limit_is_a_time_out_of_its_cell(worker, monkey
 
 
 def test_where_no_kernel_runs_nothing_is_too_slow(worker, monkeypatch):
-    worker._slate.note(2, Step.BIND)
-    worker._slate.note(None, None)
+    worker._status.note(2, Step.BIND)
+    worker._status.note(None, None)
     worker._watch()
     now = process.time.monotonic()
     monkeypatch.setattr(process.time, "monotonic", lambda: now + process.SILENCE_S - 1)
@@ -89,7 +89,7 @@ def test_where_no_kernel_runs_nothing_is_too_slow(worker, monkeypatch):
 
 def test_a_worker_over_its_memory_is_ended_for_that(worker):
     worker._host_bytes = 1 << 20
-    worker._slate.note(1, Step.LAUNCH)
+    worker._status.note(1, Step.LAUNCH)
     with pytest.raises(WorkerLost, match=r"main memory, of 0\.0 available in its first launch") as lost:
         worker._watch()
     assert (lost.value.status, lost.value.cell) == (Status.OUT_OF_MEMORY, 1)

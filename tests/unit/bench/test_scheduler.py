@@ -15,10 +15,10 @@ from made_devices import CPU, H200
 from made_results import record
 
 from w8a8_bench.bench import process
-from w8a8_bench.bench.device_workers import Finished, Team
+from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.plan import make_plan
 from w8a8_bench.bench.process import SweepRefused, Worker, WorkerLost
-from w8a8_bench.bench.retry import Standing, refuse_too_large, within_memory
+from w8a8_bench.bench.retry import FailureCounts, refuse_too_large, within_memory
 from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
@@ -39,7 +39,7 @@ def plan(*sizes: int, kernels=KERNELS):
 
 
 @dataclass
-class FakeTeam:
+class FakeWorkers:
     """Measures nothing: `fate` says of a comparison's kernels which of them costs the worker, or gives the status."""
 
     fate: Callable[[Comparison, tuple[str, ...]], WorkerLost | Status | None]
@@ -63,10 +63,10 @@ class FakeTeam:
         return Finished(comparison, tuple(records), end)
 
 
-def swept(comparisons, *teams, before=()):
+def swept(comparisons, *devices, before=()):
     finished, said = [], []
     run_sweep(
-        teams,
+        devices,
         comparisons,
         QUICK,
         progress=lambda *what: None,
@@ -93,9 +93,9 @@ def loses(name: str, status: Status = Status.CRASHED, when=lambda names: True):
 
 @pytest.mark.parametrize("status", [Status.CRASHED, Status.TIMED_OUT, Status.OUT_OF_MEMORY])
 def test_a_kernel_that_costs_its_worker_is_tried_alone_and_the_rest_is_measured_without_it(status):
-    team = FakeTeam(loses(THREE[1], status))
-    (result,), said = swept(plan(16, kernels=THREE), team)
-    assert [names for _, names in team.asked] == [THREE, (THREE[1],), (THREE[0], THREE[2])]
+    workers = FakeWorkers(loses(THREE[1], status))
+    (result,), said = swept(plan(16, kernels=THREE), workers)
+    assert [names for _, names in workers.asked] == [THREE, (THREE[1],), (THREE[0], THREE[2])]
     assert statuses(result) == [Status.OK, status, Status.OK]
     assert [one.kernel for one in result.records] == list(THREE)
     assert result.records[1].reason == "gone"
@@ -109,23 +109,23 @@ def test_a_kernel_that_costs_its_worker_is_tried_alone_and_the_rest_is_measured_
 
 def test_a_kernel_that_survives_alone_is_measured_in_company_again():
     lost = iter([True])
-    team = FakeTeam(loses(THREE[1], when=lambda names: next(lost, False)))
-    (result,), _ = swept(plan(16, kernels=THREE), team)
-    assert [names for _, names in team.asked] == [THREE, (THREE[1],), THREE]
+    workers = FakeWorkers(loses(THREE[1], when=lambda names: next(lost, False)))
+    (result,), _ = swept(plan(16, kernels=THREE), workers)
+    assert [names for _, names in workers.asked] == [THREE, (THREE[1],), THREE]
     assert statuses(result) == [Status.OK] * 3
 
 
 def test_a_kernel_that_survives_alone_only_is_left_out_at_its_second_loss():
-    team = FakeTeam(loses(THREE[1], when=lambda names: len(names) > 1))
-    (result,), _ = swept(plan(16, kernels=THREE), team)
-    assert [names for _, names in team.asked] == [THREE, (THREE[1],), THREE, (THREE[0], THREE[2])]
+    workers = FakeWorkers(loses(THREE[1], when=lambda names: len(names) > 1))
+    (result,), _ = swept(plan(16, kernels=THREE), workers)
+    assert [names for _, names in workers.asked] == [THREE, (THREE[1],), THREE, (THREE[0], THREE[2])]
     assert statuses(result) == [Status.OK, Status.CRASHED, Status.OK]
 
 
 def test_the_only_kernel_is_tried_once_more():
-    team = FakeTeam(loses(THREE[1]))
-    (result,), said = swept(plan(16, kernels=THREE[1:2]), team)
-    assert len(team.asked) == 2
+    workers = FakeWorkers(loses(THREE[1]))
+    (result,), said = swept(plan(16, kernels=THREE[1:2]), workers)
+    assert len(workers.asked) == 2
     assert [line.partition("gone; ")[2] for line in said] == ["it is tried once more", "it is left out of this shape"]
     assert statuses(result) == [Status.CRASHED]
 
@@ -134,66 +134,66 @@ def test_a_worker_that_is_lost_twice_without_a_kernel_stops_the_comparison_and_n
     def fate(comparison, names):
         return WorkerLost("no kernel ran", status=Status.OUT_OF_MEMORY) if comparison.index == 0 else None
 
-    team = FakeTeam(fate)
-    (first, second), said = swept(plan(16, 32), team)
+    workers = FakeWorkers(fate)
+    (first, second), said = swept(plan(16, 32), workers)
     assert [line.partition("ran; ")[2] for line in said] == ["another goes on", "the shape is left out"]
     assert statuses(first) == [Status.OUT_OF_MEMORY] * 2
     assert statuses(second) == [Status.OK] * 2
-    assert [index for index, _ in team.asked] == [0, 0, 1]
+    assert [index for index, _ in workers.asked] == [0, 0, 1]
 
 
 def test_a_kernel_that_fails_on_three_comparisons_running_is_left_out_and_that_is_said():
-    team = FakeTeam(loses(KERNELS[1]))
-    results, said = swept(plan(16, 24, 32, 40, 48), team)
+    workers = FakeWorkers(loses(KERNELS[1]))
+    results, said = swept(plan(16, 24, 32, 40, 48), workers)
     assert [statuses(result)[1] for result in results] == [Status.CRASHED] * 3 + [Status.SKIPPED] * 2
     assert all(statuses(result)[0] is Status.OK for result in results)
     assert "3 comparisons running" in results[3].records[1].reason
     assert "gone" in results[3].records[1].reason
     assert sum("left out, since" in line for line in said) == 1
-    assert team.asked[-2:] == [(3, KERNELS[:1]), (4, KERNELS[:1])]
+    assert workers.asked[-2:] == [(3, KERNELS[:1]), (4, KERNELS[:1])]
 
 
 def test_a_kernel_that_recovers_is_not_left_out():
     fates = {0: Status.FAILED, 1: Status.FAILED, 2: None, 3: Status.INCORRECT, 4: Status.FAILED}
-    team = FakeTeam(lambda comparison, names: fates[comparison.index])
-    results, said = swept(plan(16, 24, 32, 40, 48), team)
+    workers = FakeWorkers(lambda comparison, names: fates[comparison.index])
+    results, said = swept(plan(16, 24, 32, 40, 48), workers)
     assert all(Status.SKIPPED not in statuses(result) for result in results)
     assert said == []
 
 
 @pytest.mark.parametrize("status", [Status.UNSUPPORTED, Status.OUT_OF_MEMORY, Status.SKIPPED, Status.UNCAPTURABLE])
 def test_a_kernel_that_refuses_or_finds_no_room_is_not_left_out(status):
-    team = FakeTeam(lambda comparison, names: status)
-    results, _ = swept(plan(16, 24, 32, 40, 48), team)
+    workers = FakeWorkers(lambda comparison, names: status)
+    results, _ = swept(plan(16, 24, 32, 40, 48), workers)
     assert [statuses(result) for result in results] == [[status] * 2] * 5
 
 
 def test_failures_before_an_interruption_count():
     failed = record(KERNELS[1], 1e-3, shape=GemmShape(m=8, n=8, k=8))
     failed = replace(failed, status=Status.CRASHED, reason="gone", samples={}, blocks={})
-    team = FakeTeam(lambda comparison, names: None)
-    (result,), _ = swept(plan(16), team, before=[failed] * 3)
+    workers = FakeWorkers(lambda comparison, names: None)
+    (result,), _ = swept(plan(16), workers, before=[failed] * 3)
     assert statuses(result) == [Status.OK, Status.SKIPPED]
 
 
 def test_schemes_of_a_kernel_are_left_out_apart():
-    standing = Standing()
+    failures = FailureCounts()
     one = record(KERNELS[1], 1e-3)
     other = replace(one, problem=replace(one.problem, activations=type(one.problem.activations).DYNAMIC))
     for _ in range(3):
-        standing.note([replace(one, status=Status.FAILED, reason="no")])
+        failures.note([replace(one, status=Status.FAILED, reason="no")])
     from w8a8_bench.problem.comparison import Cell
 
-    assert standing.why_left_out(Cell(one.kernel, one.problem))
-    assert standing.why_left_out(Cell(other.kernel, other.problem)) is None
+    assert failures.why_left_out(Cell(one.kernel, one.problem))
+    assert failures.why_left_out(Cell(other.kernel, other.problem)) is None
 
 
 def test_devices_share_comparisons_out_and_each_is_run_once():
-    teams = [FakeTeam(lambda comparison, names: None, replace(CPU, uuid=f"GPU-{n}")) for n in range(3)]
-    results, _ = swept(plan(*range(16, 80, 8)), *teams)
+    devices = [FakeWorkers(lambda comparison, names: None, replace(CPU, uuid=f"GPU-{n}")) for n in range(3)]
+    results, _ = swept(plan(*range(16, 80, 8)), *devices)
     assert sorted(result.comparison.index for result in results) == list(range(8))
-    assert sorted(index for team in teams for index, _ in team.asked) == list(range(8))
-    by_device = {team.device.uuid: {index for index, _ in team.asked} for team in teams}
+    assert sorted(index for workers in devices for index, _ in workers.asked) == list(range(8))
+    by_device = {workers.device.uuid: {index for index, _ in workers.asked} for workers in devices}
     for result in results:
         for one in result.records:
             assert result.comparison.index in by_device[one.device], "a record names another device"
@@ -202,9 +202,9 @@ def test_devices_share_comparisons_out_and_each_is_run_once():
 def test_the_plan_alone_decides_which_device_measures_what_and_after_what_until_one_is_done():
     """So that two sweeps of one plan can be compared. The second half was done before, as where it is gone on with."""
     turn = threading.Barrier(2)
-    teams = [FakeTeam(lambda comparison, names: turn.wait(10) and None) for _ in range(2)]
-    swept(plan(*range(16, 80, 8))[2:], *teams)
-    assert [[index for index, _ in team.asked] for team in teams] == [[2, 4, 6], [3, 5, 7]]
+    devices = [FakeWorkers(lambda comparison, names: turn.wait(10) and None) for _ in range(2)]
+    swept(plan(*range(16, 80, 8))[2:], *devices)
+    assert [[index for index, _ in workers.asked] for workers in devices] == [[2, 4, 6], [3, 5, 7]]
 
 
 def test_a_device_that_is_done_takes_the_last_of_the_share_of_another():
@@ -217,7 +217,7 @@ def test_a_device_that_is_done_takes_the_last_of_the_share_of_another():
         if comparison.index == 2:
             done.set()
 
-    first, second = FakeTeam(slow), FakeTeam(fast)
+    first, second = FakeWorkers(slow), FakeWorkers(fast)
     swept(plan(*range(16, 64, 8)), first, second)
     assert [index for index, _ in first.asked] == [0]
     assert [index for index, _ in second.asked] == [1, 3, 5, 4, 2]
@@ -227,7 +227,7 @@ def test_a_device_that_is_gone_leaves_its_comparison_to_the_others():
     def gone(comparison, names):
         raise SweepRefused("no such device any more")
 
-    results, said = swept(plan(16, 24, 32), FakeTeam(gone), FakeTeam(lambda comparison, names: None))
+    results, said = swept(plan(16, 24, 32), FakeWorkers(gone), FakeWorkers(lambda comparison, names: None))
     assert sorted(result.comparison.index for result in results) == [0, 1, 2]
     assert any("no such device" in line for line in said)
 
@@ -237,7 +237,7 @@ def test_the_last_device_that_is_gone_ends_the_sweep():
         raise SweepRefused("no such device any more")
 
     with pytest.raises(SweepRefused, match="no such device"):
-        swept(plan(16, 24), FakeTeam(gone))
+        swept(plan(16, 24), FakeWorkers(gone))
 
 
 def test_what_finished_raises_reaches_the_caller():
@@ -246,7 +246,7 @@ def test_what_finished_raises_reaches_the_caller():
 
     with pytest.raises(OSError, match="disk full"):
         run_sweep(
-            [FakeTeam(lambda comparison, names: None)],
+            [FakeWorkers(lambda comparison, names: None)],
             plan(16),
             QUICK,
             progress=lambda *what: None,
@@ -256,8 +256,8 @@ def test_what_finished_raises_reaches_the_caller():
 
 def test_a_comparison_that_does_not_fit_is_recorded_and_its_neighbours_are_run():
     small = replace(CPU, available_bytes=1 << 28)
-    team = FakeTeam(lambda comparison, names: None, small)
-    (first, second), _ = swept(plan(16384, 16), team)
+    workers = FakeWorkers(lambda comparison, names: None, small)
+    (first, second), _ = swept(plan(16384, 16), workers)
     assert statuses(first) == [Status.OUT_OF_MEMORY] * 2
     assert "GiB free" in first.records[0].reason
     assert statuses(second) == [Status.OK] * 2
@@ -285,16 +285,16 @@ def test_a_killed_worker_is_started_again_and_what_it_ran_is_measured():
     """With real processes: the kill hits while kernels run, and once more is enough."""
     finished = []
     killed = []
-    with Team("cpu") as team:
-        assert team.device.kind == "cpu"
+    with DeviceWorkers("cpu") as workers:
+        assert workers.device.kind == "cpu"
 
         def watch(comparison, phase, what, done):
             if comparison.index == 0 and what == KERNELS[1] and not killed:
-                killed.append(team.first.process_id)
-                os.kill(team.first.process_id, signal.SIGKILL)
+                killed.append(workers.first.process_id)
+                os.kill(workers.first.process_id, signal.SIGKILL)
 
-        run_sweep([team], plan(16, 32), QUICK, progress=watch, finished=finished.append)
-        assert team.first.process_id not in killed
+        run_sweep([workers], plan(16, 32), QUICK, progress=watch, finished=finished.append)
+        assert workers.first.process_id not in killed
     assert [statuses(result) for result in finished] == [[Status.OK] * 2] * 2
     assert finished[0].end.machine["workers_lost"] >= 1
     assert {one.device for result in finished for one in result.records} == {"cpu"}
@@ -329,7 +329,7 @@ def test_a_signal_that_does_not_end_a_wait_is_served_within_it():
     before, started = signal.signal(signal.SIGUSR1, breaks), time.monotonic()
     try:
         with pytest.raises(Broken):
-            swept(plan(8), FakeTeam(fate))
+            swept(plan(8), FakeWorkers(fate))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - started < 10

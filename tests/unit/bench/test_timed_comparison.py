@@ -14,7 +14,7 @@ import torch
 from copies import replace
 
 from w8a8_bench.analysis import metrics
-from w8a8_bench.bench import comparison_run
+from w8a8_bench.bench import comparison_run, time_cells
 from w8a8_bench.bench.comparison_run import run_comparison
 from w8a8_bench.environment import detect
 from w8a8_bench.environment.telemetry import Snapshot
@@ -124,7 +124,7 @@ def run(monkeypatch):
     """Records by kernel and the end of a comparison of `names`, timed by `method`."""
 
     def go(method: FakeMethod, *names: str, device=CPU, settings=SETTINGS, spoilt=()):
-        monkeypatch.setattr(comparison_run, "make_method", lambda device, settings: method)
+        monkeypatch.setattr(time_cells, "make_method", lambda device, settings: method)
         kernels = {name: Named(name) for name in names} | {kernel.name: kernel for kernel in spoilt}
         records, end = run_comparison(comparison(*names), device, settings, kernels=kernels.__getitem__)
         for one in (*records, end):
@@ -210,7 +210,7 @@ def test_a_method_that_can_not_be_made_is_every_cells_status(run, monkeypatch):
     def refuse(device, settings):
         raise NotCold("unknown L2")
 
-    monkeypatch.setattr(comparison_run, "make_method", refuse)
+    monkeypatch.setattr(time_cells, "make_method", refuse)
     kernels = {name: Named(name) for name in (BASE, GOOD)}
     records, end = run_comparison(comparison(BASE, GOOD), CPU, SETTINGS, kernels=kernels.__getitem__)
     assert [record.status for record in records] == [Status.UNSUPPORTED] * 2

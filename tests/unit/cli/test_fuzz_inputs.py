@@ -13,6 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from w8a8_bench.cli import doctor, main, sweep
+from w8a8_bench.cli.request import make_request
 from w8a8_bench.providers import registry
 from w8a8_bench.shapes import csv_file, models
 
@@ -104,7 +105,7 @@ def only_planned(monkeypatch):
 
     def plan(args) -> int:
         try:
-            assert sweep._plan(args).comparisons
+            assert make_request(args).plan.comparisons
         except ValueError as error:
             raise main.UsageError(str(error)) from None
         return 0

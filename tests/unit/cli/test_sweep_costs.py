@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from w8a8_bench.cli.session import costs
+from w8a8_bench.cli.tables import costs
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.results.record import ComparisonEnd
 
