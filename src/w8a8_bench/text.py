@@ -16,7 +16,9 @@ _MARKDOWN = {ord(char): f"\\{char}" for char in "\\`*_[]|~#"} | {
 
 def one_line(text: str) -> str:
     """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text.strip()
 
 
 def shown(value: object, most: int = 60) -> str:

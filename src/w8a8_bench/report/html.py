@@ -22,7 +22,7 @@ from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import run_facts
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import place
-from w8a8_bench.report.rows import NUMBERS, PARTS, Row, Times, make_rows, measures_of
+from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, Times, make_rows, measures_of
 from w8a8_bench.report.summary import cliffs_of, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
 from w8a8_bench.results.record import Record
@@ -143,7 +143,7 @@ def _comparisons(results: ResultSet, measure: str | None) -> Json:
     }
 
 
-def _cells(rows: Sequence[Row], sizes: Iterable[int]) -> Json:
+def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
     """What is known of every cell but its times."""
     records = [row.record for row in rows]
     reasons, flags, configs = _Texts(), _Texts(), _Texts()
@@ -193,7 +193,7 @@ def _config(record: Record) -> str:
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items())
 
 
-def _times(rows: Sequence[Row], measures: Iterable[str]) -> Json:
+def _times(rows: Sequence[CellRow], measures: Iterable[str]) -> Json:
     """Measure to columns, parallel to the rows. Columns without a number are left out."""
     data: Json = {}
     for measure in measures:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report import run_facts
 from w8a8_bench.report.comparable_runs import ResultSet
-from w8a8_bench.report.rows import Row
-from w8a8_bench.report.summary import AS_FAST, Standing, Summary, cliffs_of, geometric_mean, summarize
+from w8a8_bench.report.rows import CellRow
+from w8a8_bench.report.summary import AS_FAST, KernelStanding, Summary, cliffs_of, geometric_mean, summarize
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE, NOTHING
 from w8a8_bench.results.record import Record
 from w8a8_bench.text import format_time, one_line
@@ -83,10 +83,10 @@ def _speeds(summary: Summary) -> Lines:
         return []
     title = "Speed-up over bf16" if summary.has_baseline else "Speed beside the fastest kernel of each shape"
 
-    def cell(one: Standing, size: int) -> str:
+    def cell(one: KernelStanding, size: int) -> str:
         return f"{geometric_mean(one.speeds[size]):.2f}x" if size in one.speeds else NOTHING
 
-    def whole(one: Standing) -> str:
+    def whole(one: KernelStanding) -> str:
         fewer = f" of {len(one.every)}" if len(one.every) < summary.shapes else ""
         return f"**{geometric_mean(one.every):.2f}x**{fewer}"
 
@@ -257,7 +257,7 @@ def _times(summary: Summary) -> Lines:
     return [*lines, "</details>", ""]
 
 
-def _placed(summary: Summary, layer: int | None = None) -> Iterable[tuple[Row, int]]:
+def _placed(summary: Summary, layer: int | None = None) -> Iterable[tuple[CellRow, int]]:
     """Rows with their size; of one layer, or of all."""
     for group, where in zip(summary.rows, summary.places, strict=True):
         if layer is None or where.layer == layer:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NoReturn, cast
 
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.text import one_line
 
@@ -49,17 +50,20 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class Results:
-    """What a file holds. `records` are those of closed comparisons; `warnings` say what was left out.
-
-    `runs` has, for each of `ends`, the index of the header that its comparison was measured under.
-    """
+    """What a file holds: its closed comparisons; `warnings` say what was left out."""
 
     headers: tuple[RunHeader, ...]
-    records: tuple[Record, ...]
-    ends: tuple[ComparisonEnd, ...]
+    comparisons: tuple[MeasuredComparison, ...]
     warnings: tuple[str, ...]
-    runs: tuple[int, ...]
     path: Path = field(compare=False)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(record for comparison in self.comparisons for record in comparison.records)
+
+    @property
+    def ends(self) -> tuple[ComparisonEnd, ...]:
+        return tuple(comparison.end for comparison in self.comparisons)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def read(path: Path | str) -> Results:
             file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
             with _without_collector():
                 parsed = _parse(path, file, resuming=False)
+                gc.freeze()  # or each later collection goes through all records again
     except (gzip.BadGzipFile, zlib.error) as error:
         raise StoreError(f"{path} is a corrupt gzip file: {one_line(str(error))}") from None
     except OSError as error:
@@ -99,14 +104,12 @@ def read(path: Path | str) -> Results:
     if not parsed.headers:
         why = parsed.warnings[0] if parsed.warnings else f"{path} is empty"
         raise StoreError(f"{why}: nothing was recorded")
-    return Results(
-        headers=tuple(parsed.headers),
-        records=tuple(parsed.records),
-        ends=tuple(parsed.ends),
-        warnings=tuple(parsed.warnings),
-        runs=tuple(parsed.runs),
-        path=path,
+    records = iter(parsed.records)
+    comparisons = tuple(
+        MeasuredComparison(tuple(itertools.islice(records, end.cells)), end, parsed.headers[run])
+        for end, run in zip(parsed.ends, parsed.runs, strict=True)
     )
+    return Results(tuple(parsed.headers), comparisons, tuple(parsed.warnings), path)
 
 
 @contextlib.contextmanager
