@@ -52,10 +52,15 @@ def markdown(text: str) -> str:
     return one_line(text).translate(_MARKDOWN)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int]) -> list[str]:
-    """Lines of a Markdown table. Cells are Markdown already."""
-    rule = ["---" if place in left else "--:" for place in range(len(header))]
-    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int], *, padded: bool = False
+) -> list[str]:
+    """Lines of a table whose cells are Markdown already. A `padded` one reads as a table in plain text too."""
+    cells = [header, *rows]
+    widths = [max(2, *map(len, column)) if padded else 3 for column in zip(*cells, strict=True)]
+    cells = [list(_justified(row, widths, left)) for row in cells] if padded else cells
+    rule = ["-" * width if place in left else f"{'-' * (width - 1)}:" for place, width in enumerate(widths)]
+    return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
 
 
 def format_time(seconds: float) -> str:

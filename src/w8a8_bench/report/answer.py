@@ -9,7 +9,15 @@ from w8a8_bench import stats
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.run_facts import noise_floors, noise_of
-from w8a8_bench.report.summary import AS_FAST, KernelStanding, Summary, geometric_mean, kernel_key, summarize
+from w8a8_bench.report.summary import (
+    AS_FAST,
+    AS_FAST_TEXT,
+    KernelStanding,
+    Summary,
+    geometric_mean,
+    kernel_key,
+    summarize,
+)
 from w8a8_bench.report.table import BUSY, EMULATED, UNSETTLED
 from w8a8_bench.results.record import Record
 from w8a8_bench.text import one_line
@@ -62,7 +70,7 @@ def _fastest(summary: Summary, best: KernelStanding, ties: Sequence[KernelStandi
         return f"{name}, {speed}; emulated in fp32, so this says nothing about FP8"
     if mean < 1:
         return f"bf16; the best 8-bit kernel, {name}, is {speed}"
-    equals = f"; {one_line(ties[0].text)}{_and_more(ties)} within 1%" if ties else ""
+    equals = f"; {one_line(ties[0].text)}{_and_more(ties)} {AS_FAST_TEXT}" if ties else ""
     return f"{name}, {speed}{equals}"
 
 

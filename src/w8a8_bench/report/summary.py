@@ -21,7 +21,8 @@ from w8a8_bench.results.record import Record
 Key = tuple[str, Format]
 
 AS_FAST = 0.99
-"""Kernels whose speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much."""
+"""Kernels with this share of the best one's speed are as fast: two sweeps of the same cells differ by as much."""
+AS_FAST_TEXT = f"within {1 - AS_FAST:.0%}"
 
 
 @dataclass
@@ -43,8 +44,7 @@ class KernelStanding:
 
     @property
     def is_8_bit(self) -> bool:
-        """A kernel of 8-bit operands that are multiplied as such, so neither a baseline nor the twin that casts."""
-        return self.record.problem.format in W8A8_FORMATS and not is_16_bit(self.record.kernel)
+        return is_8_bit(self.record)
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,11 @@ def is_16_bit(kernel: str) -> bool:
         return KernelName.parse(kernel).is_baseline
     except ValueError:
         return False
+
+
+def is_8_bit(record: Record) -> bool:
+    """Whether 8-bit operands are multiplied as such: by neither a baseline nor the twin that casts."""
+    return record.problem.format in W8A8_FORMATS and not is_16_bit(record.kernel)
 
 
 def _speed(times: Times, of_shape: Sequence[Times], has_baseline: bool) -> float | None:

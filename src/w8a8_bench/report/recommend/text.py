@@ -21,7 +21,7 @@ UNKNOWN = "unknown"
 
 def markdown(what: Recommendation) -> str:
     """Tables that can be checked by hand: every total is a sum of the last table's times."""
-    title = f"# {_one_line(what.model)}, TP {what.tp}, on {_one_line(what.device)}"
+    title = f"# {text.one_line(what.model)}, TP {what.tp}, on {text.one_line(what.device)}"
     return "\n".join(
         [
             title,
@@ -58,7 +58,7 @@ def markdown(what: Recommendation) -> str:
             "",
             "## Notes",
             "",
-            *(f"- {_one_line(note)}" for note in (*_rules(what.required), *what.notes)),
+            *(f"- {text.one_line(note)}" for note in (*_rules(what.required), *what.notes)),
         ]
     )
 
@@ -143,7 +143,8 @@ def _verdict(what: Recommendation) -> list[str]:
 def _how(what: Recommendation) -> list[str]:
     return [
         f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-        f"{what.required.activations.value}, data {_one_line(what.data)}; from {_one_line(', '.join(what.files))}.",
+        f"{what.required.activations.value}, data {text.one_line(what.data)}; "
+        f"from {text.one_line(', '.join(what.files))}.",
         "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
         "attention, the head and everything else is not in it.",
     ]
@@ -231,25 +232,9 @@ def _half_width(value: Ratio) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """A table of Markdown that reads as one in plain text too; the columns `left` are text, the others numbers."""
-    cells = [[_one_line(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = ["-" * (width + 1) + ("-" if column in left else ":") for column, width in enumerate(widths)]
-    return [lines[0], f"|{'|'.join(rule)}|", *lines[1:]]
-
-
-def _one_line(text: str) -> str:
-    """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    """The columns `left` are text, the others numbers."""
+    cells = [[text.one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return text.markdown_table(header, cells, left, padded=True)
 
 
 def _total_json(total: Total) -> dict[str, object]:
