@@ -94,9 +94,8 @@ def read(path: Path | str) -> Results:
                 raise StoreError(f"{path} is a device: name a file")
             packed = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
-            with _without_collector():
+            with without_collector():
                 parsed = _parse(path, file, resuming=False)
-                gc.freeze()  # or each later collection goes through all records again
     except (gzip.BadGzipFile, zlib.error) as error:
         raise StoreError(f"{path} is a corrupt gzip file: {one_line(str(error))}") from None
     except OSError as error:
@@ -113,7 +112,7 @@ def read(path: Path | str) -> Results:
 
 
 @contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Records hold no cycles: looking for some among a million of them, again and again, is a sixth of the time."""
     enabled = gc.isenabled()
     gc.disable()

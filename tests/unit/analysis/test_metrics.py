@@ -122,7 +122,7 @@ def test_the_twin_is_the_same_kernel_and_scheme_in_the_same_comparison() -> None
 
 
 @pytest.mark.parametrize(
-    ("median", "interval", "text"),
+    ("median", "interval", "expected"),
     [
         (2.7134e-6, (2.6924e-6, 2.7344e-6), "+2.713 us ±0.021"),
         (-1.5e-3, (-2.0e-3, 1.0e-3), "-1.500 ms ±1.500"),
@@ -166,7 +166,7 @@ def test_noise_floor_is_none_where_nothing_can_be_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("seconds", "expected"),
     [
         (12.0, "12.00 s"), (1234.5, "1234 s"), (123456.0, "123500 s"), (1.0, "1.000 s"), (0.99996, "1.000 s"),
         (0.0123456, "12.35 ms"), (999.96e-6, "1.000 ms"), (999.94e-6, "999.9 us"), (5.3e-6, "5.300 us"),

@@ -40,7 +40,7 @@ class Judgement(str, Enum):
     INCONCLUSIVE = "inconclusive"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JudgedCell:
     """A cell that both runs timed. `interval` is the 95% interval of this ratio alone; None for too few samples, or
     samples too far apart."""

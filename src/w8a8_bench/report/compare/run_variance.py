@@ -57,7 +57,7 @@ before them, on the same cards: 0.0007 to 0.0009 and 0.0003 to 0.0009.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shift:
     """A cell that both runs timed: `log` is ln(new / base), `samples` its variance; None where they are too few."""
 
