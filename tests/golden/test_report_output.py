@@ -108,6 +108,12 @@ def test_the_committed_directory_is_read_and_the_tables_in_it_are_named_in_one_w
     assert ".gz" not in warning, "every compressed file there is a sweep's"
 
 
+def test_a_kernel_without_any_baseline_beside_it_is_named_by_its_time_alone(cli):
+    """Of the committed files some have comparisons without bf16."""
+    result = cli("report", str(ROOT / "results/h200"), "--format", "markdown")
+    assert (result.returncode, result.stdout[:7]) == (0, "## W8A8")
+
+
 def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cli, tmp_path, made):
     whole = (tmp_path / made).read_text()
     (tmp_path / made).write_text(whole[: len(whole) - 500])

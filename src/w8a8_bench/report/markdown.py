@@ -139,7 +139,7 @@ def _best(summary: Summary) -> Lines:
             return NOTHING
         times = best.row.times[summary.measure or ""]
         shown = f"{times.speedup.median:.2f}x" if times.speedup else format_time(times.seconds)
-        return f"{summary.letter(best.row)} {shown}" + (f" +{len(best.ties)}" if best.ties else "")
+        return f"{summary.letter(best.row)} {shown}".strip() + (f" +{len(best.ties)}" if best.ties else "")
 
     rows = [
         (code(summary.title(layer)), *(cell(number, size) for size in _shown_sizes(summary)))

@@ -1,4 +1,4 @@
-"""A row a cell: all that reports show of it, worked out from its record by `metrics`, `peaks` and `stats`."""
+"""A row a cell: all that reports show of it, worked out from its record by `metrics`, `roofline` and `stats`."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ class Summary:
         return f"{layer.model} {layer.title}".strip() if several else layer.title
 
     def letter(self, row: CellRow) -> str:
-        return next(one.letter for one in self.standings if kernel_key(one.record) == kernel_key(row.record))
+        """The letter of a row's kernel; empty if it has no speed, for want of a baseline beside it."""
+        letters = (one.letter for one in self.standings if kernel_key(one.record) == kernel_key(row.record))
+        return next(letters, "")
 
 
 def summarize(results: ResultSet) -> Summary:

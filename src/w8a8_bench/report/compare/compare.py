@@ -1,6 +1,6 @@
 """Two runs of the same cells, cell by cell: which changed, which did not, and which can't be told.
 
-`run_effects` says how far unchanged code may be apart. Each verdict stands among as many as there are cells, so that
+`run_variance` says how far unchanged code may be apart. Each verdict stands among as many as there are cells, so that
 p-values are held against a false discovery rate, not each against a level of its own.
 """
 
