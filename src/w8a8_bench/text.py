@@ -57,10 +57,14 @@ def markdown_table(
 ) -> list[str]:
     """Lines of a table whose cells are Markdown already. A `padded` one reads as a table in plain text too."""
     cells = [header, *rows]
-    widths = [max(2, *map(len, column)) if padded else 3 for column in zip(*cells, strict=True)]
-    cells = [list(_justified(row, widths, left)) for row in cells] if padded else cells
-    rule = ["-" * width if place in left else f"{'-' * (width - 1)}:" for place, width in enumerate(widths)]
-    return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+    rule = "| " + " | ".join("---" if place in left else "--:" for place in range(len(header))) + " |"
+    if padded:
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        cells = [list(_justified(row, widths, left)) for row in cells]
+        ends = ["-" if place in left else ":" for place in range(len(header))]
+        rule = f"|{'|'.join('-' * (width + 1) + end for width, end in zip(widths, ends, strict=True))}|"
+    head, *lines = (f"| {' | '.join(row)} |" for row in cells)
+    return [head, rule, *lines]
 
 
 def format_time(seconds: float) -> str:
