@@ -47,15 +47,7 @@ def sweep(out: Path, *words: str) -> float:
 
 def of_card(results: json_lines.Results, uuid: str) -> json_lines.Results:
     """The comparisons of `results` that one card measured."""
-    records, ends, runs, start = [], [], [], 0
-    for end, run in zip(results.ends, results.runs, strict=True):
-        measured = results.records[start : start + end.cells]
-        start += end.cells
-        if all(record.device == uuid for record in measured):
-            records += measured
-            ends.append(end)
-            runs.append(run)
-    return replace(results, records=tuple(records), ends=tuple(ends), runs=tuple(runs))
+    return replace(results, comparisons=tuple(one for one in results.comparisons if one.uuid == uuid))
 
 
 def write_shapes(path: Path, results: json_lines.Results) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist
+from typing import NamedTuple
 
 Interval = tuple[float, float]
 
@@ -18,6 +19,8 @@ CONFIDENCE = 0.95
 # then covers as little as 92%. Simulated with nominal 95 to 96.6% over five distributions, noise of 0.2 to 1.5% and the
 # rules of `settings.RIGORS`, this one covers 93.8 to 96.8% when sampling ends, with one cell and with twelve.
 NOMINAL = 0.962
+
+_NORMAL_REACH = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 MOST_DEGREES = 1000
 """From here on Student's t is a normal distribution to three digits, and its series only gets longer."""
@@ -73,7 +76,7 @@ def median_interval(samples: Sequence[float], confidence: float = CONFIDENCE) ->
     rank, inward = place
     ordered = sorted(samples)
     ends = rank - 1, rank, len(ordered) - rank - 1, len(ordered) - rank
-    low, low_next, high_next, high = (_unrounded(ordered, index) for index in ends)
+    low, low_next, high_next, high = [_unrounded(ordered, index) for index in ends]
     return low + inward * (low_next - low), high + inward * (high_next - high)
 
 
@@ -174,8 +177,7 @@ def differs(ratios: Sequence[float], *, margin: float = 0.001, confidence: float
     return int(low > 1 + margin) - int(high < 1 - margin)
 
 
-@dataclass(frozen=True)
-class Variance:
+class Variance(NamedTuple):
     """An estimate of a variance, and the degrees of freedom that it rests on."""
 
     value: float
@@ -186,14 +188,13 @@ class Variance:
         return Variance(self.value * factor**2, self.degrees)
 
 
-def total_variance(parts: Iterable[Variance]) -> Variance:
+def total_variance(parts: Sequence[Variance]) -> Variance:
     """Of a sum of independent parts, with the effective degrees of freedom of Welch and Satterthwaite.
 
     Satterthwaite, Biometrics Bulletin 2, 1946; the GUM's equation G.2b (JCGM 100:2008).
     """
-    parts = [part for part in parts if part.value > 0]
-    total = math.fsum(part.value for part in parts)
-    spread = math.fsum(part.value**2 / part.degrees for part in parts)
+    total = math.fsum([part.value for part in parts])
+    spread = math.fsum([part.value**2 / part.degrees for part in parts])
     return Variance(total, total**2 / spread if spread > 0 else MOST_DEGREES)
 
 
@@ -204,15 +205,15 @@ def relative_variance(samples: Sequence[float], groups: Sequence[int] | None = N
     with the degrees of as many normal samples; of 6 or 12 normal samples that is some 1.4 times too much. From several:
     the variance of the mean of their medians. None if there are too few samples for an interval.
     """
-    medians, middle = _medians(samples, groups), estimate(samples, groups)
-    if len(medians) > 1:
+    middle = estimate(samples, groups)
+    if len(medians := _medians(samples, groups)) > 1:
         degrees = len(medians) - 1
         of_one = math.fsum((value - middle) ** 2 for value in medians) / degrees
         return Variance(of_one / len(medians) / middle**2, degrees)
     ends = median_interval(samples)
     if ends is None:
         return None
-    deviation = (ends[1] - ends[0]) / 2 / NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    deviation = (ends[1] - ends[0]) / 2 / _NORMAL_REACH
     return Variance((deviation / middle) ** 2, len(samples) - 1)
 
 
@@ -277,11 +278,13 @@ def _t_within(angle: float, degrees: int) -> float:
 
 
 def _medians(samples: Sequence[float], groups: Sequence[int] | None) -> list[float]:
-    """Of each process; none if there are no groups."""
+    """Of each of several processes; none if there is one."""
     if groups is None:
         return []
     if len(groups) != len(samples):
         raise ValueError(f"{len(samples)} samples of {len(groups)} groups: expected a group a sample")
+    if len(set(groups)) < 2:
+        return []
     by_group: dict[int, list[float]] = {}
     for sample, group in zip(samples, groups, strict=True):
         by_group.setdefault(group, []).append(sample)

@@ -16,7 +16,9 @@ _MARKDOWN = {ord(char): f"\\{char}" for char in "\\`*_[]|~#"} | {
 
 def one_line(text: str) -> str:
     """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return text.strip()
 
 
 def shown(value: object, most: int = 60) -> str:
@@ -50,10 +52,19 @@ def markdown(text: str) -> str:
     return one_line(text).translate(_MARKDOWN)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int]) -> list[str]:
-    """Lines of a Markdown table. Cells are Markdown already."""
-    rule = ["---" if place in left else "--:" for place in range(len(header))]
-    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int], *, padded: bool = False
+) -> list[str]:
+    """Lines of a table whose cells are Markdown already. A `padded` one reads as a table in plain text too."""
+    cells = [header, *rows]
+    rule = "| " + " | ".join("---" if place in left else "--:" for place in range(len(header))) + " |"
+    if padded:
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        cells = [list(_justified(row, widths, left)) for row in cells]
+        ends = ["-" if place in left else ":" for place in range(len(header))]
+        rule = f"|{'|'.join('-' * (width + 1) + end for width, end in zip(widths, ends, strict=True))}|"
+    head, *lines = (f"| {' | '.join(row)} |" for row in cells)
+    return [head, rule, *lines]
 
 
 def format_time(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from copies import replace
-from made_results import END, HEADER, end, record
+from made_results import END, HEADER, changed, end, in_file, record
 from made_sweep import LAYERS, made_sweep
 from open_page import Page, start, why_not
 
@@ -347,9 +347,9 @@ def test_results_of_another_gpu_are_shown_only_when_they_are_chosen(page) -> Non
 
 
 def test_records_without_the_baseline_are_compared_with_the_fastest(page, made) -> None:
-    records = tuple(r for r in made.records if r.kernel != BASELINE)
-    ends = tuple(replace(e, cells=e.cells - 1, duplicate={}) for e in made.ends)
-    page.open([replace(made, records=records, ends=ends)])
+    records = [r for r in made.records if r.kernel != BASELINE]
+    ends = [replace(e, cells=e.cells - 1, duplicate={}) for e in made.ends]
+    page.open([changed(made, records, ends)])
     assert page.text("#speedup h2") == "Speed beside the fastest kernel of each shape"
     best = page.table("#speedup")[0]
     assert 0.8 < float(best["all"].removesuffix("x")) <= 1
@@ -382,7 +382,7 @@ def evil_results() -> Results:
     )
     records = (base, named, failed)
     closed = replace(end(records), duplicate=END.duplicate, machine={"telemetry": f"unavailable: {EVIL}"})
-    return Results((header,), records, (closed,), (f"torn: {EVIL}",), (0,), Path("evil.jsonl"))
+    return in_file(records, [closed], header, [f"torn: {EVIL}"], "evil.jsonl")
 
 
 def test_a_kernel_that_is_called_script_is_text_everywhere(page) -> None:

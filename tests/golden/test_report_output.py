@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from copies import replace
-from made_results import end, record
+from made_results import end, in_file, record
 from made_sweep import LAYERS, header, lines, made_sweep
 from test_cli_output import assert_golden
 
@@ -108,6 +108,12 @@ def test_the_committed_directory_is_read_and_the_tables_in_it_are_named_in_one_w
     assert ".gz" not in warning, "every compressed file there is a sweep's"
 
 
+def test_a_kernel_without_any_baseline_beside_it_is_named_by_its_time_alone(cli_here):
+    """Of the committed files some have comparisons without bf16."""
+    result = cli_here("report", str(ROOT / "results/h200"), "--format", "markdown")
+    assert (result.returncode, result.stdout[:7]) == (0, "## W8A8")
+
+
 def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cli_here, tmp_path, made):
     whole = (tmp_path / made).read_text()
     (tmp_path / made).write_text(whole[: len(whole) - 500])
@@ -120,7 +126,7 @@ def test_what_was_left_out_of_a_torn_file_is_said_on_stderr_and_in_the_report(cl
 
 def only(status: Status) -> Results:
     records = (replace(record(FP8), status=status, reason="needs sm_89", error=None),)
-    return Results((header(),), records, (end(records),), (), (0,), Path("x"))
+    return in_file(records, [end(records)], header())
 
 
 def test_a_markdown_report_of_many_sizes_shows_some_and_says_so(cli_here, tmp_path):
@@ -220,7 +226,7 @@ def test_markdown_fits_a_comment_and_says_what_it_leaves_out(monkeypatch):
 def test_text_of_records_is_no_markdown(evil):
     base = record(BASELINE, *[1e-5] * 12, labels={"layer": evil})
     failed = replace(base, kernel=evil, status=Status.FAILED, reason=evil, error=None)
-    results = Results((header(name=evil),), (base, failed), (end([base, failed]),), (evil,), (0,), Path("x.jsonl"))
+    results = in_file([base, failed], [end([base, failed])], header(name=evil), [evil])
     text = REPORTS["markdown"](make_sets([results]))
     outside = "".join(text.replace("\\|", "").replace("`` `tick` ``", "").split("`")[::2])
     assert evil.replace("\n", " ") not in outside

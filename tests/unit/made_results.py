@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 from copies import replace
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations, GemmShape
 from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import SCHEMA, ComparisonEnd, Record, RunHeader
 
 SHAPE = GemmShape(m=16, n=4096, k=6144)
@@ -57,6 +61,35 @@ def end(records: Sequence[Record]) -> ComparisonEnd:
     """The line that closes the comparison of `records`."""
     first = records[0]
     return replace(END, index=first.comparison, shape=first.problem.shape, labels=first.labels, cells=len(records))
+
+
+def in_file(
+    records: Sequence[Record],
+    ends: Sequence[ComparisonEnd],
+    header: RunHeader | None = None,
+    warnings: Sequence[str] = (),
+    path: str = "made.jsonl",
+) -> Results:
+    """What a file of one run holds. Each of `ends` closes as many of `records` as it has cells."""
+    run, parts = header or HEADER, _parted(records, ends)
+    comparisons = tuple(MeasuredComparison(own, end, run) for own, end in zip(parts, ends, strict=True))
+    return Results((run,), comparisons, tuple(warnings), Path(path))
+
+
+def changed(
+    results: Results, records: Sequence[Record] | None = None, ends: Sequence[ComparisonEnd] | None = None
+) -> Results:
+    """`results` with other records or other ends of its comparisons."""
+    ends = results.ends if ends is None else ends
+    parts = _parted(results.records if records is None else records, ends)
+    of_each = zip(results.comparisons, parts, ends, strict=True)
+    comparisons = tuple(replace(one, records=own, end=end) for one, own, end in of_each)
+    return replace(results, comparisons=comparisons)
+
+
+def _parted(records: Sequence[Record], ends: Sequence[ComparisonEnd]) -> list[tuple[Record, ...]]:
+    rest = iter(records)
+    return [tuple(itertools.islice(rest, end.cells)) for end in ends]
 
 
 END = ComparisonEnd(

@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable
 
 from copies import replace
+from made_results import changed
 
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record
 
 COLD = "time_cold_l2"
 RUN_SD, SHAPE_SD, CELL_SD = 0.0003, 0.0004, 0.0008
-"""Of the differences between two runs, as measured: see `report.run_effects`."""
+"""Of the differences between two runs, as measured: see `compare.run_variance`."""
 
 
 def drawn(
@@ -46,4 +47,4 @@ def drawn(
     for end in results.ends:
         samples, _ = end.duplicate_samples(COLD)
         ends.append(replace(end, duplicate={**end.duplicate, "samples": {COLD: again(samples, of_shape[end.index])}}))
-    return replace(results, records=tuple(records), ends=tuple(ends))
+    return changed(results, records, ends)

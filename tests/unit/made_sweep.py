@@ -21,6 +21,7 @@ from w8a8_bench.problem import Activations, GemmShape, Scaling
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.problem.work import bytes_moved, flops
 from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import SCHEMA, ComparisonEnd, Record, RunHeader, to_json
 
 COLD, HOT = "time_cold_l2", "time_hot_l2"
@@ -95,25 +96,18 @@ def made_sweep(
     **device: object,
 ) -> Results:
     parts = list(comparisons(layers, tokens, blocks))
-    return Results(
-        headers=(header(**device),),
-        records=tuple(record for records, _ in parts for record in records),
-        ends=tuple(end for _, end in parts),
-        warnings=(),
-        runs=(0,) * len(parts),
-        path=Path("made.jsonl"),
-    )
+    run = header(**device)
+    measured = tuple(MeasuredComparison(tuple(records), end, run) for records, end in parts)
+    return Results((run,), measured, (), Path("made.jsonl"))
 
 
 def lines(results: Results) -> Iterator[str]:
     """The file that holds `results` of one header."""
     yield json.dumps(to_json(results.headers[0]))
-    start = 0
-    for end in results.ends:
-        for record in results.records[start : start + end.cells]:
+    for comparison in results.comparisons:
+        for record in comparison.records:
             yield json.dumps(to_json(record))
-        start += end.cells
-        yield json.dumps(to_json(end))
+        yield json.dumps(to_json(comparison.end))
 
 
 def large_sweep(at_least: int, blocks: int = 12) -> Results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -68,17 +69,35 @@ def _comparable(record: Record, other: Record, measure: str) -> bool:
     return all(r.status is Status.OK and measure in r.samples for r in (record, other))
 
 
+@dataclass(frozen=True)
+class Duplicate:
+    """The second set of samples of a comparison's baseline, and the record of the first."""
+
+    original: Record
+    samples: tuple[float, ...]
+    blocks: tuple[int, ...]
+
+
+def duplicate(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Duplicate | None:
+    """None if nothing was duplicated, or the cell itself has no time."""
+    taken, cell = end.duplicate_samples(measure), end.duplicate.get("cell")
+    original = next((record for record in records if record.text == cell), None)
+    if not taken or not taken[0] or original is None or original.status is not Status.OK:
+        return None
+    return Duplicate(original, *taken) if original.samples.get(measure) else None
+
+
 def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Ratio | None:
     """The duplicate's time over that of the kernel that it duplicates: identical code, so that what differs is noise.
 
-    None where nothing was duplicated, or the cell itself has no time.
+    None if there is no `duplicate`.
     """
-    taken, cell = end.duplicate_samples(measure), end.duplicate.get("cell")
-    original = next((record for record in records if record.text == cell), None)
-    if taken is None or original is None or original.status is not Status.OK or measure not in original.samples:
+    twice = duplicate(end, records, measure)
+    if twice is None:
         return None
+    first = twice.original
     return paired_ratio(
-        *taken, original.samples[measure], original.blocks[measure], process_of_block=original.processes
+        twice.samples, twice.blocks, first.samples[measure], first.blocks[measure], process_of_block=first.processes
     )
 
 

@@ -7,33 +7,22 @@ from dataclasses import dataclass
 
 from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.results.json_lines import Results
-from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.results.measured_comparison import CellKey, MeasuredComparison, cell_key
+from w8a8_bench.results.record import Record
 
-Key = tuple[object, ...]
-"""Of a cell: labels, kernel, problem, and which of several such it is."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One comparison of a file: its records by cell, and the line that closed it.
-
-    `card` is the GPU that took it, by its UUID, or the kind of device. `history` is other where other cells were timed
-    in it, or before it on that card in that run, or the same in another order.
-    """
-
-    cells: dict[Key, Record]
-    end: ComparisonEnd
-    card: str
-    history: int
+NumberedCell = tuple[int, int]
+"""The number of a cell's key, and which of several cells with that key it is."""
 
 
 @dataclass(frozen=True)
 class ShapePair:
-    """A shape of both files, and its cells that are in both."""
+    """A shape of both files, and its cells that are in both. `alike`: the same cells were timed in both comparisons,
+    and before them on that card in that run, in the same order."""
 
-    base: Measured
-    new: Measured
+    base: MeasuredComparison
+    new: MeasuredComparison
     cells: tuple[tuple[Record, Record], ...]
+    alike: bool
 
     @property
     def where(self) -> LabelledShape:
@@ -43,11 +32,6 @@ class ShapePair:
     @property
     def same_card(self) -> bool:
         return self.base.card == self.new.card
-
-    @property
-    def alike(self) -> bool:
-        """Whether the same cells were timed together, after the same ones."""
-        return self.base.history == self.new.history
 
 
 @dataclass(frozen=True)
@@ -61,40 +45,39 @@ class Pairing:
 
 def pair(base: Results, new: Results) -> Pairing:
     """Cells are the same by labels, kernel and problem; where a file has one more than once, by their order."""
-    ours, theirs = list(_comparisons(base)), list(_comparisons(new))
-    place_of = {key: place for place, measured in enumerate(theirs) for key in measured.cells}
+    numbers: dict[CellKey, int] = {}  # of both files, so that each of the long keys is hashed once
+    ours, theirs = list(_numbered(base, numbers)), list(_numbered(new, numbers))
+    index_of = {cell: index for index, (cells, _) in enumerate(theirs) for cell in cells}
     pairs: dict[tuple[int, int], list[tuple[Record, Record]]] = {}
     only_base = []
-    for place, measured in enumerate(ours):
-        for key, record in measured.cells.items():
-            other = place_of.pop(key, None)
+    for index, (cells, _) in enumerate(ours):
+        for cell, record in cells.items():
+            other = index_of.pop(cell, None)
             if other is None:
                 only_base.append(record)
             else:
-                pairs.setdefault((place, other), []).append((record, theirs[other].cells[key]))
+                pairs.setdefault((index, other), []).append((record, theirs[other][0][cell]))
     return Pairing(
-        shapes=tuple(ShapePair(ours[a], theirs[b], tuple(cells)) for (a, b), cells in pairs.items()),
+        shapes=tuple(
+            ShapePair(base.comparisons[a], new.comparisons[b], tuple(cells), alike=ours[a][1] == theirs[b][1])
+            for (a, b), cells in pairs.items()
+        ),
         only_base=tuple(only_base),
-        only_new=tuple(theirs[place].cells[key] for key, place in place_of.items()),
+        only_new=tuple(theirs[index][0][cell] for cell, index in index_of.items()),
     )
 
 
-def _comparisons(results: Results) -> Iterator[Measured]:
-    seen: dict[Key, int] = {}
+def _numbered(results: Results, numbers: dict[CellKey, int]) -> Iterator[tuple[dict[NumberedCell, Record], int]]:
+    """The cells of every comparison, and a hash of the cells that were timed up to its end on its card in its run."""
+    seen: dict[int, int] = {}
     histories: dict[tuple[int, str], int] = {}
-    start = 0
-    device = results.headers[0].device
-    only_card = str(device.get("uuid") or device.get("kind"))  # of files that do not name each record's
-    for end, run in zip(results.ends, results.runs, strict=True):
-        cells: dict[Key, Record] = {}
-        for record in results.records[start : start + end.cells]:
-            labels = tuple(sorted((name, str(value)) for name, value in record.labels.items()))
-            cell = (labels, record.kernel, record.problem)
-            seen[cell] = seen.get(cell, 0) + 1
-            key = (*cell, seen[cell])
-            cells[key] = record
-        start += end.cells
-        card = next((record.device for record in cells.values() if record.device), only_card)
-        timed = [key for key, record in cells.items() if record.samples]
-        histories[run, card] = hash((histories.get((run, card), 0), *timed))
-        yield Measured(cells, end, card, histories[run, card])
+    for comparison in results.comparisons:
+        cells: dict[NumberedCell, Record] = {}
+        for record in comparison.records:
+            number = numbers.setdefault(cell_key(record), len(numbers))
+            seen[number] = seen.get(number, 0) + 1
+            cells[number, seen[number]] = record
+        where = id(comparison.run), comparison.card
+        timed = [cell for cell, record in cells.items() if record.samples]
+        histories[where] = hash((histories.get(where, 0), *timed))
+        yield cells, histories[where]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec import to_builtins
 from msgspec.structs import replace
 
 from w8a8_bench import stats, text
@@ -28,7 +27,7 @@ from w8a8_bench.problem.formats import OUT_FORMATS, W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.function import make_kernel
-from w8a8_bench.report import comparable_runs, rows, table
+from w8a8_bench.report import rows, table
 from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.text import one_line, shown
 from w8a8_bench.timing.measures import Timer, choose, headline
@@ -223,11 +222,8 @@ class Measured:
 
     def _repr_html_(self) -> str:
         """The table in a notebook: plain HTML, all text escaped."""
-        comparison = comparable_runs.Comparison(self.records, self.end, "")
-        (shown_rows,) = rows.make_rows(
-            comparable_runs.ResultSet("", (), (to_builtins(self.device),), (comparison,), (), ())
-        )
         title = " · ".join(filter(None, [str(self.end.shape), self._measure, self.device.name]))
+        shown_rows = rows.rows_of(self.records, self.device)
         lines = [_html_row("th", COLUMNS), *(_html_row("td", _texts(row, self._measure)) for row in shown_rows)]
         emulated = any(table.EMULATED in record.flags for record in self.records)
         notes = [table.EMULATED_NOTE, *self.notes] if emulated else self.notes
@@ -239,7 +235,7 @@ def _html_row(tag: str, texts: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in texts)}</tr>"
 
 
-def _texts(row: rows.Row, measure: str | None) -> tuple[str, ...]:
+def _texts(row: rows.CellRow, measure: str | None) -> tuple[str, ...]:
     """The texts of `COLUMNS` for one kernel."""
     record, times = row.record, row.times.get(measure or "")
     return (

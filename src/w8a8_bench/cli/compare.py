@@ -12,6 +12,7 @@ from w8a8_bench.cli.results import read
 from w8a8_bench.report.compare import conditions
 from w8a8_bench.report.compare.compare import compare
 from w8a8_bench.report.compare.text import Compared, render_markdown, render_text
+from w8a8_bench.results.json_lines import without_collector
 from w8a8_bench.text import one_line
 
 FORMATS = {"text": render_text, "markdown": render_markdown}
@@ -20,6 +21,11 @@ FORMATS = {"text": render_text, "markdown": render_markdown}
 def run(args: argparse.Namespace) -> int:
     if not 0 <= args.threshold < math.inf:
         raise UsageError(f"--threshold {args.threshold:g}: expected a percentage of 0 or more")
+    with without_collector():
+        return _compare(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
     try:
         base, new = read(Path(args.base)), read(Path(args.new))
         pairing = pair(base, new)

@@ -13,9 +13,10 @@ from w8a8_bench.cli import output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
-from w8a8_bench.report.recommend.choices import Limits, ModelLayer, Source
+from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
 from w8a8_bench.report.recommend.text import markdown, to_json, verdict
+from w8a8_bench.results.json_lines import Results
 from w8a8_bench.shapes import hf_config, models
 
 SUFFIXES = {".md": "markdown", ".json": "json"}
@@ -43,16 +44,16 @@ def run(args: argparse.Namespace) -> int:
 def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     """Raises ValueError with one line for the first thing that is wrong with the arguments or the files."""
     layers = _layers(args.model, args.tp)
-    limits = _limits(args)
+    required = _required(args)
     inputs = Inputs(args.results)
     output.check(out, [*inputs.paths, *_configuration(args.model)])
-    sources = [Source.of(str(one.path), one) for one in inputs.read()]
-    if not any(source.comparisons for source in sources):
+    files = inputs.read()
+    if not any(file.comparisons for file in files):
         raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend from")
-    sources = _of_the_model(sources, layers, inputs)
+    files = _of_the_model(files, layers, inputs)
     if inputs.directories:
-        _refuse_several_devices(sources, inputs)
-    return recommend(args.model, args.tp, layers, sources, limits)
+        _refuse_several_devices(files, inputs)
+    return recommend(args.model, args.tp, layers, files, required)
 
 
 def _configuration(model: str) -> list[Path]:
@@ -62,22 +63,26 @@ def _configuration(model: str) -> list[Path]:
     return [Path(model, hf_config.FILE_NAME) if os.path.isdir(model) else Path(model)]
 
 
-def _of_the_model(sources: Sequence[Source], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Source]:
+def _of_the_model(files: Sequence[Results], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Results]:
     """Without the files of a directory that have no shape of the model: what they were measured with doesn't matter."""
     shapes = {(layer.k, layer.n) for layer in layers}
-    kept = [source for source in sources if not inputs.is_found(Path(source.name)) or source.has_any(shapes)]
-    return kept or list(sources)
+    kept = [
+        file
+        for file in files
+        if not inputs.is_found(file.path) or any((end.shape.k, end.shape.n) in shapes for end in file.ends)
+    ]
+    return kept or list(files)
 
 
-def _refuse_several_devices(sources: Sequence[Source], inputs: Inputs) -> None:
-    files: dict[str, list[str]] = {}
-    for source in sources:
-        for device in source.devices:
-            files.setdefault(device, []).append(source.name)
-    if len(files) > 1:
+def _refuse_several_devices(files: Sequence[Results], inputs: Inputs) -> None:
+    by_device: dict[str, list[str]] = {}
+    for file in files:
+        for device in dict.fromkeys(str(device_of(header)) for header in file.headers):
+            by_device.setdefault(device, []).append(str(file.path))
+    if len(by_device) > 1:
         where = ", ".join(map(str, inputs.directories))
-        found = "; ".join(f"{device} ({_some(names)})" for device, names in files.items())
-        raise ValueError(f"{where} has results of {len(files)} devices: {found}; name the files of one of them")
+        found = "; ".join(f"{device} ({_some(names)})" for device, names in by_device.items())
+        raise ValueError(f"{where} has results of {len(by_device)} devices: {found}; name the files of one of them")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -94,9 +99,9 @@ def _layers(model: str, tp: int) -> list[ModelLayer]:
     ]
 
 
-def _limits(args: argparse.Namespace) -> Limits:
+def _required(args: argparse.Namespace) -> Requirements:
     if args.min_sqnr is not None and not math.isfinite(args.min_sqnr):
         raise ValueError(f"--min-sqnr {args.min_sqnr:g}: expected a number of dB")
     if args.sqnr_data is not None and args.min_sqnr is None:
         raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
-    return Limits(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data)
+    return Requirements(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data)

@@ -156,21 +156,25 @@ def name_of(provider: str, problem: Problem, *, fast_accum: bool = False) -> str
     return f"{name}_{variant}" if variant else name
 
 
-@functools.lru_cache(maxsize=4096)
 def cell_text(kernel: str, problem: Problem) -> str:
     """How a cell is shown: the name alone at its defaults, else `name[scheme,activations]`.
 
     A name that does not follow the grammar, as one of a later version, has no default scheme: the scheme is shown.
     """
+    return _cell_text(kernel, problem.scaling, problem.activations)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cell_text(kernel: str, scaling: Scaling | None, activations: Activations) -> str:
     try:
         default = KernelName.parse(kernel).default_scheme
     except ValueError:
         default = None
     extra = []
-    if problem.scaling != default and problem.scaling is not None:
-        extra.append(problem.scaling.name)
-    if problem.activations is not Activations.PREQUANTIZED:
-        extra.append(problem.activations.value)
+    if scaling != default and scaling is not None:
+        extra.append(scaling.name)
+    if activations is not Activations.PREQUANTIZED:
+        extra.append(activations.value)
     return f"{kernel}[{','.join(extra)}]" if extra else kernel
 
 

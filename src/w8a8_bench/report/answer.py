@@ -9,7 +9,15 @@ from w8a8_bench import stats
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.run_facts import noise_floors, noise_of
-from w8a8_bench.report.summary import AS_FAST, Standing, Summary, geometric_mean, kernel_key, summarize
+from w8a8_bench.report.summary import (
+    AS_FAST,
+    AS_FAST_TEXT,
+    KernelStanding,
+    Summary,
+    geometric_mean,
+    kernel_key,
+    summarize,
+)
 from w8a8_bench.report.table import BUSY, EMULATED, UNSETTLED
 from w8a8_bench.results.record import Record
 from w8a8_bench.text import one_line
@@ -34,7 +42,7 @@ def broken(records: Sequence[Record]) -> str | None:
     return ", ".join(parts) or None
 
 
-def _best(summary: Summary) -> tuple[Standing, list[Standing]]:
+def _best(summary: Summary) -> tuple[KernelStanding, list[KernelStanding]]:
     """The 8-bit kernel that is fastest over the shapes, and those that are within 1% of it. Without any, the first."""
     complete = [one for one in summary.standings if len(one.every) == summary.shapes]
     quantized = [one for one in complete if one.is_8_bit]
@@ -45,7 +53,7 @@ def _best(summary: Summary) -> tuple[Standing, list[Standing]]:
     return best, [one for one in others if geometric_mean(one.every) >= AS_FAST * geometric_mean(best.every)]
 
 
-def _fastest(summary: Summary, best: Standing, ties: Sequence[Standing]) -> str:
+def _fastest(summary: Summary, best: KernelStanding, ties: Sequence[KernelStanding]) -> str:
     shapes = len(best.every)
     over = f"{shapes} shapes" if shapes > 1 else "one shape"
     if not summary.has_baseline:
@@ -62,15 +70,15 @@ def _fastest(summary: Summary, best: Standing, ties: Sequence[Standing]) -> str:
         return f"{name}, {speed}; emulated in fp32, so this says nothing about FP8"
     if mean < 1:
         return f"bf16; the best 8-bit kernel, {name}, is {speed}"
-    equals = f"; {one_line(ties[0].text)}{_and_more(ties)} within 1%" if ties else ""
+    equals = f"; {one_line(ties[0].text)}{_and_more(ties)} {AS_FAST_TEXT}" if ties else ""
     return f"{name}, {speed}{equals}"
 
 
-def _and_more(ties: Sequence[Standing]) -> str:
+def _and_more(ties: Sequence[KernelStanding]) -> str:
     return f" and {len(ties) - 1} more are" if len(ties) > 1 else " is"
 
 
-def _typical_width(summary: Summary, best: Standing) -> float | None:
+def _typical_width(summary: Summary, best: KernelStanding) -> float | None:
     """Half the width of the interval of the speed-up over bf16, over it: the median of the shapes that have one."""
     widths = []
     for row in (row for group in summary.rows for row in group if kernel_key(row.record) == kernel_key(best.record)):
@@ -81,7 +89,7 @@ def _typical_width(summary: Summary, best: Standing) -> float | None:
     return stats.median(widths) if widths else None
 
 
-def _how_sure(results: ResultSet, summary: Summary, best: Standing) -> str:
+def _how_sure(results: ResultSet, summary: Summary, best: KernelStanding) -> str:
     measure = summary.measure
     assert measure is not None
     rows = [row for group in summary.rows for row in group if measure in row.times]

@@ -10,7 +10,8 @@ import msgspec
 
 from w8a8_bench.environment.device import Device
 from w8a8_bench.results.json_lines import Results
-from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
+from w8a8_bench.results.measured_comparison import CellKey, MeasuredComparison, cell_key
+from w8a8_bench.results.record import Record, RunHeader
 
 UUID = "device uuid"
 
@@ -30,15 +31,6 @@ Facts = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The records of one comparison, the line that closed it, and the UUID of its GPU; empty where it has none."""
-
-    records: tuple[Record, ...]
-    end: ComparisonEnd
-    uuid: str
-
-
-@dataclass(frozen=True)
 class ResultSet:
     """Comparisons that were measured alike, each cell once. Never empty. Comparisons are numbered in the order they
     stand in, since every file numbers its own from 0.
@@ -53,7 +45,7 @@ class ResultSet:
     label: str
     headers: tuple[RunHeader, ...]
     devices: tuple[Facts, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MeasuredComparison, ...]
     files: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -94,7 +86,7 @@ def make_sets(results: Sequence[Results], *, pool_gpus: bool = False) -> tuple[R
     for result in results:
         for header, device, comparisons in _parts(result):
             identity = _identity(header, device, CHANGING + (("uuid",) if pool_gpus else ()))
-            cells = {_cell(record) for comparison in comparisons for record in comparison.records}
+            cells = {cell_key(record) for comparison in comparisons for record in comparison.records}
             fitting = (group for group in groups if group.identity == identity and not group.cells & cells)
             group = next(fitting, None)
             if group is None:
@@ -122,40 +114,30 @@ def make_sets(results: Sequence[Results], *, pool_gpus: bool = False) -> tuple[R
 @dataclass
 class _Group:
     identity: dict[str, object]
-    cells: set[tuple[object, ...]]
+    cells: set[CellKey]
     headers: list[RunHeader]
     devices: list[Facts]
-    comparisons: list[Comparison]
+    comparisons: list[MeasuredComparison]
     files: list[str]
     warnings: list[str]
 
 
-def _parts(results: Results) -> Iterator[tuple[RunHeader, Facts, list[Comparison]]]:
+def _parts(results: Results) -> Iterator[tuple[RunHeader, Facts, list[MeasuredComparison]]]:
     """What was measured under each header on each device."""
-    parts: dict[tuple[int, str], list[Comparison]] = {}
-    start = 0
-    for end, run in zip(results.ends, results.runs, strict=True):
-        records = results.records[start : start + end.cells]
-        uuid = records[0].device if records else ""
-        uuid = uuid or str(results.headers[run].device.get("uuid") or "")
-        parts.setdefault((run, uuid), []).append(Comparison(records, end, uuid))
-        start += end.cells
-    for (run, uuid), comparisons in parts.items():
-        header = results.headers[run]
+    parts: dict[tuple[int, str], list[MeasuredComparison]] = {}
+    for comparison in results.comparisons:
+        parts.setdefault((id(comparison.run), comparison.uuid), []).append(comparison)
+    for (_, uuid), comparisons in parts.items():
+        header = comparisons[0].run
         named = (device for device in header.devices if device.get("uuid") == uuid)
         yield header, next(named, header.device), comparisons
 
 
-def _numbered(index: int, comparison: Comparison) -> Comparison:
+def _numbered(index: int, comparison: MeasuredComparison) -> MeasuredComparison:
     if comparison.end.index == index:
         return comparison
     records = tuple(msgspec.structs.replace(record, comparison=index) for record in comparison.records)
     return replace(comparison, records=records, end=msgspec.structs.replace(comparison.end, index=index))
-
-
-def _cell(record: Record) -> tuple[object, ...]:
-    labels = tuple(sorted((name, str(value)) for name, value in record.labels.items()))
-    return record.kernel, record.problem, labels
 
 
 def _identity(header: RunHeader, device: Facts, changing: Sequence[str]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import to_builtins
 
 from w8a8_bench.report.comparable_runs import ResultSet
-from w8a8_bench.report.rows import NUMBERS, PARTS, Row, make_rows, measures_of
+from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, make_rows, measures_of
 from w8a8_bench.results.record import Record
 from w8a8_bench.timing.measures import part
 
@@ -62,7 +62,7 @@ def _what(results: ResultSet, uuid: str, record: Record) -> Fields:
     }
 
 
-def _times(row: Row, measures: Sequence[str]) -> Fields:
+def _times(row: CellRow, measures: Sequence[str]) -> Fields:
     fields: Fields = {}
     for measure in (name for one in measures for name in (one, *(part(one, which) for which in PARTS))):
         if times := row.times.get(measure):

@@ -20,10 +20,11 @@ from w8a8_bench.problem import Activations, Azp, Problem, work
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import run_facts
+from w8a8_bench.report.cliffs import REPEATABILITY
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import place
-from w8a8_bench.report.rows import NUMBERS, PARTS, Row, Times, make_rows, measures_of
-from w8a8_bench.report.summary import cliffs_of, is_16_bit, kernel_key
+from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, Times, make_rows, measures_of
+from w8a8_bench.report.summary import AS_FAST, cliffs_of, is_8_bit, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
 from w8a8_bench.results.record import Record
 from w8a8_bench.timing.measures import MEANINGS, part
@@ -45,7 +46,12 @@ AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads",
 
 def render(sets: Sequence[ResultSet]) -> str:
     """A page of `sets`, which shows one of them at a time."""
-    data: Json = {"version": w8a8_bench.__version__, "sets": [set_data(one) for one in sets]}
+    thresholds = {"as_fast": AS_FAST, "repeatability": REPEATABILITY}
+    data: Json = {
+        "version": w8a8_bench.__version__,
+        "thresholds": thresholds,
+        "sets": [set_data(one) for one in sets],
+    }
     style = "\n".join(map(_page_file, STYLES))
     script = "\n".join(map(_page_file, SCRIPTS))
     parts = {
@@ -143,7 +149,7 @@ def _comparisons(results: ResultSet, measure: str | None) -> Json:
     }
 
 
-def _cells(rows: Sequence[Row], sizes: Iterable[int]) -> Json:
+def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
     """What is known of every cell but its times."""
     records = [row.record for row in rows]
     reasons, flags, configs = _Texts(), _Texts(), _Texts()
@@ -179,6 +185,7 @@ def _kernel(record: Record) -> Json:
         "scheme": _scheme(problem),
         "activations": problem.activations.value,
         "role": "baseline" if record.kernel == BASELINE else "16 bits" if is_16_bit(record.kernel) else "",
+        "eight_bits": is_8_bit(record),
         "dynamic": problem.activations is not Activations.PREQUANTIZED,
     }
 
@@ -193,7 +200,7 @@ def _config(record: Record) -> str:
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items())
 
 
-def _times(rows: Sequence[Row], measures: Iterable[str]) -> Json:
+def _times(rows: Sequence[CellRow], measures: Iterable[str]) -> Json:
     """Measure to columns, parallel to the rows. Columns without a number are left out."""
     data: Json = {}
     for measure in measures:

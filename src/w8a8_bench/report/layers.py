@@ -6,13 +6,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench.problem import GemmShape
+from w8a8_bench.results.measured_comparison import labels_key
 from w8a8_bench.results.record import ComparisonEnd, Labels
 
 SIZES = ("m", "n", "k")
 
 
 @dataclass(frozen=True)
-class Layer:
+class Curve:
     """Shapes that make one curve. `axis` names the sizes that vary along it, all of them equal: `m`, or `m = n = k`.
 
     `name` is what the labels say beside the model, `title` adds the sizes that don't vary.
@@ -32,7 +33,7 @@ class Place:
     x: int
 
 
-def place(ends: Sequence[ComparisonEnd]) -> tuple[tuple[Layer, ...], tuple[Place, ...]]:
+def place(ends: Sequence[ComparisonEnd]) -> tuple[tuple[Curve, ...], tuple[Place, ...]]:
     """Layers in the order of their first shape, and the place of every comparison, parallel to `ends`.
 
     Shapes of the same labels, n and k are a layer, with m its axis. Those without a label `layer` that are alone with
@@ -40,20 +41,20 @@ def place(ends: Sequence[ComparisonEnd]) -> tuple[tuple[Layer, ...], tuple[Place
     """
     alone = _alone(ends)
     keys: dict[Hashable, int] = {}
-    layers: list[Layer] = []
+    layers: list[Curve] = []
     places: list[Place] = []
     several_tp = len({end.labels["tp"] for end in ends if "tp" in end.labels}) > 1
     for end in ends:
         shape = end.shape
-        varying = alone.get((_labels(end), shape.n, shape.k), ("m",))
+        varying = alone.get((labels_key(end.labels), shape.n, shape.k), ("m",))
         constant = tuple((name, getattr(shape, name)) for name in SIZES if name not in varying)
-        key = (_labels(end), varying, constant)
+        key = (labels_key(end.labels), varying, constant)
         if key not in keys:
             keys[key] = len(layers)
             name = _name(end.labels, several_tp)
             sizes = " ".join(f"{size}={number}" for size, number in constant)
             axis = " = ".join(varying)
-            layers.append(Layer(str(end.labels.get("model", "")), name, f"{name} {sizes}".strip() or axis, axis))
+            layers.append(Curve(str(end.labels.get("model", "")), name, f"{name} {sizes}".strip() or axis, axis))
         places.append(Place(keys[key], getattr(shape, varying[0])))
     return tuple(layers), tuple(places)
 
@@ -63,10 +64,10 @@ def _alone(ends: Sequence[ComparisonEnd]) -> Mapping[Hashable, tuple[str, ...]]:
     tokens: dict[tuple[Hashable, int, int], set[int]] = {}
     shapes: dict[Hashable, list[GemmShape]] = {}
     for end in ends:
-        tokens.setdefault((_labels(end), end.shape.n, end.shape.k), set()).add(end.shape.m)
+        tokens.setdefault((labels_key(end.labels), end.shape.n, end.shape.k), set()).add(end.shape.m)
     for end in ends:
-        if "layer" not in end.labels and len(tokens[_labels(end), end.shape.n, end.shape.k]) == 1:
-            shapes.setdefault(_labels(end), []).append(end.shape)
+        if "layer" not in end.labels and len(tokens[labels_key(end.labels), end.shape.n, end.shape.k]) == 1:
+            shapes.setdefault(labels_key(end.labels), []).append(end.shape)
     alone: dict[Hashable, tuple[str, ...]] = {}
     for labels, members in shapes.items():
         squares = [shape for shape in members if shape.m == shape.n == shape.k]
@@ -77,10 +78,6 @@ def _alone(ends: Sequence[ComparisonEnd]) -> Mapping[Hashable, tuple[str, ...]]:
             for shape in group if varying and together else ():
                 alone[labels, shape.n, shape.k] = varying
     return alone
-
-
-def _labels(end: ComparisonEnd) -> Hashable:
-    return tuple(sorted((name, str(value)) for name, value in end.labels.items()))
 
 
 def _name(labels: Labels, several_tp: bool) -> str:

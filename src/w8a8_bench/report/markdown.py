@@ -8,11 +8,19 @@ from collections.abc import Iterable, Sequence
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report import run_facts
 from w8a8_bench.report.comparable_runs import ResultSet
-from w8a8_bench.report.rows import Row
-from w8a8_bench.report.summary import AS_FAST, Standing, Summary, cliffs_of, geometric_mean, summarize
+from w8a8_bench.report.rows import CellRow
+from w8a8_bench.report.summary import (
+    AS_FAST,
+    AS_FAST_TEXT,
+    KernelStanding,
+    Summary,
+    cliffs_of,
+    geometric_mean,
+    summarize,
+)
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE, NOTHING
 from w8a8_bench.results.record import Record
-from w8a8_bench.text import format_time, one_line
+from w8a8_bench.text import format_time, markdown_table, one_line
 
 MOST_CHARACTERS = 60_000
 """Of a whole report: GitHub takes comments of 65,536."""
@@ -74,7 +82,7 @@ def _verdict(summary: Summary) -> str:
     text += f" (geometric mean over {shapes}, {min(best.every):.2f}x to {max(best.every):.2f}x)."
     equal = [one for one in others if len(one.every) == len(best.every) and geometric_mean(one.every) > AS_FAST * mean]
     if equal:
-        text += f" As fast within 1%: {', '.join(code(one.text) for one in equal)}."
+        text += f" As fast {AS_FAST_TEXT}: {', '.join(code(one.text) for one in equal)}."
     return text
 
 
@@ -83,10 +91,10 @@ def _speeds(summary: Summary) -> Lines:
         return []
     title = "Speed-up over bf16" if summary.has_baseline else "Speed beside the fastest kernel of each shape"
 
-    def cell(one: Standing, size: int) -> str:
+    def cell(one: KernelStanding, size: int) -> str:
         return f"{geometric_mean(one.speeds[size]):.2f}x" if size in one.speeds else NOTHING
 
-    def whole(one: Standing) -> str:
+    def whole(one: KernelStanding) -> str:
         fewer = f" of {len(one.every)}" if len(one.every) < summary.shapes else ""
         return f"**{geometric_mean(one.every):.2f}x**{fewer}"
 
@@ -97,7 +105,7 @@ def _speeds(summary: Summary) -> Lines:
     return [
         f"### {title}, by {summary.axis}",
         "",
-        *_table(("", "kernel", *map(str, _shown_sizes(summary)), "all"), rows, left=2),
+        *markdown_table(("", "kernel", *map(str, _shown_sizes(summary)), "all"), rows, range(2)),
         "",
         *_left_out_sizes(summary),
     ]
@@ -131,7 +139,7 @@ def _best(summary: Summary) -> Lines:
             return NOTHING
         times = best.row.times[summary.measure or ""]
         shown = f"{times.speedup.median:.2f}x" if times.speedup else format_time(times.seconds)
-        return f"{summary.letter(best.row)} {shown}" + (f" +{len(best.ties)}" if best.ties else "")
+        return f"{summary.letter(best.row)} {shown}".strip() + (f" +{len(best.ties)}" if best.ties else "")
 
     rows = [
         (code(summary.title(layer)), *(cell(number, size) for size in _shown_sizes(summary)))
@@ -140,9 +148,10 @@ def _best(summary: Summary) -> Lines:
     return [
         f"### Best kernel by layer and {summary.axis}",
         "",
-        *_table(("layer", *map(str, _shown_sizes(summary))), rows, left=1),
+        *markdown_table(("layer", *map(str, _shown_sizes(summary))), rows, range(1)),
         "",
-        "`+1`: another may be as fast, since 95% intervals meet; of those within 1% the one with the best mean stands.",
+        f"`+1`: another may be as fast, since 95% intervals meet; of those {AS_FAST_TEXT} the one with the best "
+        "mean stands.",
         "",
     ]
 
@@ -165,7 +174,7 @@ def _costs(summary: Summary) -> Lines:
     return [
         f"### Quantizing activations, share of the whole time by {summary.axis}",
         "",
-        *_table(("kernel", *map(str, sizes)), rows, left=1),
+        *markdown_table(("kernel", *map(str, sizes)), rows, range(1)),
         "",
     ]
 
@@ -189,7 +198,7 @@ def _accuracy(summary: Summary) -> Lines:
         best = next((one for one in summary.standings if _scheme(one.record) == scheme), None)
         rows.append((code(scheme), *means, f"{best.letter} {geometric_mean(best.every):.2f}x" if best else NOTHING))
     titles = ("scheme", *(f"mean SQNR, {name} data" for name in names), "fastest kernel")
-    return ["### Accuracy of the schemes", "", *_table(titles, rows, left=1), ""]
+    return ["### Accuracy of the schemes", "", *markdown_table(titles, rows, range(1)), ""]
 
 
 def _scheme(record: Record) -> str:
@@ -213,7 +222,7 @@ def _cliffs(results: ResultSet, summary: Summary) -> Lines:
     ]
     more = [f"And {len(cliffs) - MOST_CLIFFS} more.", ""] if len(cliffs) > MOST_CLIFFS else []
     titles = ("kernel", "shape", "pad to m", "faster")
-    return ["### Cliffs: padding to a larger m is faster", "", *_table(titles, rows, left=2), "", *more]
+    return ["### Cliffs: padding to a larger m is faster", "", *markdown_table(titles, rows, range(2)), "", *more]
 
 
 def _statuses(results: ResultSet) -> Lines:
@@ -230,7 +239,7 @@ def _statuses(results: ResultSet) -> Lines:
     ]
     more = [f"And {len(ordered) - MOST_REASONS} more reasons.", ""] if len(ordered) > MOST_REASONS else []
     titles = ("status", "reason", "cells", "kernels")
-    return ["### What did not run, and why", "", *_table(titles, rows, left=2), "", *more]
+    return ["### What did not run, and why", "", *markdown_table(titles, rows, range(2)), "", *more]
 
 
 def _few(texts: Iterable[str], most: int = 3) -> str:
@@ -253,21 +262,15 @@ def _times(summary: Summary) -> Lines:
         for first in range(0, len(sizes), MOST_SIZES):
             part = sizes[first : first + MOST_SIZES]
             rows = [(code(text), *(by_size.get(size, NOTHING) for size in part)) for text, by_size in cells.items()]
-            lines += [*_table(("kernel", *map(str, part)), rows, left=1), ""]
+            lines += [*markdown_table(("kernel", *map(str, part)), rows, range(1)), ""]
     return [*lines, "</details>", ""]
 
 
-def _placed(summary: Summary, layer: int | None = None) -> Iterable[tuple[Row, int]]:
+def _placed(summary: Summary, layer: int | None = None) -> Iterable[tuple[CellRow, int]]:
     """Rows with their size; of one layer, or of all."""
     for group, where in zip(summary.rows, summary.places, strict=True):
         if layer is None or where.layer == layer:
             yield from ((row, where.x) for row in group)
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> Lines:
-    """The first `left` columns are text, the others numbers."""
-    rule = ["---" if index < left else "---:" for index in range(len(titles))]
-    return [f"| {' | '.join(cells)} |" for cells in (titles, rule, *rows)]
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A row a cell: all that reports show of it, worked out from its record by `metrics`, `peaks` and `stats`."""
+"""A row a cell: all that reports show of it, worked out from its record by `metrics`, `roofline` and `stats`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import work
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.comparable_runs import Comparison, ResultSet
+from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.results.record import Record
 from w8a8_bench.timing.measures import HOST_LAUNCH, MEANINGS, part
 
@@ -74,17 +74,17 @@ NUMBERS: Mapping[str, Callable[[Times], float | None]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class CellRow:
     """One cell. `times` is empty where the record is not `ok`: such samples are not shown."""
 
     record: Record
     times: Mapping[str, Times]
 
 
-def make_rows(results: ResultSet) -> tuple[tuple[Row, ...], ...]:
+def make_rows(results: ResultSet) -> tuple[tuple[CellRow, ...], ...]:
     """Rows of every comparison of `results`, parallel to `results.comparisons`."""
     device = results.device
-    return tuple(tuple(_rows(comparison, device)) for comparison in results.comparisons)
+    return tuple(tuple(rows_of(comparison.records, device)) for comparison in results.comparisons)
 
 
 def measures_of(records: Sequence[Record]) -> tuple[str, ...]:
@@ -93,16 +93,16 @@ def measures_of(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(name for name in MEANINGS if name in present)
 
 
-def _rows(comparison: Comparison, device: Device | None) -> Iterator[Row]:
-    records = comparison.records
+def rows_of(records: Sequence[Record], device: Device | None) -> Iterator[CellRow]:
+    """Rows of the records of one comparison."""
     baselines = {record.problem.shape: record for record in records if record.kernel == BASELINE}
     for record in records:
         if record.status is not Status.OK:
-            yield Row(record, {})
+            yield CellRow(record, {})
             continue
         twin = metrics.prequantized_twin(record, records)
         baseline = baselines.get(record.problem.shape)
-        yield Row(record, {name: _times(record, name, baseline, twin, device) for name in _shown(record)})
+        yield CellRow(record, {name: _times(record, name, baseline, twin, device) for name in _shown(record)})
 
 
 def _shown(record: Record) -> list[str]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from w8a8_bench import stats
 from w8a8_bench.analysis import metrics
-from w8a8_bench.report.comparable_runs import Comparison, ResultSet, is_measure
-from w8a8_bench.report.rows import Row
+from w8a8_bench.report.comparable_runs import ResultSet, is_measure
+from w8a8_bench.report.rows import CellRow
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import RunHeader
 from w8a8_bench.timing.measures import MEANINGS
 
@@ -114,7 +115,7 @@ def run_facts(results: ResultSet) -> Facts:
     return facts
 
 
-def quiet_facts(results: ResultSet, rows: Sequence[Sequence[Row]], measure: str | None) -> Facts:
+def quiet_facts(results: ResultSet, rows: Sequence[Sequence[CellRow]], measure: str | None) -> Facts:
     """Clocks, power, heat and noise: what a reader trusts the numbers by."""
     facts: Facts = []
     if noise := noise_of(noise_floors(results, measure)):
@@ -163,7 +164,7 @@ def _throttle(blocks: Sequence[Mapping[str, object]]) -> str:
     return ", ".join(f"{reason} in {count} of {len(blocks)} blocks" for reason, count in counts.items()) or "none"
 
 
-def _blocks(comparisons: Sequence[Comparison]) -> Iterator[Mapping[str, object]]:
+def _blocks(comparisons: Sequence[MeasuredComparison]) -> Iterator[Mapping[str, object]]:
     for comparison in comparisons:
         blocks = comparison.end.machine.get("blocks")
         yield from (block for block in (blocks if isinstance(blocks, list) else ()) if isinstance(block, Mapping))
@@ -173,5 +174,5 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _flat(rows: Sequence[Sequence[Row]]) -> Iterator[Row]:
+def _flat(rows: Sequence[Sequence[CellRow]]) -> Iterator[CellRow]:
     return (row for group in rows for row in group)

@@ -13,19 +13,20 @@ from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.report.cliffs import Cliff, find_cliffs
 from w8a8_bench.report.comparable_runs import ResultSet
-from w8a8_bench.report.layers import Layer, Place, place
-from w8a8_bench.report.rows import Row, Times, make_rows, measures_of
+from w8a8_bench.report.layers import Curve, Place, place
+from w8a8_bench.report.rows import CellRow, Times, make_rows, measures_of
 from w8a8_bench.report.run_facts import noise_floors
 from w8a8_bench.results.record import Record
 
 Key = tuple[str, Format]
 
 AS_FAST = 0.99
-"""Kernels whose speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much."""
+"""Kernels with this share of the best one's speed are as fast: two sweeps of the same cells differ by as much."""
+AS_FAST_TEXT = f"within {1 - AS_FAST:.0%}"
 
 
 @dataclass
-class Standing:
+class KernelStanding:
     """One kernel: its speeds by size, over all layers; over bf16, or over the fastest of each shape without bf16."""
 
     text: str
@@ -43,8 +44,7 @@ class Standing:
 
     @property
     def is_8_bit(self) -> bool:
-        """A kernel of 8-bit operands that are multiplied as such, so neither a baseline nor the twin that casts."""
-        return self.record.problem.format in W8A8_FORMATS and not is_16_bit(self.record.kernel)
+        return is_8_bit(self.record)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Best:
     """The kernel with the least time at a shape, or of those within 1% whose intervals meet its own the one with the
     best mean over all shapes; `ties` are all whose intervals meet."""
 
-    row: Row
-    ties: tuple[Row, ...]
+    row: CellRow
+    ties: tuple[CellRow, ...]
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,22 @@ class Summary:
     has_baseline: bool
     axis: str
     sizes: tuple[int, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[Curve, ...]
     places: tuple[Place, ...]
     shapes: int
-    standings: tuple[Standing, ...]
+    standings: tuple[KernelStanding, ...]
     best: Mapping[tuple[int, int], Best]
-    rows: tuple[tuple[Row, ...], ...]
+    rows: tuple[tuple[CellRow, ...], ...]
 
-    def title(self, layer: Layer) -> str:
+    def title(self, layer: Curve) -> str:
         """The layer, with its model where there are several."""
         several = len({one.model for one in self.layers}) > 1
         return f"{layer.model} {layer.title}".strip() if several else layer.title
 
-    def letter(self, row: Row) -> str:
-        return next(one.letter for one in self.standings if kernel_key(one.record) == kernel_key(row.record))
+    def letter(self, row: CellRow) -> str:
+        """The letter of a row's kernel; empty if it has no speed, for want of a baseline beside it."""
+        letters = (one.letter for one in self.standings if kernel_key(one.record) == kernel_key(row.record))
+        return next(letters, "")
 
 
 def summarize(results: ResultSet) -> Summary:
@@ -89,12 +91,12 @@ def summarize(results: ResultSet) -> Summary:
     axes = {layer.axis for layer in layers}
     timed = [[(row, row.times[measure]) for row in group if measure in row.times] if measure else [] for group in rows]
     has_baseline = any(times.speedup for group in timed for _, times in group)
-    standings: dict[Key, Standing] = {}
+    standings: dict[Key, KernelStanding] = {}
     for group, where in zip(timed, places, strict=True):
         for row, times in group:
             speed = _speed(times, [one for _, one in group], has_baseline)
             if speed is not None:
-                standing = standings.setdefault(kernel_key(row.record), Standing(row.record.text, row.record))
+                standing = standings.setdefault(kernel_key(row.record), KernelStanding(row.record.text, row.record))
                 standing.speeds.setdefault(where.x, []).append(speed)
     shapes = max((len(one.every) for one in standings.values()), default=0)
     ranked = sorted(standings.values(), key=lambda one: (len(one.every) < shapes, -geometric_mean(one.every)))
@@ -151,13 +153,18 @@ def is_16_bit(kernel: str) -> bool:
         return False
 
 
+def is_8_bit(record: Record) -> bool:
+    """Whether 8-bit operands are multiplied as such: by neither a baseline nor the twin that casts."""
+    return record.problem.format in W8A8_FORMATS and not is_16_bit(record.kernel)
+
+
 def _speed(times: Times, of_shape: Sequence[Times], has_baseline: bool) -> float | None:
     if has_baseline:
         return times.speedup.median if times.speedup else None
     return min(one.seconds for one in of_shape) / times.seconds
 
 
-def _best(group: Sequence[tuple[Row, Times]], order: Mapping[Key, int]) -> Best:
+def _best(group: Sequence[tuple[CellRow, Times]], order: Mapping[Key, int]) -> Best:
     fastest, *others = sorted(group, key=lambda one: one[1].seconds)
     seconds, reach = fastest[1].seconds, fastest[1].interval
     meeting = [(r, t) for r, t in others if reach and t.interval and t.interval[0] <= reach[1]]

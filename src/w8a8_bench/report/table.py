@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from w8a8_bench import stats, text
 from w8a8_bench.analysis import metrics
-from w8a8_bench.analysis.roofline import roofline
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
-from w8a8_bench.problem import SCHEMES, Activations, Azp, Problem, work
+from w8a8_bench.problem import SCHEMES, Activations, Azp, Problem
 from w8a8_bench.problem.comparison import LabelledShape, is_grid
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.comparable_runs import ResultSet, is_measure
+from w8a8_bench.report.rows import CellRow, rows_of
 from w8a8_bench.results.record import ComparisonEnd, Record, RunHeader
 from w8a8_bench.text import GAP, aligned, one_line
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_EVENT, TIME_HOST, TIME_HOT, TIME_KERNEL, headline, part
@@ -43,10 +43,14 @@ LEFT_ALIGNED = ("kernel", "±95%", "status", "activations", "scheme", "format", 
 DROPPED_FIRST = ("error", "MHz", "TFLOP/s", "outliers", "SQNR", "limit", "zero point", "activations")
 """Columns that go, in this order, if a line would be wider than the terminal. Measures that were asked for stay."""
 
+OF_TIMES = ("median", "±95%", QUANTIZING, "MHz", "TFLOP/s", "limit", "vs bf16")
+COMBINATION = ("activations", "scheme", "format", "zero point")
+
 USUAL = {
     "status": Status.OK.value,
     "activations": Activations.PREQUANTIZED.value,
     "zero point": Azp.NONE.value,
+    **dict.fromkeys(("quant", "gemm", *FURTHER.values(), QUANTIZING, "MHz", "limit", *SQNR.values()), NOTHING),
 }
 """What a column says that is left out where every row says so."""
 
@@ -99,42 +103,45 @@ def render(
     If kernels stand under several schemes, rows are sorted by scheme and format.
     """
     measure = headline(name for record in records for name in record.samples) or TIME_HOST
-    titles = {part(measure, "quant"): "quant", part(measure, "gemm"): "gemm", **FURTHER}
-    further = {name: titles[name] for name in titles if name != measure and any(name in r.samples for r in records)}
-    clock = any(measure in record.clock_mhz for record in records)
-    by_index = {end.index: end for end in ends}
+    further = (title for name, title in _further(measure).items() if name != measure)
+    data = (title for name, title in SQNR.items() if _compares_schemes(records, name))
+    titles = ("median", "±95%", *further, QUANTIZING, "MHz", "TFLOP/s", "limit", "vs bf16", "error", *data, "status")
     grouped = _groups(records)
-    cost = any(_cost(record, group, measure) != NOTHING for _, group in grouped for record in group)
-    data = tuple(name for name in SQNR if _compares_schemes(records, name))
-    if device and all(roofline(record, measure, device).limit is None for record in records):
-        device = None
-    header = (
-        "kernel",
-        "median",
-        "±95%",
-        *further.values(),
-        *([QUANTIZING] if cost else []),
-        *(["MHz"] if clock else []),
-    )
-    header += ("TFLOP/s", *(["limit"] if device else []), "vs bf16", "error", *(SQNR[name] for name in data), "status")
     groups: list[tuple[str, list[Row | str]]] = []
     for title, group in grouped:
+        texts = _texts(group, measure, device, view.target)
         rows: list[Row | str] = []
         for heading, alike in _sections(group, show_unsupported=view.show_unsupported):
             rows += [heading] if heading else []
             for of in alike:
-                rows.append(_row(of, group, measure, tuple(further), data, device, view.target, cost=cost, clock=clock))
+                rows.append((_kernel(of), *_row(of, texts, titles)))
                 rows += wrapped(one_line(of[0].reason), view.width, INDENT) if of[0].reason else []
         groups.append((_headed(title, group, measure), rows))
-    lines: list[str] = []
-    for (title, table), (_, group) in zip(_lines(header, groups, view.width), grouped, strict=True):
-        above, below = _notes(by_index.get(group[0].comparison), group, measure)
-        below = [*([] if view.show_unsupported else _refusals(group)), *below]
-        lines += [line for text in (title, *above) for line in wrapped(text, view.width)]
-        lines += [*table, *(line for text in below for line in wrapped(text, view.width)), ""]
+    below = [[] if view.show_unsupported else _refusals(group) for _, group in grouped]
+    tables = _with_notes(_lines(("kernel", *titles), groups, view.width), grouped, ends, measure, view.width, below)
     if any(EMULATED in record.flags and record.status is Status.OK for record in records):
-        lines += [*wrapped(EMULATED_NOTE, view.width), ""]
-    return "\n".join(lines[:-1])
+        tables.append("\n".join(wrapped(EMULATED_NOTE, view.width)))
+    return "\n\n".join(tables)
+
+
+def _with_notes(
+    tables: Iterable[tuple[str, Sequence[str]]],
+    grouped: Sequence[tuple[str, Sequence[Record]]],
+    ends: Iterable[ComparisonEnd],
+    measure: str,
+    width: int | None,
+    refusals: Iterable[Sequence[str]],
+) -> list[str]:
+    """Each table between its title and notes, from the comparison that it is of."""
+    by_index = {end.index: end for end in ends}
+    texts = []
+    for (title, table), (_, group), refused in zip(tables, grouped, refusals, strict=True):
+        above, below = _notes(by_index.get(group[0].comparison), group, measure)
+        head, foot = (
+            [line for text in said for line in wrapped(text, width)] for said in ([title, *above], [*refused, *below])
+        )
+        texts.append("\n".join([*head, *table, *foot]))
+    return texts
 
 
 def render_sets(sets: Sequence[ResultSet]) -> str:
@@ -168,37 +175,17 @@ def render_schemes(records: Sequence[Record], view: View = View(), ends: Sequenc
     `kernel` is last.
     """
     measure = headline(name for record in records for name in record.samples) or TIME_HOST
-    grouped = [(title, group, _fastest(group, measure)) for title, group in _groups(records)]
-    every = [record for _, _, best in grouped for record in best]
-    data = tuple(name for name in SQNR if any(name in record.scheme_sqnr_db for record in every))
-    cost = any(_cost(record, group, measure) != NOTHING for _, group, best in grouped for record in best)
-    header: Row = ("activations", "scheme", "format", "zero point", "median", "±95%", "vs bf16")
-    header += (*([QUANTIZING] if cost else []), *(SQNR[name] for name in data), "kernel")
-    tables: list[tuple[str, list[Row | str]]] = [
-        (
-            _headed(f"fastest by scheme  {title}", group, measure),
-            [
-                (
-                    *_combination(record.problem),
-                    _median(record.samples.get(measure) if record.status is Status.OK else None, record, measure),
-                    _interval(record, measure),
-                    _speedup(record, group, measure, view.target),
-                    *([_cost(record, group, measure)] if cost else []),
-                    *(_sqnr([record], name) for name in data),
-                    _named(record),
-                )
-                for record in best
-            ],
-        )
-        for title, group, best in grouped
-    ]
-    by_index = {end.index: end for end in ends}
-    texts = []
-    for (title, table), (_, group, _) in zip(_lines(header, tables, view.width), grouped, strict=True):
-        above, below = _notes(by_index.get(group[0].comparison), group, measure)
-        lines = [line for text in (title, *above) for line in wrapped(text, view.width)]
-        texts.append("\n".join([*lines, *table, *(line for text in below for line in wrapped(text, view.width))]))
-    return "\n\n".join(texts)
+    titles = ("median", "±95%", "vs bf16", QUANTIZING, *SQNR.values())
+    grouped = _groups(records)
+    tables: list[tuple[str, list[Row | str]]] = []
+    for title, group in grouped:
+        texts = _texts(group, measure, None, view.target)
+        rows = [
+            (*_combination(one.problem), *_row([one], texts, titles), _named(one)) for one in _fastest(group, measure)
+        ]
+        tables.append((_headed(f"fastest by scheme  {title}", group, measure), [*rows]))
+    lines = _lines((*COMBINATION, *titles, "kernel"), tables, view.width)
+    return "\n\n".join(_with_notes(lines, grouped, ends, measure, view.width, [[]] * len(grouped)))
 
 
 def _lines(
@@ -423,35 +410,57 @@ def _compares_schemes(records: Iterable[Record], data: str) -> bool:
     return len({(problem.format, problem.scaling) for problem in known}) > 1
 
 
-def _row(
-    of: Sequence[Record],
-    group: Sequence[Record],
-    measure: str,
-    further: Iterable[str],
-    data: Iterable[str],
-    device: Device | None,
-    target: float | None,
-    *,
-    cost: bool,
-    clock: bool,
-) -> Row:
-    """The row of a record, or of several that were refused for one reason."""
-    record = of[0]
-    samples = record.samples.get(measure) if record.status is Status.OK else None
-    return (
-        _kernel(of),
-        _median(samples, record, measure),
-        _interval(record, measure),
-        *(_median(record.samples.get(name) if samples else None, record, name) for name in further),
-        *([_cost(record, group, measure)] if cost else []),
-        *([_clock(record, measure)] if clock else []),
-        f"{work.tflops(record.problem, stats.estimate(samples, record.groups(measure))):.4g}" if samples else NOTHING,
-        *([_limit(record, measure, device)] if device else []),
-        _speedup(record, group, measure, target),
-        f"{record.error['relative']:.1e}" if record.error else NOTHING,
-        *(_sqnr(of, name) for name in data),
-        _status(record),
-    )
+Texts = Mapping[str, str]
+"""What columns say of a record, by their titles."""
+
+
+def _row(of: Sequence[Record], texts: Mapping[int, Texts], titles: Row) -> Row:
+    """What `titles` say of a record, or of several that were refused for one reason: no accuracy that differs."""
+    differing = {SQNR[data] for data in SQNR if len({record.scheme_sqnr_db.get(data) for record in of}) > 1}
+    return tuple(NOTHING if title in differing else texts[id(of[0])][title] for title in titles)
+
+
+def _texts(group: Sequence[Record], measure: str, device: Device | None, target: float | None) -> dict[int, Texts]:
+    """The texts of every record of a comparison, by its `id`."""
+    rows = list(rows_of(group, device))
+    baseline = next((row for row in rows if row.record.kernel == BASELINE), None)
+    about = {id(row) for row in rows for one in (row, baseline) if one and _is_far_from_settled(one, measure, target)}
+    return {id(row.record): _texts_of(row, measure, about=id(row) in about) for row in rows}
+
+
+def _texts_of(row: CellRow, measure: str, *, about: bool) -> Texts:
+    record, times = row.record, row.times.get(measure)
+    texts = {
+        "error": f"{record.error['relative']:.1e}" if record.error else NOTHING,
+        "status": _status(record),
+        **dict.fromkeys((*_further(measure).values(), *OF_TIMES), NOTHING),
+        **{
+            title: f"{record.scheme_sqnr_db[name]:.1f} dB" if name in record.scheme_sqnr_db else NOTHING
+            for name, title in SQNR.items()
+        },
+    }
+    if times is None:
+        return texts
+    known: dict[str, str | None] = {
+        **{
+            title: text.format_time(row.times[name].seconds)
+            for name, title in _further(measure).items()
+            if name in row.times
+        },
+        "median": text.format_time(times.seconds),
+        "±95%": None if times.half_width is None else f"±{100 * times.half_width:.2f}%",
+        QUANTIZING: text.format_difference(times.cost) if times.cost else None,
+        "MHz": None if times.clock_mhz is None else f"{times.clock_mhz:.0f}",
+        "TFLOP/s": None if times.tflops is None else f"{times.tflops:.4g}",
+        "limit": f"{times.limit.limit[0]:.0f}% {times.limit.limit[1][0]}" if times.limit.limit else None,
+        "vs bf16": _speedup(times.speedup.median, about=about) if times.speedup else None,
+    }
+    return {**texts, **{title: said for title, said in known.items() if said is not None}}
+
+
+def _further(measure: str) -> dict[str, str]:
+    """Titles of the times that may stand beside those of `measure`."""
+    return {part(measure, "quant"): "quant", part(measure, "gemm"): "gemm", **FURTHER}
 
 
 def _kernel(of: Sequence[Record]) -> str:
@@ -460,55 +469,18 @@ def _kernel(of: Sequence[Record]) -> str:
     return one_line(of[0].text)
 
 
-def _speedup(record: Record, group: Iterable[Record], measure: str, target: float | None) -> str:
+def _speedup(ratio: float, *, about: bool) -> str:
     """Over bf16; "about" if either time is far from settled."""
-    baseline = _baseline(group)
-    ratio = metrics.speedup(record, baseline, measure) if baseline else None
-    if baseline is None or ratio is None:
-        return NOTHING
-    if target is not None and any(_is_far_from_settled(one, measure, target) for one in (record, baseline)):
-        return f"about {ratio.median:{'.1f' if ratio.median >= 1 else '.1g'}}x"
-    return f"{ratio.median:{'.2f' if ratio.median >= 0.1 else '.1g'}}x"
+    if about:
+        return f"about {ratio:{'.1f' if ratio >= 1 else '.1g'}}x"
+    return f"{ratio:{'.2f' if ratio >= 0.1 else '.1g'}}x"
 
 
-def _is_far_from_settled(record: Record, measure: str, target: float) -> bool:
-    samples = record.samples.get(measure)
-    width = stats.half_width(samples, record.groups(measure)) if samples else None
-    return UNSETTLED in record.flags and (width is None or width > FAR_FROM_SETTLED * target)
-
-
-def _cost(record: Record, group: Iterable[Record], measure: str) -> str:
-    """What quantizing inside costs over the same kernel on prequantized activations."""
-    twin = metrics.prequantized_twin(record, group)
-    cost = metrics.quantization_cost(record, twin, measure) if twin else None
-    return text.format_difference(cost) if cost else NOTHING
-
-
-def _sqnr(of: Iterable[Record], data: str) -> str:
-    """Of records that share it; of several schemes there is none."""
-    ratios = {record.scheme_sqnr_db.get(data) for record in of}
-    ratio = ratios.pop() if len(ratios) == 1 else None
-    return NOTHING if ratio is None else f"{ratio:.1f} dB"
-
-
-def _median(samples: Sequence[float] | None, record: Record, measure: str) -> str:
-    return text.format_time(stats.estimate(samples, record.groups(measure))) if samples else NOTHING
-
-
-def _interval(record: Record, measure: str) -> str:
-    samples = record.samples.get(measure) if record.status is Status.OK else None
-    width = stats.half_width(samples, record.groups(measure)) if samples else None
-    return NOTHING if width is None else f"±{100 * width:.2f}%"
-
-
-def _clock(record: Record, measure: str) -> str:
-    clocks = record.clock_mhz.get(measure)
-    return f"{stats.median(clocks):.0f}" if clocks and record.status is Status.OK else NOTHING
-
-
-def _limit(record: Record, measure: str, device: Device) -> str:
-    limit = roofline(record, measure, device).limit
-    return f"{limit[0]:.0f}% {limit[1][0]}" if limit else NOTHING
+def _is_far_from_settled(row: CellRow, measure: str, target: float | None) -> bool:
+    if target is None or UNSETTLED not in row.record.flags:
+        return False
+    times = row.times.get(measure)
+    return times is None or times.half_width is None or times.half_width > FAR_FROM_SETTLED * target
 
 
 def _status(record: Record) -> str:

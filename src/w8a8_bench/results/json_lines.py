@@ -26,6 +26,7 @@ from typing import BinaryIO, NoReturn, cast
 import msgspec
 
 from w8a8_bench.results.decoding import decode, share
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import COMPARISON, RUN, SCHEMA, ComparisonEnd, Item, Record, RunHeader, to_json
 from w8a8_bench.text import one_line
 
@@ -51,17 +52,20 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class Results:
-    """What a file holds. `records` are those of closed comparisons; `warnings` say what was left out.
-
-    `runs` has, for each of `ends`, the index of the header that its comparison was measured under.
-    """
+    """What a file holds: its closed comparisons; `warnings` say what was left out."""
 
     headers: tuple[RunHeader, ...]
-    records: tuple[Record, ...]
-    ends: tuple[ComparisonEnd, ...]
+    comparisons: tuple[MeasuredComparison, ...]
     warnings: tuple[str, ...]
-    runs: tuple[int, ...]
     path: Path = field(compare=False)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(record for comparison in self.comparisons for record in comparison.records)
+
+    @property
+    def ends(self) -> tuple[ComparisonEnd, ...]:
+        return tuple(comparison.end for comparison in self.comparisons)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def read(path: Path | str) -> Results:
                 raise StoreError(f"{path} is a device: name a file")
             packed = raw.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
-            with _without_collector():
+            with without_collector():
                 parsed = _parse(path, file, resuming=False)
     except (gzip.BadGzipFile, zlib.error) as error:
         raise StoreError(f"{path} is a corrupt gzip file: {one_line(str(error))}") from None
@@ -101,18 +105,16 @@ def read(path: Path | str) -> Results:
     if not parsed.headers:
         why = parsed.warnings[0] if parsed.warnings else f"{path} is empty"
         raise StoreError(f"{why}: nothing was recorded")
-    return Results(
-        headers=tuple(parsed.headers),
-        records=tuple(parsed.records),
-        ends=tuple(parsed.ends),
-        warnings=tuple(parsed.warnings),
-        runs=tuple(parsed.runs),
-        path=path,
+    records = iter(parsed.records)
+    comparisons = tuple(
+        MeasuredComparison(tuple(itertools.islice(records, end.cells)), end, parsed.headers[run])
+        for end, run in zip(parsed.ends, parsed.runs, strict=True)
     )
+    return Results(tuple(parsed.headers), comparisons, tuple(parsed.warnings), path)
 
 
 @contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Records hold no cycles: looking for some among a million of them, again and again, is a sixth of the time."""
     enabled = gc.isenabled()
     gc.disable()

@@ -6,20 +6,19 @@ import gzip
 from pathlib import Path
 
 import pytest
-from made_results import end, record
+from made_results import end, in_file, record
 from made_sweep import header, lines
 
 from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.results.json_lines import Results
 
 
 @pytest.fixture
 def text() -> str:
     """A whole results file of one cell."""
     records = (record(BASELINE, 1e-5, 1e-5),)
-    results = Results((header(),), records, (end(records),), (), (0,), Path("x"))
+    results = in_file(records, [end(records)], header())
     return "".join(f"{line}\n" for line in lines(results))
 
 

@@ -25,7 +25,7 @@ from w8a8_bench.report import table
 from w8a8_bench.report.answer import answer
 from w8a8_bench.report.comparable_runs import make_sets
 from w8a8_bench.report.compare import conditions
-from w8a8_bench.report.compare.compare import Verdict, compare
+from w8a8_bench.report.compare.compare import Judgement, compare
 from w8a8_bench.report.run_facts import noise_floors, noise_of
 from w8a8_bench.report.summary import geometric_mean as mean_speedup
 from w8a8_bench.report.summary import summarize
@@ -246,9 +246,9 @@ def test_the_same_cells_in_another_order_are_as_far_apart_as_the_page_says():
         timed += [cell for shape in shapes if shape.pair.same_card for cell in shape.timed]
     apart = sum(abs(cell.ratio - 1) > 0.01 for cell in timed)
     verdicts = [cell.verdict for cell in timed]
-    assert not {Verdict.SLOWER, Verdict.FASTER} & set(verdicts)
+    assert not {Judgement.SLOWER, Judgement.FASTER} & set(verdicts)
     assert f"{apart} of {len(timed)} cells on the same GPU are more than 1% apart" in said
-    unclear = verdicts.count(Verdict.INCONCLUSIVE)
+    unclear = verdicts.count(Judgement.INCONCLUSIVE)
     assert f"none of the {len(timed)} changed, and most of them `inconclusive`" in said
     assert unclear > len(timed) / 2
 

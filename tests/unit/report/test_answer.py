@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from copies import replace
-from made_results import HEADER, end, record
+from made_results import end, in_file, record
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.answer import answer, broken
 from w8a8_bench.report.comparable_runs import ResultSet, make_sets
-from w8a8_bench.results.json_lines import Results
 
 INT8, FP8 = "pytorch_i8_i8_bf16_scaled_mm", "pytorch_fp8_fp8_bf16_scaled_mm"
 OTHER = "cutlass_i8_i8_bf16_scaled_mm"
@@ -40,8 +37,7 @@ def results(*comparisons, duplicates=()) -> ResultSet:
             }
         records += of
         ends.append(replace(end(of), duplicate=duplicate))
-    runs = (0,) * len(ends)
-    (one,) = make_sets([Results((HEADER,), tuple(records), tuple(ends), (), runs, Path("r.jsonl"))])
+    (one,) = make_sets([in_file(records, ends)])
     return one
 
 

@@ -8,12 +8,13 @@ import msgspec
 import pytest
 from copies import replace
 from made_devices import H200
-from made_results import HEADER, end, record
+from made_results import HEADER, end, in_file, record
 
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.report.comparable_runs import make_sets, read_device
 from w8a8_bench.report.layers import place
 from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 
 BF16, FP8 = "pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_fp8_fp8_bf16_scaled_mm"
 FACTS = {**msgspec.to_builtins(H200), "name": "NVIDIA H200", "uuid": "GPU-11111111-2222"}
@@ -23,7 +24,7 @@ ON_GPU = replace(HEADER, device=FACTS, settings={"data": "normal", "timer": "gra
 def results(name: str, *kernels: str, header=ON_GPU, **changes) -> Results:
     """One comparison of `kernels`."""
     records = tuple(record(kernel, 1e-5, **changes) for kernel in kernels)
-    return Results((header,), records, (end(records),), (), (0,), Path(f"runs/{name}.jsonl"))
+    return in_file(records, [end(records)], header, path=f"runs/{name}.jsonl")
 
 
 def kernels(one) -> list[list[str]]:
@@ -85,7 +86,7 @@ def test_a_run_over_several_gpus_is_parted_by_the_device_of_its_records() -> Non
         (record(FP8, 1e-5, comparison=index, device=uuid, shape=GemmShape(m=m, n=64, k=32)),)
         for index, (uuid, m) in enumerate([("GPU-11111111-2222", 1), ("GPU-33333333-4444", 2)])
     ]
-    both = Results((header,), (*parts[0], *parts[1]), tuple(map(end, parts)), (), (0, 0), Path("a.jsonl"))
+    both = in_file([*parts[0], *parts[1]], [*map(end, parts)], header)
     one, other = make_sets([both])
     assert [r.problem.shape.m for r in one.records] == [1]
     assert [r.problem.shape.m for r in other.records] == [2]
@@ -96,7 +97,9 @@ def test_a_run_over_several_gpus_is_parted_by_the_device_of_its_records() -> Non
 def test_a_run_that_was_resumed_on_another_gpu_is_parted_by_its_headers() -> None:
     other = replace(ON_GPU, device={**FACTS, "uuid": "GPU-33333333-4444"}, resumed=True)
     parts = [(record(FP8, 1e-5, comparison=i, shape=GemmShape(m=i + 1, n=64, k=32)),) for i in range(2)]
-    both = Results((ON_GPU, other), (*parts[0], *parts[1]), tuple(map(end, parts)), (), (0, 1), Path("a.jsonl"))
+    runs = zip(parts, (ON_GPU, other), strict=True)
+    comparisons = tuple(MeasuredComparison(records, end(records), run) for records, run in runs)
+    both = Results((ON_GPU, other), comparisons, (), Path("a.jsonl"))
     assert [[r.problem.shape.m for r in one.records] for one in make_sets([both])] == [[1], [2]]
 
 

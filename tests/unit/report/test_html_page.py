@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from copies import replace
-from made_results import HEADER, end, record
+from made_results import HEADER, changed, end, in_file, record
 from made_sweep import LAYERS, large_sweep, made_sweep
 
 from w8a8_bench import stats
@@ -132,9 +132,7 @@ def test_a_cliff_is_within_one_gpu() -> None:
     results = made_sweep(LAYERS[:1], tokens=(16, 17, 32))
     far = [replace(r, device="GPU-2" if r.problem.shape.m == 32 else "GPU-1") for r in results.records]
     found = [
-        page_data(html.render(make_sets([replace(results, records=tuple(records))], pool_gpus=True)))["sets"][0][
-            "cliffs"
-        ]
+        page_data(html.render(make_sets([changed(results, records)], pool_gpus=True)))["sets"][0]["cliffs"]
         for records in (results.records, far)
     ]
     assert found[0]["row"]
@@ -170,7 +168,7 @@ def evil_results() -> Results:
     )
     records = (base, named, failed)
     closed = replace(end(records), machine={"telemetry": f"unavailable: {EVIL}"})
-    return Results((header,), records, (closed,), (f"torn {EVIL}",), (0,), Path(f"{EVIL}.jsonl".replace("/", "")))
+    return in_file(records, [closed], header, [f"torn {EVIL}"], f"{EVIL}.jsonl".replace("/", ""))
 
 
 class Elements(HTMLParser):
@@ -238,7 +236,7 @@ def test_sets_of_other_gpus_are_apart_in_the_page() -> None:
 
 def test_a_set_without_a_time_is_shown_beside_others() -> None:
     failed = replace(record(BASELINE), status=Status.FAILED, reason="broken", error=None)
-    other = Results((HEADER,), (failed,), (end([failed]),), (), (0,), Path("failed.jsonl"))
+    other = in_file([failed], [end([failed])], path="failed.jsonl")
     sets = page_data(html.render(make_sets([made_sweep(LAYERS[:1], (1,)), other])))["sets"]
     assert sets[1]["measures"] == [] and sets[1]["times"] == {}
     assert sets[1]["reasons"] == ["broken"]

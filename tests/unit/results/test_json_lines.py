@@ -524,4 +524,6 @@ def test_every_comparison_names_the_header_that_it_was_measured_under(path) -> N
     write(path, 0, 1)
     write(path, 2, resume=True)
     results = json_lines.read(path)
-    assert (len(results.headers), results.runs, results.path) == (2, (0, 0, 1), path)
+    first, second = results.headers
+    assert [comparison.run for comparison in results.comparisons] == [first, first, second]
+    assert results.path == path

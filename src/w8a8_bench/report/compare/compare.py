@@ -1,6 +1,6 @@
 """Two runs of the same cells, cell by cell: which changed, which did not, and which can't be told.
 
-`run_effects` says how far unchanged code may be apart. Each verdict stands among as many as there are cells, so that
+`run_variance` says how far unchanged code may be apart. Each verdict stands among as many as there are cells, so that
 p-values are held against a false discovery rate, not each against a level of its own.
 """
 
@@ -31,7 +31,7 @@ LARGEST_REACH = math.log(1000)
 """An interval that reaches farther on either side says nothing."""
 
 
-class Verdict(str, Enum):
+class Judgement(str, Enum):
     """Of a cell's time: changed; not changed by as much as the threshold, by two one-sided tests; or neither shown."""
 
     SLOWER = "slower"
@@ -40,14 +40,14 @@ class Verdict(str, Enum):
     INCONCLUSIVE = "inconclusive"
 
 
-@dataclass(frozen=True)
-class Timed:
+@dataclass(frozen=True, slots=True)
+class JudgedCell:
     """A cell that both runs timed. `interval` is the 95% interval of this ratio alone; None for too few samples, or
     samples too far apart."""
 
     shift: Shift
     interval: Interval | None
-    verdict: Verdict
+    verdict: Judgement
 
     @property
     def ratio(self) -> float:
@@ -56,7 +56,7 @@ class Timed:
 
     @property
     def cell(self) -> str:
-        return _cell(self.shift)
+        return self.shift.new.text
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Shape:
     """A shape of both runs. `moved` is new over base of its anchors; None where there are none."""
 
     pair: ShapePair
-    timed: tuple[Timed, ...]
+    timed: tuple[JudgedCell, ...]
     moved: float | None
 
 
@@ -111,12 +111,12 @@ class Outcome:
     by_cell: Mapping[str, Mean]
 
     @property
-    def timed(self) -> tuple[Timed, ...]:
+    def timed(self) -> tuple[JudgedCell, ...]:
         return tuple(timed for shape in self.shapes for timed in shape.timed)
 
-    def beyond(self) -> tuple[Timed, ...]:
+    def beyond(self) -> tuple[JudgedCell, ...]:
         """Cells that are slower, by more than the threshold."""
-        return tuple(t for t in self.timed if t.verdict is Verdict.SLOWER and t.ratio > 1 + self.threshold)
+        return tuple(t for t in self.timed if t.verdict is Judgement.SLOWER and t.ratio > 1 + self.threshold)
 
     def worse(self) -> tuple[Change, ...]:
         """Cells whose status is worse."""
@@ -129,11 +129,11 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     `anchored` says that the code of the 16-bit baselines is the same in both. Raises ValueError where no cell is in
     both, or none was timed by the same measure. Shapes that were on another card are not judged, unless all were.
     """
-    records = [cell for pair in pairing.shapes for cell in pair.cells]
-    if not records:
+    cells = [cell for pair in pairing.shapes for cell in pair.cells]
+    if not cells:
         raise ValueError(f"no cell is in both files: {_why_apart(pairing)}")
-    measure = headline(name for base, new in records for name in _measures(base) & _measures(new))
-    if measure is None and all(any(map(_measures, side)) for side in zip(*records, strict=True)):
+    measure = headline(name for base, new in cells for name in _measures(base) & _measures(new))
+    if measure is None and all(any(map(_measures, side)) for side in zip(*cells, strict=True)):
         raise ValueError("no cell was timed by the same measure in both files")
     shifts = [[s for cell in pair.cells if measure and (s := shift(*cell, measure))] for pair in pairing.shapes]
     spread = effects(pairing.shapes, shifts, measure or "", anchored=anchored)
@@ -148,7 +148,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         Shape(
             pair,
             tuple(
-                Timed(one, _interval(one.log, variance) if variance else None, next(verdicts))
+                JudgedCell(one, _interval(one.log, variance) if variance else None, next(verdicts))
                 for one, variance in zip(within, of_shape, strict=True)
             ),
             math.exp(moved.log) if moved else None,
@@ -156,12 +156,12 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         for pair, within, of_shape, moved in zip(pairing.shapes, shifts, variances, spread.common.moved, strict=True)
     ]
     timed = {id(one.new) for one in chain(*shifts)}
-    untimed = [cell for cell in records if id(cell[1]) not in timed]
+    untimed = [cell for cell in cells if id(cell[1]) not in timed]
     changes = [Change(base, new) for base, new in untimed if base.status is not new.status]
     placed = [(place, one) for place, within in enumerate(shifts) if comparable[place] for one in within if one.samples]
     by_cell: dict[str, list[tuple[int, Shift]]] = {}
     for place, one in placed:
-        by_cell.setdefault(_cell(one), []).append((place, one))
+        by_cell.setdefault(one.new.text, []).append((place, one))
     return Outcome(
         measure=measure,
         threshold=threshold,
@@ -171,7 +171,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         only_base=pairing.only_base,
         only_new=pairing.only_new,
         mean=_mean(placed, spread) if placed else None,
-        by_cell={cell: _mean(cells, spread) for cell, cells in by_cell.items()},
+        by_cell={cell: _mean(of_cell, spread) for cell, of_cell in by_cell.items()},
     )
 
 
@@ -202,26 +202,22 @@ def _measures(record: Record) -> set[str]:
     return {name for name, taken in record.samples.items() if taken} if record.status is Status.OK else set()
 
 
-def _cell(one: Shift) -> str:
-    return one.new.text
-
-
-def _verdicts(shifts: Sequence[Shift], variances: Sequence[Variance | None], threshold: float) -> list[Verdict]:
+def _verdicts(shifts: Sequence[Shift], variances: Sequence[Variance | None], threshold: float) -> list[Judgement]:
     """Of each cell, among all: a change that is shown to be less than the threshold is none."""
     judged = [(one.log, variance) for one, variance in zip(shifts, variances, strict=True) if variance]
     moved = discoveries([2 * _tail(abs(log), variance) for log, variance in judged], ERROR_RATE)
     within = math.log1p(threshold)
     same = discoveries([_tail(within - abs(log), variance) for log, variance in judged], ERROR_RATE)
     found = iter(zip(judged, moved, same, strict=True))
-    return [_verdict(*next(found)) if variance else Verdict.INCONCLUSIVE for variance in variances]
+    return [_verdict(*next(found)) if variance else Judgement.INCONCLUSIVE for variance in variances]
 
 
-def _verdict(judged: tuple[float, Variance], moved: bool, same: bool) -> Verdict:
+def _verdict(judged: tuple[float, Variance], moved: bool, same: bool) -> Judgement:
     if same:
-        return Verdict.SAME
+        return Judgement.SAME
     if not moved:
-        return Verdict.INCONCLUSIVE
-    return Verdict.SLOWER if judged[0] > 0 else Verdict.FASTER
+        return Judgement.INCONCLUSIVE
+    return Judgement.SLOWER if judged[0] > 0 else Judgement.FASTER
 
 
 def _tail(log: float, variance: Variance) -> float:

@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChangedCondition:
     """A condition that is another one; `refused` where times are not comparable for that."""
 
     name: str
@@ -36,25 +36,25 @@ class Difference:
         return f"{self.name} {self.base} -> {self.new}"
 
 
-def differences(base: Results, new: Results, pairing: Pairing) -> tuple[Difference, ...]:
+def differences(base: Results, new: Results, pairing: Pairing) -> tuple[ChangedCondition, ...]:
     """What must agree first. Where a run was resumed under other conditions, it has them all."""
     ours, theirs = _conditions(base.headers), _conditions(new.headers)
     found = [
-        Difference(name, ours.get(name, UNKNOWN), theirs.get(name, UNKNOWN), name in MUST_AGREE)
+        ChangedCondition(name, ours.get(name, UNKNOWN), theirs.get(name, UNKNOWN), name in MUST_AGREE)
         for name in dict.fromkeys([*ours, *theirs])
         if ours.get(name) != theirs.get(name)
     ]
     others = [(pair.base.card, pair.new.card) for pair in pairing.shapes if not pair.same_card]
     everywhere = len(others) == len(pairing.shapes)
     if len(set(others)) == 1 and everywhere:
-        found.insert(0, Difference("card", *others[0], refused=True))
+        found.insert(0, ChangedCondition("card", *others[0], refused=True))
     elif others:  # where GPUs share the shapes out, a few may go to another one each time: `compare` judges the rest
         n = f"{len(others)} of {len(pairing.shapes)} shapes"
-        found.insert(0, Difference(f"card of {n}", "one", "another", refused=everywhere))
+        found.insert(0, ChangedCondition(f"card of {n}", "one", "another", refused=everywhere))
     return tuple(found)
 
 
-def anchored(found: Iterable[Difference]) -> bool:
+def anchored(found: Iterable[ChangedCondition]) -> bool:
     """Whether the 16-bit baselines are the same code under the same conditions in both runs."""
     return not any(one.name in WHAT_BASELINES_ARE for one in found)
 

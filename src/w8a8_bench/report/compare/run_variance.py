@@ -19,15 +19,18 @@ ratios to the baseline by 0.16%, since they hold the baseline's noise too. With 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
-from w8a8_bench.analysis.pairing import Measured, ShapePair
+from w8a8_bench.analysis.metrics import duplicate
+from w8a8_bench.analysis.pairing import ShapePair
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import Record
 from w8a8_bench.stats import Variance, total_variance
 
@@ -54,7 +57,7 @@ before them, on the same cards: 0.0007 to 0.0009 and 0.0003 to 0.0009.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shift:
     """A cell that both runs timed: `log` is ln(new / base), `samples` its variance; None where they are too few."""
 
@@ -62,11 +65,8 @@ class Shift:
     new: Record
     base_s: float
     new_s: float
+    log: float
     samples: Variance | None
-
-    @property
-    def log(self) -> float:
-        return math.log(self.new_s / self.base_s)
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,9 @@ class Effects:
         n = len(placed)
         kernels = {one.new.kernel for _, one in placed}
         common = self.anchors.get(kernels.pop(), self.common) if len(kernels) == 1 else self.common
-        parts = [common.run]
-        parts += [common.shapes[shape].scaled(cells / n) for shape, cells in Counter(s for s, _ in placed).items()]
-        parts += [part.scaled(1 / n) for shape, one in placed for part in (one.samples, self.cells[shape]) if part]
-        return total_variance(parts)
+        shapes = [common.shapes[shape].scaled(cells / n) for shape, cells in Counter(s for s, _ in placed).items()]
+        cells = total_variance([part for shape, one in placed for part in (one.samples, self.cells[shape]) if part])
+        return total_variance([common.run, *shapes, cells.scaled(1 / n)])
 
 
 def shift(base: Record, new: Record, measure: str) -> Shift | None:
@@ -125,7 +124,9 @@ def shift(base: Record, new: Record, measure: str) -> Shift | None:
     for record in (base, new):
         if record.status is not Status.OK or not record.samples.get(measure):
             return None
-    return _shift(base, new, *((record.samples[measure], record.groups(measure)) for record in (base, new)))
+    return _shift(
+        base, new, *((record.samples[measure], _groups(record, record.blocks[measure])) for record in (base, new))
+    )
 
 
 def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measure: str, *, anchored: bool) -> Effects:
@@ -154,27 +155,36 @@ def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measu
     )
 
 
-def _shift(base: Record, new: Record, *sides: tuple[Sequence[float], Sequence[int]]) -> Shift:
-    base_s, new_s = (stats.estimate(*side) for side in sides)
-    variances = [stats.relative_variance(*side) for side in sides]
-    known = [variance for variance in variances if variance]
-    return Shift(base, new, base_s, new_s, total_variance(known) if len(known) == len(variances) else None)
+Side = tuple[Sequence[float], Sequence[int] | None]
+"""Samples of one run, and the process of each."""
+
+
+def _shift(base: Record, new: Record, ours: Side, theirs: Side) -> Shift:
+    base_s, new_s = stats.estimate(*ours), stats.estimate(*theirs)
+    a, b = stats.relative_variance(*ours), stats.relative_variance(*theirs)
+    return Shift(base, new, base_s, new_s, math.log(new_s / base_s), total_variance([a, b]) if a and b else None)
+
+
+def _groups(record: Record, blocks: Sequence[int]) -> Sequence[int] | None:
+    """The process that took each of `blocks`; None if one took all."""
+    processes = record.processes
+    return [processes[block] if block < len(processes) else 0 for block in blocks] if processes else None
 
 
 def _wander(pairs: Sequence[ShapePair], measure: str) -> float:
     """How far baseline and duplicate are apart in one run, squared: each is a cell of its own, of the same code."""
     seen = []
-    for runs in ([pair.base for pair in pairs], [pair.new for pair in pairs]):
-        apart = [found for run in runs if (found := _apart(run, measure))]
+    for run in ([pair.base for pair in pairs], [pair.new for pair in pairs]):
+        apart = [found for comparison in run if (found := _apart(comparison, measure))]
         # Around their mean: what they all have in common is no effect of a cell.
         middle = sum(log for log, _ in apart) / len(apart) if len(apart) > 1 else 0.0
         seen += [(log - middle) ** 2 * len(apart) / max(1, len(apart) - 1) - variance.value for log, variance in apart]
     return sum(seen) / len(seen) if seen else 0.0
 
 
-def _apart(run: Measured, measure: str) -> tuple[float, Variance] | None:
+def _apart(comparison: MeasuredComparison, measure: str) -> tuple[float, Variance] | None:
     """ln(duplicate / original) from samples of the same blocks, and the variance that it has from them."""
-    twice = _Duplicate.of(run, measure)
+    twice = duplicate(comparison.end, comparison.records, measure)
     if twice is None:
         return None
     original = twice.original
@@ -182,7 +192,7 @@ def _apart(run: Measured, measure: str) -> tuple[float, Variance] | None:
     ratios = {b: sample / by_block[b] for sample, b in zip(twice.samples, twice.blocks, strict=True) if b in by_block}
     if not ratios:
         return None
-    pairs = list(ratios.values()), twice.groups(tuple(ratios))
+    pairs = list(ratios.values()), _groups(original, tuple(ratios))
     variance = stats.relative_variance(*pairs)
     return (math.log(stats.estimate(*pairs)), variance) if variance else None
 
@@ -193,13 +203,14 @@ def _anchors(pair: ShapePair, shifts: Sequence[Shift], measure: str) -> dict[str
     for one in shifts:
         if _is_anchor(one.new.kernel):
             found.setdefault(one.new.kernel, []).append(one)
-    base, new = (_Duplicate.of(run, measure) for run in (pair.base, pair.new))
+    base, new = (duplicate(one.end, one.records, measure) for one in (pair.base, pair.new))
     if base and new and base.original.kernel == new.original.kernel in found:
-        sides = [(one.samples, one.groups(one.blocks)) for one in (base, new)]
-        found[new.original.kernel].append(_shift(base.original, new.original, *sides))
+        ours, theirs = ((one.samples, _groups(one.original, one.blocks)) for one in (base, new))
+        found[new.original.kernel].append(_shift(base.original, new.original, ours, theirs))
     return {kernel: moved for kernel, ones in found.items() if (moved := _mean(ones))}
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_anchor(kernel: str) -> bool:
     try:
         name = KernelName.parse(kernel)
@@ -251,28 +262,3 @@ def _common(moves: Sequence[Moved | None], cells: Sequence[Variance], alike: Seq
         run=Variance(max(RUN_SD**2, run), DEGREES),
         moved=tuple(moves),
     )
-
-
-@dataclass(frozen=True)
-class _Duplicate:
-    """The second set of samples of a comparison, and the cell that it is of."""
-
-    original: Record
-    samples: tuple[float, ...]
-    blocks: tuple[int, ...]
-
-    @classmethod
-    def of(cls, run: Measured, measure: str) -> _Duplicate | None:
-        taken, text = run.end.duplicate_samples(measure), run.end.duplicate.get("cell")
-        if taken is None or not taken[0]:
-            return None
-        cells = (one for one in run.cells.values() if one.text == text)
-        original = next(cells, None)
-        if original is None or original.status is not Status.OK or not original.samples.get(measure):
-            return None
-        return cls(original, *taken)
-
-    def groups(self, blocks: Sequence[int]) -> list[int]:
-        """The process that took each of `blocks`."""
-        processes = self.original.processes
-        return [processes[block] if block < len(processes) else 0 for block in blocks]

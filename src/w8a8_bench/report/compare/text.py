@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from w8a8_bench import stats
 from w8a8_bench.problem.comparison import LabelledShape
-from w8a8_bench.report.compare.compare import ERROR_RATE, Outcome, Shape, Timed, Verdict
-from w8a8_bench.report.compare.conditions import Difference, anchored
+from w8a8_bench.report.compare.compare import ERROR_RATE, JudgedCell, Judgement, Outcome, Shape
+from w8a8_bench.report.compare.conditions import ChangedCondition, anchored
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record, RunHeader
 from w8a8_bench.stats import Interval
 from w8a8_bench.text import GAP, aligned, format_time, markdown, markdown_table, one_line
 
-CHANGED = (Verdict.SLOWER, Verdict.FASTER)
+CHANGED = (Judgement.SLOWER, Judgement.FASTER)
 NOTHING = "-"
 NO_INTERVAL = "no interval"
 NAME = re.compile(r"[\w.,\[\]-]+", re.ASCII)
@@ -33,7 +33,7 @@ class Compared:
     new_name: str
     base: Results
     new: Results
-    differences: tuple[Difference, ...]
+    differences: tuple[ChangedCondition, ...]
     outcome: Outcome
 
 
@@ -54,7 +54,7 @@ def render_text(compared: Compared, *, everything: bool = False) -> str:
     lines = [summary(outcome), "", *aligned(_runs(compared), (0, 1, 2, 3)), *_conditions(compared), ""]
     tables = [_kernels(outcome)]
     for shape in outcome.shapes:
-        rows = [timed for timed in shape.timed if everything or timed.verdict is not Verdict.SAME]
+        rows = [timed for timed in shape.timed if everything or timed.verdict is not Judgement.SAME]
         tables.append(_cells(shape.pair.where.title, [(shape, timed) for timed in rows], with_shape=False))
     for table in [*tables, _statuses(outcome)]:
         if table.rows:
@@ -67,8 +67,8 @@ def render_markdown(compared: Compared, *, everything: bool = False) -> str:
     outcome = compared.outcome
     pairs = [(shape, timed) for shape in outcome.shapes for timed in shape.timed]
     changed = [pair for pair in pairs if pair[1].verdict in CHANGED]
-    unclear = [pair for pair in pairs if pair[1].verdict is Verdict.INCONCLUSIVE]
-    same = [pair for pair in pairs if pair[1].verdict is Verdict.SAME] if everything else []
+    unclear = [pair for pair in pairs if pair[1].verdict is Judgement.INCONCLUSIVE]
+    same = [pair for pair in pairs if pair[1].verdict is Judgement.SAME] if everything else []
     lines = [f"**{markdown(summary(outcome))}**", ""]
     for table in (_cells("Changed", changed), _statuses(outcome), _kernels(outcome)):
         lines += _markdown(table)
@@ -81,7 +81,7 @@ def render_markdown(compared: Compared, *, everything: bool = False) -> str:
 def summary(outcome: Outcome) -> str:
     """One line: how many cells are what, their mean, and what is worse for another reason than time."""
     counts = Counter(timed.verdict for timed in outcome.timed)
-    parts = [f"{counts[verdict]} {verdict.value}" for verdict in Verdict]
+    parts = [f"{counts[verdict]} {verdict.value}" for verdict in Judgement]
     text = f"{', '.join(parts)} of {_cells_of(len(outcome.timed))}"
     if outcome.mean:
         text += f" by {outcome.measure}; new/base {_ratio(outcome.mean.ratio)} ({_interval(outcome.mean.interval)})"
@@ -92,14 +92,14 @@ def summary(outcome: Outcome) -> str:
         text += f"; {_cells_of(len(worse))} worse in status"
     if lost := len(outcome.only_base):
         text += f"; {_cells_of(lost)} of base {'is' if lost == 1 else 'are'} not in new"
-    if 2 * counts[Verdict.INCONCLUSIVE] > len(outcome.timed):
+    if 2 * counts[Judgement.INCONCLUSIVE] > len(outcome.timed):
         text += f"; most can't be judged{_reach(outcome.timed)}"
     return text
 
 
-def _reach(timed: Sequence[Timed]) -> str:
+def _reach(timed: Sequence[JudgedCell]) -> str:
     """How wide the intervals of cells that could not be judged are."""
-    unclear = [one for one in timed if one.verdict is Verdict.INCONCLUSIVE]
+    unclear = [one for one in timed if one.verdict is Judgement.INCONCLUSIVE]
     widths = [100 * (one.interval[1] - one.interval[0]) / 2 for one in unclear if one.interval]
     return f": half of their intervals reach over ±{stats.median(widths):.1f}%" if widths else ": too few samples"
 
@@ -131,7 +131,7 @@ def _conditions(compared: Compared) -> list[str]:
 
 
 def _kernels(outcome: Outcome) -> Table:
-    counts: dict[str, Counter[Verdict]] = {}
+    counts: dict[str, Counter[Judgement]] = {}
     for timed in outcome.timed:
         counts.setdefault(timed.cell, Counter())[timed.verdict] += 1
     rows = []
@@ -141,16 +141,16 @@ def _kernels(outcome: Outcome) -> Table:
             (
                 cell,
                 str(verdicts.total()),
-                *(str(verdicts[verdict]) for verdict in Verdict),
+                *(str(verdicts[verdict]) for verdict in Judgement),
                 _ratio(mean.ratio) if mean else NOTHING,
                 _interval(mean.interval) if mean else NOTHING,
             )
         )
-    header = ("kernel", "cells", *(verdict.value for verdict in Verdict), "new/base", "95% interval")
+    header = ("kernel", "cells", *(verdict.value for verdict in Judgement), "new/base", "95% interval")
     return Table("Geometric means by kernel", header, tuple(rows), left=(0,), code=(0,))
 
 
-def _cells(title: str, pairs: Sequence[tuple[Shape, Timed]], *, with_shape: bool = True) -> Table:
+def _cells(title: str, pairs: Sequence[tuple[Shape, JudgedCell]], *, with_shape: bool = True) -> Table:
     rows = []
     for shape, timed in pairs:
         shift = timed.shift
@@ -176,7 +176,7 @@ def _statuses(outcome: Outcome) -> Table:
         where = LabelledShape(record.problem.shape, record.labels).title
         verdict = "worse" if change.worse else NOTHING
         reason = record.reason or change.base.reason
-        rows.append((where, _cell(record), change.base.status.value, record.status.value, verdict, reason))
+        rows.append((where, record.text, change.base.status.value, record.status.value, verdict, reason))
     header = ("shape", "kernel", "base", "new", "verdict", "reason")
     return Table("Statuses that changed", header, tuple(rows), left=tuple(range(6)), code=(1,))
 
@@ -184,7 +184,7 @@ def _statuses(outcome: Outcome) -> Table:
 def _lists(outcome: Outcome) -> Iterator[str]:
     """Cells that are in one file alone, by kernel."""
     for side, records in (("base", outcome.only_base), ("new", outcome.only_new)):
-        kernels = Counter(_cell(record) for record in records)
+        kernels = Counter(record.text for record in records)
         names = ", ".join(f"{cell} at {n} shape{'s' * (n > 1)}" for cell, n in kernels.items())
         if records:
             yield f"only in {side}: {_cells_of(len(records))}: {names}"
@@ -230,7 +230,7 @@ def _notes(compared: Compared) -> Iterator[str]:
         )
 
 
-def _records(timed: Iterable[Timed]) -> Iterator[tuple[Record, Record]]:
+def _records(timed: Iterable[JudgedCell]) -> Iterator[tuple[Record, Record]]:
     return ((one.shift.base, one.shift.new) for one in timed)
 
 
@@ -259,10 +259,6 @@ def _folded(table: Table) -> list[str]:
 
 def _harmless(rows: Iterable[Iterable[str]]) -> list[list[str]]:
     return [[one_line(text) for text in row] for row in rows]
-
-
-def _cell(record: Record) -> str:
-    return record.text
 
 
 def _cells_of(number: int) -> str:

@@ -5,8 +5,9 @@ const DATA = JSON.parse(document.getElementById('data').textContent);
 const state = { set: 0, measure: null, filters: {}, chosen: null, y: 'seconds', allLayers: false, theme: 'auto', printing: false };
 let current = null; // the set that is shown, with what was prepared of it
 
-/* Kernels whose speed is within 1% of the best are as fast: two sweeps of the same cells differ by as much. */
-const AS_FAST = 0.99;
+/* Kernels whose share of the best one's speed is at least this are as fast, within so many percent. */
+const AS_FAST = DATA.thresholds.as_fast;
+const percentText = (share) => `${formatNumber(100 * share)}%`;
 
 const FILTERS = [
   ['model', 'Model'], ['layer', 'Layer'], ['x', 'Size'], ['format', 'Format'], ['provider', 'Provider'],
@@ -147,7 +148,7 @@ function rankKernels() {
   }
 }
 
-const eightBits = (kernel) => ['int8', 'fp8'].includes(current.kernels[kernel].format) && current.kernels[kernel].role === '';
+const eightBits = (kernel) => current.kernels[kernel].eight_bits;
 
 /* The first 8-bit kernel of each provider, format, scheme and kind of activations. */
 function firstOfKinds(kernels) {

@@ -96,8 +96,8 @@ function drawVerdict(rows) {
     if (equal.length === 1) {
       lead.append(' ');
       addKernel(lead, current.kernels[equal[0].kernel].text);
-      lead.append(' is as fast within 1%.');
-    } else if (equal.length) lead.append(` ${formatCount(equal.length)} others are as fast within 1%.`);
+      lead.append(` is as fast within ${percentText(1 - AS_FAST)}.`);
+    } else if (equal.length) lead.append(` ${formatCount(equal.length)} others are as fast within ${percentText(1 - AS_FAST)}.`);
     const slower = best.speeds.filter((speed) => speed < 1).length;
     if (hasBaseline() && slower) lead.append(` It is slower than bf16 at ${plural(slower, 'shape')}.`);
     if (best.speeds.length < shapes) lead.append(` Other kernels have times at ${plural(shapes, 'shape')}.`);

@@ -69,7 +69,7 @@ function drawBest(rows, chosen) {
     const row = close.reduce((a, b) => (current.badges[kernelOf(b)].order < current.badges[kernelOf(a)].order ? b : a));
     winners.set(`${layerOf(best)} ${xOf(best)}`, { row, ties: [best, ...ties].filter((one) => one !== row) });
   }
-  const note = `The kernel with the least time, and its ${hasBaseline() ? 'speed-up over bf16' : 'time'}. “+2”: two more may be as fast, since 95% intervals meet; of those within 1%, the one with the best mean over all shapes stands here.`;
+  const note = `The kernel with the least time, and its ${hasBaseline() ? 'speed-up over bf16' : 'time'}. “+2”: two more may be as fast, since 95% intervals meet; of those within ${percentText(1 - AS_FAST)}, the one with the best mean over all shapes stands here.`;
   return section('best', `Best kernel by layer and ${axisName()}`, note, (body) => {
     const used = [...new Set([...winners.values()].map((one) => kernelOf(one.row)))].sort((a, b) => current.badges[a].rank - current.badges[b].rank);
     addLegend(body, used);
@@ -242,7 +242,7 @@ function drawCliffs(rows) {
   const headline = current.measures[0].name;
   const time = (row) => value(row, 'seconds', headline);
   items.sort((a, b) => cliffs.ratio[b] - cliffs.ratio[a]);
-  const note = `Sizes at which padding the tokens up to a larger m that was measured is faster by more than 1%, more than the noise floor and beyond the intervals, by ${headline}. What the padding itself costs is not in it.`;
+  const note = `Sizes at which padding the tokens up to a larger m that was measured is faster by more than ${percentText(DATA.thresholds.repeatability)}, more than the noise floor and beyond the intervals, by ${headline}. What the padding itself costs is not in it.`;
   return section('cliffs', 'Cliffs', note, (body) => makeTable(body, {
     items, size: 12,
     columns: [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench import stats
@@ -15,6 +14,7 @@ from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.table import EMULATED
 from w8a8_bench.results.json_lines import Results
+from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import Record, RunHeader
 from w8a8_bench.shapes import models
 from w8a8_bench.timing.measures import headline
@@ -41,39 +41,13 @@ class ModelLayer:
         return f"{self.name} (k={self.k} n={self.n})"
 
 
-@dataclass(frozen=True)
-class Source:
-    """A results file: its name, its headers, and the records of each of its comparisons."""
-
-    name: str
-    headers: Sequence[RunHeader]
-    comparisons: Sequence[Sequence[Record]]
-
-    @classmethod
-    def of(cls, name: str, results: Results) -> Source:
-        """By the ends of comparisons and not by their indices: those of runs in one file may be the same."""
-        lasts = list(itertools.accumulate(end.cells for end in results.ends))
-        slices = itertools.pairwise([0, *lasts])
-        return cls(name, results.headers, [results.records[first:last] for first, last in slices])
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Names of the devices that the headers speak of, each once."""
-        return tuple(dict.fromkeys(str(device_of(header)) for header in self.headers))
-
-    def has_any(self, shapes: Collection[tuple[int, int]]) -> bool:
-        """Whether a comparison is of one of `shapes`, each (k, n)."""
-        found = (records[0].problem.shape for records in self.comparisons if records)
-        return any((shape.k, shape.n) in shapes for shape in found)
-
-
 def device_of(header: RunHeader) -> object:
     """The name of a run's device, or its kind if it has none."""
     return header.device.get("name", header.device.get("kind"))
 
 
 @dataclass(frozen=True)
-class Limits:
+class Requirements:
     """What a cell must be to be chosen. `sqnr_data` None: the smallest SQNR over all data that there is one for."""
 
     activations: Activations = Activations.PREQUANTIZED
@@ -120,18 +94,14 @@ class Scheme:
         return 1 + weight + activation + {Azp.NONE: 0, Azp.TENSOR: 1, Azp.TOKEN: 2}[self.azp]
 
 
-Place = tuple[int, int]
-"""A comparison: the index of its source, and its position in there."""
-
-
 @dataclass(frozen=True)
-class Choice:
+class CandidateKernel:
     """A cell with its time in seconds, and its speed-up over the baseline of its own comparison by samples of the same
     blocks. The baseline itself is one too.
     """
 
     record: Record
-    place: Place
+    comparison: MeasuredComparison
     measure: str
     time: stats.Ratio
     speedup: stats.Ratio
@@ -147,75 +117,83 @@ class Choice:
         return self.scheme.complexity, fast, -self.speedup.median, self.record.kernel
 
 
-def ratio(a: Choice, b: Choice) -> stats.Ratio:
+def ratio(a: CandidateKernel, b: CandidateKernel) -> stats.Ratio:
     """Time of a over time of b: by samples of the same blocks, or else both over the baseline beside them."""
-    if a.place == b.place and (paired := metrics.speedup(b.record, a.record, a.measure)) and paired.interval:
+    if a.comparison is b.comparison and (paired := metrics.speedup(b.record, a.record, a.measure)) and paired.interval:
         return paired
     return stats.quotient(b.speedup, a.speedup)
 
 
 class Candidates:
-    """The comparisons of `sources` whose shape is that of one of `layers`.
+    """The comparisons of `files` whose shape is that of one of `layers`.
 
-    Raises ValueError with one line where the sources are of different devices or settings, or the baselines of
+    Raises ValueError with one line where the files are of different devices or settings, or the baselines of
     different measures. `notes` tell, after `choices` was asked, what was left out and why.
     """
 
-    def __init__(self, model: str, layers: Iterable[ModelLayer], sources: Sequence[Source], limits: Limits) -> None:
-        self.device, self.data = _one_kind(sources)
-        self._limits = limits
-        self._places: dict[tuple[int, int], dict[int, list[Place]]] = {}
-        self._records: dict[Place, Sequence[Record]] = {}
+    def __init__(
+        self, model: str, layers: Iterable[ModelLayer], files: Sequence[Results], required: Requirements
+    ) -> None:
+        self.device, self.data = _one_kind(files)
+        self._required = required
+        self._by_shape: dict[tuple[int, int], dict[int, list[MeasuredComparison]]] = {}
         self._left_out: dict[str, Counter[str]] = {}
         self._below: dict[Scheme, list[float | None]] = {}
         self._repeated = 0
         self._names = {model, models.name_of(model)}
         shapes = {(layer.k, layer.n) for layer in layers}
-        for index, source in enumerate(sources):
-            for position, records in enumerate(source.comparisons):
-                shape = records[0].problem.shape if records else None
-                if shape and (shape.k, shape.n) in shapes:
-                    self._records[index, position] = records
-                    self._places.setdefault((shape.k, shape.n), {}).setdefault(shape.m, []).append((index, position))
-        self.measure = self._one_measure(sources)
+        headlines: dict[str, str] = {}  # of the baselines, each with the first file that has it
+        for file in files:
+            for comparison in file.comparisons:
+                shape = comparison.end.shape
+                if comparison.records and (shape.k, shape.n) in shapes:
+                    self._by_shape.setdefault((shape.k, shape.n), {}).setdefault(shape.m, []).append(comparison)
+                    if baseline := _baseline(comparison):
+                        headlines.setdefault(headline(baseline.samples) or "", str(file.path))
+        if len(headlines) > 1:
+            (one, there), (other, elsewhere), *_ = headlines.items()
+            raise ValueError(
+                f"{there} has {one} and {elsewhere} {other}: times that are compared must be of one measure"
+            )
+        self.measure = next(iter(headlines), "")
 
     @property
     def records(self) -> Iterator[Record]:
-        return (record for records in self._records.values() for record in records)
+        by_m = (comparisons for of_shape in self._by_shape.values() for comparisons in of_shape.values())
+        return (record for comparisons in by_m for one in comparisons for record in one.records)
 
     def batch_sizes(self, layer: ModelLayer) -> list[int]:
-        return sorted(self._places.get((layer.k, layer.n), {}))
+        return sorted(self._by_shape.get((layer.k, layer.n), {}))
 
-    def choices(self, layer: ModelLayer, m: int) -> tuple[Choice, ...]:
+    def choices(self, layer: ModelLayer, m: int) -> tuple[CandidateKernel, ...]:
         """The baseline, then every cell to choose from; nothing where no comparison has a time of the baseline."""
-        found: dict[tuple[str, Problem], Choice] = {}
-        for place in self._places_of(layer, m):
-            baseline = self._baseline(place)
-            reference = self._timed(baseline, baseline, place) if baseline else None
+        found: dict[tuple[str, Problem], CandidateKernel] = {}
+        for comparison in self._comparisons_of(layer, m):
+            baseline = _baseline(comparison)
+            reference = self._timed(baseline, baseline, comparison) if baseline else None
             if baseline is None or reference is None:
-                self._leave_out("no time of the baseline beside it", self._records[place])
+                self._leave_out("no time of the baseline beside it", comparison.records)
                 continue
             found.setdefault((baseline.kernel, baseline.problem), reference)
-            for record in self._records[place]:
+            for record in comparison.records:
                 cell = (record.kernel, record.problem)
                 if record is baseline:
                     continue
                 if cell in found:
                     self._repeated += 1
-                elif choice := self._judged(record, baseline, place):
+                elif choice := self._judged(record, baseline, comparison):
                     found[cell] = choice
         return tuple(found.values())
 
-    def _places_of(self, layer: ModelLayer, m: int) -> list[Place]:
+    def _comparisons_of(self, layer: ModelLayer, m: int) -> list[MeasuredComparison]:
         """Comparisons of its shape, its own first: where a cell was measured more than once, the first time counts.
 
         Other layers of this model that have the same shape stand in for it only where it has none of its own.
         """
-        places = self._places.get((layer.k, layer.n), {}).get(m, [])
-        labels = {place: self._records[place][0].labels for place in places}
-        siblings = [place for place in places if labels[place].get("model") in self._names]
-        own = [place for place in siblings if labels[place].get("layer") == layer.name]
-        return [*(own or siblings), *(place for place in places if place not in siblings)]
+        every = self._by_shape.get((layer.k, layer.n), {}).get(m, [])
+        siblings = [one for one in every if one.end.labels.get("model") in self._names]
+        own = [one for one in siblings if one.end.labels.get("layer") == layer.name]
+        return [*(own or siblings), *(one for one in every if one.end.labels.get("model") not in self._names)]
 
     def notes(self) -> list[str]:
         """What was left out of the choice and why, a line a reason."""
@@ -224,13 +202,13 @@ class Candidates:
         for reason, some in self._left_out.items():
             shown = [cell if one == number[cell] else f"{cell} ({one} of {number[cell]})" for cell, one in some.items()]
             lines.append(f"left out, {reason}: {', '.join(shown)}")
-        limits = self._limits
+        required = self._required
         for scheme, values in self._below.items():
             known = [value for value in values if value is not None]
-            of_data = f" of {limits.sqnr_data} data" if limits.sqnr_data else ""
+            of_data = f" of {required.sqnr_data} data" if required.sqnr_data else ""
             if known:
                 lines.append(
-                    f"left out, SQNR{of_data} under {limits.min_sqnr_db:g} dB: {scheme.text} "
+                    f"left out, SQNR{of_data} under {required.min_sqnr_db:g} dB: {scheme.text} "
                     f"({min(known):.1f} dB at the least)"
                 )
             else:
@@ -240,34 +218,17 @@ class Candidates:
             lines.append(f"measured more than once, and the first time taken: {cells}")
         return lines
 
-    def _one_measure(self, sources: Sequence[Source]) -> str:
-        """The headline of all baselines; empty where there is none."""
-        found: dict[str, str] = {}
-        for place in self._records:
-            if baseline := self._baseline(place):
-                found.setdefault(headline(baseline.samples) or "", sources[place[0]].name)
-        if len(found) > 1:
-            (one, there), (other, elsewhere), *_ = found.items()
-            raise ValueError(
-                f"{there} has {one} and {elsewhere} {other}: times that are compared must be of one measure"
-            )
-        return next(iter(found), "")
-
-    def _baseline(self, place: Place) -> Record | None:
-        named = (record for record in self._records[place] if record.kernel == BASELINE)
-        return next((record for record in named if record.status is Status.OK and headline(record.samples)), None)
-
-    def _judged(self, record: Record, baseline: Record, place: Place) -> Choice | None:
+    def _judged(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
         """The cell as a choice; None, with a note, where it is none."""
         if reason := self._why_not(record):
             self._leave_out(reason, [record])
             return None
-        if self._limits.min_sqnr_db is not None:
-            sqnr = self._limits.sqnr_db(record)
-            if sqnr is None or sqnr < self._limits.min_sqnr_db:
+        if self._required.min_sqnr_db is not None:
+            sqnr = self._required.sqnr_db(record)
+            if sqnr is None or sqnr < self._required.min_sqnr_db:
                 self._below.setdefault(Scheme.of(record.problem), []).append(sqnr)
                 return None
-        choice = self._timed(record, baseline, place)
+        choice = self._timed(record, baseline, comparison)
         if choice is None:
             self._leave_out("too few samples for an interval", [record])
         return choice
@@ -277,7 +238,7 @@ class Candidates:
         problem = record.problem
         if problem.scaling is None:
             return "not W8A8"
-        if problem.activations is not self._limits.activations:
+        if problem.activations is not self._required.activations:
             return f"activations {problem.activations.value}"
         if problem.bias:
             return "with a bias"
@@ -289,18 +250,23 @@ class Candidates:
             return "emulated"
         return None if self.measure in record.samples else f"no {self.measure}"
 
-    def _timed(self, record: Record, baseline: Record, place: Place) -> Choice | None:
+    def _timed(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
         """The cell with its time and its speed-up; None where there are too few samples for intervals."""
         samples, groups = record.samples[self.measure], record.groups(self.measure)
         time = stats.Ratio(stats.estimate(samples, groups), stats.interval(samples, groups))
         speedup = metrics.speedup(record, baseline, self.measure)
         if speedup is None or speedup.interval is None or time.interval is None:
             return None
-        return Choice(record, place, self.measure, time, speedup)
+        return CandidateKernel(record, comparison, self.measure, time, speedup)
 
     def _leave_out(self, reason: str, records: Iterable[Record]) -> None:
         for record in records:
             self._left_out.setdefault(reason, Counter())[_cell_text(record)] += 1
+
+
+def _baseline(comparison: MeasuredComparison) -> Record | None:
+    named = (record for record in comparison.records if record.kernel == BASELINE)
+    return next((record for record in named if record.status is Status.OK and headline(record.samples)), None)
 
 
 def _cell_text(record: Record) -> str:
@@ -308,17 +274,17 @@ def _cell_text(record: Record) -> str:
     return f"{record.kernel} {scaling.name}" if scaling else record.kernel
 
 
-def _one_kind(sources: Sequence[Source]) -> tuple[str, str]:
+def _one_kind(files: Sequence[Results]) -> tuple[str, str]:
     """The device and the data of all records. Raises ValueError where they are not of one device and one setting."""
     seen: dict[str, tuple[object, str]] = {}
-    for source in sources:
-        for header in source.headers:
+    for file in files:
+        for header in file.headers:
             facts = {"device": device_of(header), **{name: header.settings.get(name) for name in ALIKE}}
             for name, value in facts.items():
-                first, where = seen.setdefault(name, (value, source.name))
+                first, where = seen.setdefault(name, (value, str(file.path)))
                 if first != value:
                     raise ValueError(
-                        f"{where} has {_shown(name, first)} and {source.name} has {_shown(name, value)}: "
+                        f"{where} has {_shown(name, first)} and {file.path} has {_shown(name, value)}: "
                         "records that are compared must be of one device and one setting"
                     )
     return str(seen["device"][0]), str(seen["data"][0])

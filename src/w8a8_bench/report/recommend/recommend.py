@@ -17,7 +17,15 @@ from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import Candidates, Choice, Limits, ModelLayer, Scheme, Source, ratio
+from w8a8_bench.report.recommend.choices import (
+    CandidateKernel,
+    Candidates,
+    ModelLayer,
+    Requirements,
+    Scheme,
+    ratio,
+)
+from w8a8_bench.results.json_lines import Results
 
 TIE = 0.01
 """Two sweeps of the same cells differ by up to 1%: what wins by less today may lose tomorrow."""
@@ -25,7 +33,7 @@ TIE = 0.01
 ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
 """What may differ between files, and is noted then."""
 
-Table = Mapping[tuple[ModelLayer, int], tuple[Choice, ...]]
+Table = Mapping[tuple[ModelLayer, int], tuple[CandidateKernel, ...]]
 """What there is to choose from, by layer and m; the baseline comes first."""
 
 
@@ -35,8 +43,8 @@ class LayerChoice:
 
     layer: ModelLayer
     m: int
-    baseline: Choice
-    best: Choice
+    baseline: CandidateKernel
+    best: CandidateKernel
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Total:
 
     time: stats.Ratio
     speedup: stats.Ratio
-    choices: Mapping[ModelLayer, Choice]
+    choices: Mapping[ModelLayer, CandidateKernel]
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class Recommendation:
     data: str
     measure: str
     files: tuple[str, ...]
-    limits: Limits
+    required: Requirements
     layers: tuple[LayerChoice, ...]
     times: tuple[ModelTime, ...]
     schemes: tuple[SchemeTotals, ...]
@@ -115,20 +123,20 @@ class Recommendation:
 
 
 def recommend(
-    model: str, tp: int, layers: Sequence[ModelLayer], sources: Sequence[Source], limits: Limits
+    model: str, tp: int, layers: Sequence[ModelLayer], files: Sequence[Results], required: Requirements
 ) -> Recommendation:
     """What to run `model` with, whose `layers` are those of one of `tp` ranks.
 
     Raises ValueError with one line as `Candidates` does, and where a layer is in no record, none is of the baseline,
     no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
     """
-    candidates = Candidates(model, layers, sources, limits)
+    candidates = Candidates(model, layers, files, required)
     counted = [layer for layer in layers if layer.count is not None]
     sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer)})
-    _refuse_lacking(model, tp, counted, candidates, limits)
+    _refuse_lacking(model, tp, counted, candidates, required)
     every = {(layer, m): candidates.choices(layer, m) for layer in layers for m in candidates.batch_sizes(layer)}
     table = {where: choices for where, choices in every.items() if choices}
-    if limits.min_sqnr_db is None and not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
+    if required.min_sqnr_db is None and not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
         raise ValueError(f"no W8A8 kernel in the records of {model} to choose: {'; '.join(candidates.notes())}")
     gaps = _gaps(counted, sizes, table)
     whole = [m for m in sizes if all((layer, m) in table for layer in counted)]
@@ -138,17 +146,17 @@ def recommend(
     schemes = _schemes(counted, baselines, table)
     deploy = _best_scheme([one for one in schemes if one.overall], whole)
     unlimited = None
-    if limits.min_sqnr_db is not None:
-        without = replace(limits, min_sqnr_db=None, sqnr_data=None)
-        unlimited = recommend(model, tp, layers, sources, without).deploy
+    if required.min_sqnr_db is not None:
+        without = replace(required, min_sqnr_db=None, sqnr_data=None)
+        unlimited = recommend(model, tp, layers, files, without).deploy
     return Recommendation(
         model=model,
         tp=tp,
         device=candidates.device,
         data=candidates.data,
         measure=candidates.measure,
-        files=tuple(source.name for source in sources),
-        limits=limits,
+        files=tuple(str(file.path) for file in files),
+        required=required,
         layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in table.items()),
         times=tuple(_model_time(m, counted, baselines[m], schemes, table) for m in whole),
         schemes=schemes,
@@ -160,12 +168,14 @@ def recommend(
             *gaps,
             *_gaps_of_schemes(schemes, counted, whole, table),
             *candidates.notes(),
-            *_environments(sources),
+            *_environments(files),
         ),
     )
 
 
-def _refuse_lacking(model: str, tp: int, counted: Sequence[ModelLayer], candidates: Candidates, limits: Limits) -> None:
+def _refuse_lacking(
+    model: str, tp: int, counted: Sequence[ModelLayer], candidates: Candidates, required: Requirements
+) -> None:
     missing = [str(layer) for layer in counted if not candidates.batch_sizes(layer)]
     if missing:
         raise ValueError(
@@ -175,20 +185,20 @@ def _refuse_lacking(model: str, tp: int, counted: Sequence[ModelLayer], candidat
     if not candidates.measure:
         raise ValueError(f"no time of {BASELINE} in the records of {model}: what is chosen is compared with it")
     kinds = {record.problem.activations.value for record in candidates.records if record.problem.scaling}
-    if limits.activations.value not in kinds:
+    if required.activations.value not in kinds:
         has = f"they have {', '.join(sorted(kinds))}" if kinds else "they have none that is W8A8"
-        raise ValueError(f"no kernel with {limits.activations.value} activations in the records of {model}: {has}")
+        raise ValueError(f"no kernel with {required.activations.value} activations in the records of {model}: {has}")
     data = {name for record in candidates.records for name in record.scheme_sqnr_db}
-    if limits.min_sqnr_db is not None and not data:
+    if required.min_sqnr_db is not None and not data:
         raise ValueError(f"no SQNR in the records of {model}, which --min-sqnr asks for: measure them again")
-    if limits.sqnr_data is not None and limits.sqnr_data not in data:
+    if required.sqnr_data is not None and required.sqnr_data not in data:
         raise ValueError(
-            f"data {limits.sqnr_data!r} has no SQNR in the records of {model}: expected one of "
+            f"data {required.sqnr_data!r} has no SQNR in the records of {model}: expected one of "
             f"{', '.join(sorted(data))}"
         )
 
 
-def _best(choices: Sequence[Choice]) -> Choice:
+def _best(choices: Sequence[CandidateKernel]) -> CandidateKernel:
     fastest = max(choices, key=lambda choice: choice.speedup.median)
     return min((one for one in choices if not _is_slower(ratio(one, fastest))), key=lambda choice: choice.rank)
 
@@ -252,7 +262,7 @@ def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTo
     return min(tied, key=lambda row: (row.scheme.complexity, -gain(row), row.scheme.text))
 
 
-def _total(choices: Mapping[ModelLayer, Choice], baseline: Total | None = None) -> Total:
+def _total(choices: Mapping[ModelLayer, CandidateKernel], baseline: Total | None = None) -> Total:
     """The sum over layers, which were timed independently of each other; without `baseline`, it is the baseline."""
     parts = [(_count(layer), choice.time) for layer, choice in choices.items()]
     middle = sum(count * time.median for count, time in parts)
@@ -262,7 +272,7 @@ def _total(choices: Mapping[ModelLayer, Choice], baseline: Total | None = None) 
     return Total(stats.Ratio(middle, (middle - below, middle + above)), speedup, choices)
 
 
-def _ratio_of_sums(a: Mapping[ModelLayer, Choice], b: Mapping[ModelLayer, Choice]) -> stats.Ratio:
+def _ratio_of_sums(a: Mapping[ModelLayer, CandidateKernel], b: Mapping[ModelLayer, CandidateKernel]) -> stats.Ratio:
     """Total of a over total of b. Its interval is that of the layers' ratios, each with its share of b's total."""
     total_a, total_b = (sum(_count(layer) * c.time.median for layer, c in one.items()) for one in (a, b))
     middle, below, above = total_a / total_b, 0.0, 0.0
@@ -324,20 +334,20 @@ def _gaps_of_schemes(
     return lines
 
 
-def _environments(sources: Sequence[Source]) -> list[str]:
+def _environments(files: Sequence[Results]) -> list[str]:
     """What differs between the files' environments, so that a comparison across them is one of two set-ups too."""
     lines = []
     cards = {
         str(device["uuid"]): None
-        for source in sources
-        for header in source.headers
+        for file in files
+        for header in file.headers
         for device in header.devices or (header.device,)
         if device.get("uuid")
     }
     if len(cards) > 1:
         lines.append(f"the records are of {len(cards)} GPUs of one name, which may differ: {', '.join(cards)}")
     for name in ENVIRONMENT:
-        values = {str(header.environment.get(name)): None for source in sources for header in source.headers}
+        values = {str(header.environment.get(name)): None for file in files for header in file.headers}
         if len(values) > 1:
             lines.append(f"the files differ in {name}: {', '.join(values)}")
     return lines

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import Choice, Limits, ModelLayer
+from w8a8_bench.report.recommend.choices import CandidateKernel, ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Ratio
@@ -22,7 +22,7 @@ UNKNOWN = "unknown"
 
 def markdown(what: Recommendation) -> str:
     """Tables that can be checked by hand: every total is a sum of the last table's times."""
-    title = f"# {_one_line(what.model)}, TP {what.tp}, on {_one_line(what.device)}"
+    title = f"# {text.one_line(what.model)}, TP {what.tp}, on {text.one_line(what.device)}"
     return "\n".join(
         [
             title,
@@ -59,7 +59,7 @@ def markdown(what: Recommendation) -> str:
             "",
             "## Notes",
             "",
-            *(f"- {_one_line(note)}" for note in (*_rules(what.limits), *what.notes)),
+            *(f"- {text.one_line(note)}" for note in (*_rules(what.required), *what.notes)),
         ]
     )
 
@@ -74,9 +74,9 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "device": what.device,
         "data": what.data,
         "measure": what.measure,
-        "activations": what.limits.activations.value,
-        "min_sqnr_db": what.limits.min_sqnr_db,
-        "sqnr_data": what.limits.sqnr_data,
+        "activations": what.required.activations.value,
+        "min_sqnr_db": what.required.min_sqnr_db,
+        "sqnr_data": what.required.sqnr_data,
         "baseline": BASELINE,
         "files": list(what.files),
         "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
@@ -115,8 +115,8 @@ def verdict(what: Recommendation) -> str:
 
 def _verdict(what: Recommendation) -> list[str]:
     """What to deploy; where that can't be said for want of times, so."""
-    deploy, partial, limits = what.deploy, what.partial, what.limits
-    limit = "" if limits.min_sqnr_db is None else f" with an SQNR of {limits.min_sqnr_db:g} dB"
+    deploy, partial, required = what.deploy, what.partial, what.required
+    limit = "" if required.min_sqnr_db is None else f" with an SQNR of {required.min_sqnr_db:g} dB"
     if deploy.scheme.scaling is not None:
         text = (
             f"**One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
@@ -144,13 +144,14 @@ def _verdict(what: Recommendation) -> list[str]:
 def _how(what: Recommendation) -> list[str]:
     return [
         f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-        f"{what.limits.activations.value}, data {_one_line(what.data)}; from {_one_line(', '.join(what.files))}.",
+        f"{what.required.activations.value}, data {text.one_line(what.data)}; "
+        f"from {text.one_line(', '.join(what.files))}.",
         "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
         "attention, the head and everything else is not in it.",
     ]
 
 
-def _rules(limits: Limits) -> list[str]:
+def _rules(required: Requirements) -> list[str]:
     lines = [
         f"ties (within {TIE:.0%} and the interval) go to the scheme with fewer scales and zero points, bf16 first; "
         "then to precise before fast accumulation",
@@ -158,9 +159,9 @@ def _rules(limits: Limits) -> list[str]:
         "error is the relative Frobenius norm of the kernel's answer against float64, on the same quantized operands; "
         "what quantizing them loses is the SQNR",
     ]
-    if limits.min_sqnr_db is not None:
-        of_data = f"of {limits.sqnr_data} data" if limits.sqnr_data else "the smallest over data"
-        lines.append(f"schemes need an SQNR of {limits.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
+    if required.min_sqnr_db is not None:
+        of_data = f"of {required.sqnr_data} data" if required.sqnr_data else "the smallest over data"
+        lines.append(f"schemes need an SQNR of {required.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
     return lines
 
 
@@ -198,7 +199,7 @@ def _sqnr(row: SchemeTotals, data: str) -> str:
     return f"{row.sqnr_db[data]:.1f} dB" if data in row.sqnr_db else UNKNOWN
 
 
-def _layer_row(layer: ModelLayer, m: int, baseline: Choice, best: Choice) -> list[str]:
+def _layer_row(layer: ModelLayer, m: int, baseline: CandidateKernel, best: CandidateKernel) -> list[str]:
     error = best.record.error
     return [
         layer.name,
@@ -232,25 +233,9 @@ def _half_width(value: Ratio) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """A table of Markdown that reads as one in plain text too; the columns `left` are text, the others numbers."""
-    cells = [[_one_line(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = ["-" * (width + 1) + ("-" if column in left else ":") for column, width in enumerate(widths)]
-    return [lines[0], f"|{'|'.join(rule)}|", *lines[1:]]
-
-
-def _one_line(text: str) -> str:
-    """Text out of a file, which may hold line breaks or what a terminal would obey, as one harmless line."""
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    """The columns `left` are text, the others numbers."""
+    cells = [[text.one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return text.markdown_table(header, cells, left, padded=True)
 
 
 def _total_json(total: Total) -> dict[str, object]:
@@ -261,7 +246,7 @@ def _total_json(total: Total) -> dict[str, object]:
     }
 
 
-def _kernels_json(choices: Mapping[ModelLayer, Choice]) -> dict[str, object]:
+def _kernels_json(choices: Mapping[ModelLayer, CandidateKernel]) -> dict[str, object]:
     return {
         layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text} for layer, choice in choices.items()
     }
@@ -286,7 +271,7 @@ def _scheme_json(row: SchemeTotals) -> dict[str, object]:
     }
 
 
-def _choice_json(choice: Choice) -> dict[str, object]:
+def _choice_json(choice: CandidateKernel) -> dict[str, object]:
     record = choice.record
     return {
         "kernel": record.kernel,

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 from copies import replace
-from made_results import HEADER, end, record
+from made_results import changed, end, in_file, record
 from made_runs import COLD, drawn
 
 from w8a8_bench.analysis.pairing import pair
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.compare.compare import Mean, Outcome, Verdict, compare
+from w8a8_bench.report.compare.compare import Judgement, Mean, Outcome, compare
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.json_lines import Results
 
 ROOT = Path(__file__).resolve().parents[4]
-CHANGED = (Verdict.SLOWER, Verdict.FASTER)
+CHANGED = (Judgement.SLOWER, Judgement.FASTER)
 FP16 = "pytorch_fp16_fp16_fp16_matmul-no-scales"
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
 
@@ -61,10 +61,10 @@ def slowed(results: Results, cell, factor: float) -> Results:
             replace(e, duplicate={**e.duplicate, "samples": {COLD: [factor * s for s in e.duplicate_samples(COLD)[0]]}})
             for e in ends
         )
-    return replace(results, records=records, ends=ends)
+    return changed(results, records, ends)
 
 
-def found(outcome: Outcome, cell, verdict: Verdict) -> tuple[int, int, int]:
+def found(outcome: Outcome, cell, verdict: Judgement) -> tuple[int, int, int]:
     """Of the cells over 10 us: how many have the verdict, and how many there are; and wrong ones elsewhere."""
     own = [t for t in outcome.timed if is_of(cell)(t.shift.new) and t.shift.base_s > 10e-6]
     others = [t for t in outcome.timed if not is_of(cell)(t.shift.new)]
@@ -76,7 +76,7 @@ def test_two_committed_runs_of_the_same_code_have_no_wrong_verdict_and_most_cell
     outcome = judged(*runs)
     assert len(outcome.timed) == 280
     assert [t for t in outcome.timed if t.verdict in CHANGED] == []
-    assert counts(outcome)[Verdict.SAME] > 250
+    assert counts(outcome)[Judgement.SAME] > 250
     assert not outcome.beyond()
     assert outcome.mean is not None and outcome.mean.interval[0] < 1 < outcome.mean.interval[1]
     assert all(mean.interval[0] < 1 < mean.interval[1] for mean in outcome.by_cell.values())
@@ -88,21 +88,14 @@ ONE, SHARED, DEALT = (committed(f"llama31_8b_{name}") for name in ("one", "two_g
 
 def of_one_card(results: Results) -> Results:
     """What the card of ONE measured of a sweep that two shared."""
-    card, start = ONE.records[0].device, 0
-    records, ends = [], []
-    for close in results.ends:
-        own = results.records[start : start + close.cells]
-        start += close.cells
-        if own[0].device == card:
-            records += own
-            ends.append(close)
-    return replace(results, records=tuple(records), ends=tuple(ends), runs=(0,) * len(ends))
+    card = ONE.comparisons[0].card
+    return replace(results, comparisons=tuple(one for one in results.comparisons if one.card == card))
 
 
 def test_cells_after_the_same_ones_are_as_alike_with_another_gpu_at_work_as_alone() -> None:
     outcome = judged(DEALT, of_one_card(SHARED))
     assert len(outcome.timed) == 166 and all(shape.pair.alike for shape in outcome.shapes)
-    assert counts(outcome)[Verdict.SAME] > 150
+    assert counts(outcome)[Judgement.SAME] > 150
     assert not set(counts(outcome)) & set(CHANGED)
 
 
@@ -119,15 +112,15 @@ def test_cells_after_other_ones_are_not_called_changed_for_that(anchored) -> Non
 def test_a_kernel_that_is_slower_everywhere_is_found_after_other_cells_too() -> None:
     cell = next(cell for cell in CELLS if cell[0] == FP8)
     outcome = judged(ONE, slowed(DEALT, cell, 1.05))
-    right, there, wrong = found(outcome, cell, Verdict.SLOWER)
+    right, there, wrong = found(outcome, cell, Judgement.SLOWER)
     assert right >= 0.9 * there and there > 8
     assert wrong <= 0.01 * len(outcome.timed)
 
 
 def test_shapes_on_another_card_are_not_judged_and_the_others_are() -> None:
-    outcome = judged(SHARED, replace(SHARED, records=tuple(swapped(SHARED))))
+    outcome = judged(SHARED, changed(SHARED, swapped(SHARED)))
     verdicts = {shape.pair.same_card: {t.verdict for t in shape.timed} for shape in outcome.shapes}
-    assert verdicts == {True: {Verdict.SAME}, False: {Verdict.INCONCLUSIVE}}
+    assert verdicts == {True: {Judgement.SAME}, False: {Judgement.INCONCLUSIVE}}
     assert outcome.mean.cells == sum(len(shape.timed) for shape in outcome.shapes if shape.pair.same_card)
 
 
@@ -144,13 +137,13 @@ def test_twenty_simulated_pairs_of_the_same_code_have_at_most_one_percent_of_wro
     for seed in range(20):
         total += counts(judged(drawn(RUN1, 2 * seed), drawn(RUN1, 2 * seed + 1)))
     assert total.total() == 20 * 280
-    assert total[Verdict.SLOWER] + total[Verdict.FASTER] <= 0.01 * total.total()
-    assert total[Verdict.SAME] > 0.9 * total.total()
+    assert total[Judgement.SLOWER] + total[Judgement.FASTER] <= 0.01 * total.total()
+    assert total[Judgement.SAME] > 0.9 * total.total()
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=[f"{kernel}-{scaling}" for kernel, scaling in CELLS])
 def test_three_percent_on_one_kernel_are_found_in_the_committed_pair_and_nowhere_else(cell) -> None:
-    for factor, verdict in ((1.03, Verdict.SLOWER), (1 / 1.03, Verdict.FASTER)):
+    for factor, verdict in ((1.03, Judgement.SLOWER), (1 / 1.03, Judgement.FASTER)):
         outcome = judged(RUN1, slowed(RUN2, cell, factor))
         right, there, wrong = found(outcome, cell, verdict)
         assert there >= 20
@@ -163,7 +156,7 @@ def test_three_percent_on_one_kernel_are_found_in_simulated_pairs() -> None:
     right = there = wrong = 0
     for seed, cell in enumerate(random.Random(7).sample(CELLS, 5)):
         new = slowed(drawn(RUN1, 100 + 2 * seed), cell, 1.03)
-        result = found(judged(drawn(RUN1, 101 + 2 * seed), new), cell, Verdict.SLOWER)
+        result = found(judged(drawn(RUN1, 101 + 2 * seed), new), cell, Judgement.SLOWER)
         right, there, wrong = right + result[0], there + result[1], wrong + result[2]
     assert right >= 0.95 * there
     assert wrong <= 0.01 * 5 * 280
@@ -181,11 +174,11 @@ def test_where_the_machine_moved_its_anchors_keep_the_verdicts_from_being_wrong(
     for base, new in ((OTHER_PLAN, RUN1), (RUN2, OTHER_PLAN)):
         outcome = judged(base, new)
         assert len(outcome.timed) == 24
-        assert counts(outcome)[Verdict.SLOWER] + counts(outcome)[Verdict.FASTER] == 0
+        assert counts(outcome)[Judgement.SLOWER] + counts(outcome)[Judgement.FASTER] == 0
         assert outcome.mean.interval[0] < 1 < outcome.mean.interval[1]
         assert not any(shape.pair.alike for shape in outcome.shapes)
     without = counts(judged(OTHER_PLAN, RUN1, anchored=False))
-    assert without[Verdict.SLOWER] > 6, "the data would be no test of it"
+    assert without[Judgement.SLOWER] > 6, "the data would be no test of it"
 
 
 def test_a_shape_that_moved_is_not_judged_and_the_others_are() -> None:
@@ -196,22 +189,22 @@ def test_a_shape_that_moved_is_not_judged_and_the_others_are() -> None:
         verdicts = {t.verdict for t in shape.timed if not is_of(CELLS[4])(t.shift.new)}
         assert not verdicts & set(CHANGED)
         own = next(t for t in shape.timed if is_of(CELLS[4])(t.shift.new))
-        assert own.verdict is (Verdict.INCONCLUSIVE if factor > 1 else Verdict.SLOWER)
+        assert own.verdict is (Judgement.INCONCLUSIVE if factor > 1 else Judgement.SLOWER)
 
 
 def test_an_anchor_that_moves_alone_was_changed_and_widens_nothing_beside_it() -> None:
     baseline = next(cell for cell in CELLS if cell[0] == BASELINE)
     two = [one for one in RUN1.records if one.kernel in (BASELINE, FP8)]
-    few = replace(RUN1, records=tuple(two), ends=tuple(replace(e, cells=3) for e in RUN1.ends))
+    few = changed(RUN1, two, [replace(e, cells=3) for e in RUN1.ends])
     outcome = judged(drawn(few, 3), slowed(drawn(few, 4), baseline, 1.03))
-    right, there, _ = found(outcome, baseline, Verdict.SLOWER)
+    right, there, _ = found(outcome, baseline, Judgement.SLOWER)
     assert right == there
 
 
 def test_a_machine_on_which_cells_wander_shows_in_the_duplicates() -> None:
     """Ten times the effect that was measured on an H200, in both runs."""
     outcome = judged(drawn(RUN1, 1, cell_sd=0.008), drawn(RUN1, 2, cell_sd=0.008), anchored=False)
-    assert counts(outcome)[Verdict.SLOWER] + counts(outcome)[Verdict.FASTER] <= 2
+    assert counts(outcome)[Judgement.SLOWER] + counts(outcome)[Judgement.FASTER] <= 2
     moves = [abs(t.shift.log) > 0.006 for t in outcome.timed]
     assert sum(moves) > 50, "the data would be no test of it"
 
@@ -222,13 +215,13 @@ def test_what_all_duplicates_have_in_common_is_no_effect_of_cells() -> None:
         replace(e, duplicate={**e.duplicate, "samples": {COLD: [1.03 * s for s in e.duplicate_samples(COLD)[0]]}})
         for e in RUN2.ends
     )
-    assert counts(judged(RUN1, replace(RUN2, ends=off)))[Verdict.SAME] > 220
+    assert counts(judged(RUN1, changed(RUN2, ends=off)))[Judgement.SAME] > 220
 
 
 def moved_anchors(bf16: float, fp16: float, twin: float) -> Outcome:
     """The first shape of a run, its baselines and the duplicate of one moved by these factors."""
-    records, close = RUN1.records[:10], RUN1.ends[0]
-    base = replace(RUN1, records=records, ends=(close,), runs=(0,))
+    base = replace(RUN1, comparisons=RUN1.comparisons[:1])
+    records, close = base.records, base.ends[0]
     factors = {BASELINE: bf16, FP16: fp16}
     again = tuple(
         replace(one, samples={COLD: tuple(factors.get(one.kernel, 1.0) * s for s in one.samples[COLD])})
@@ -236,7 +229,7 @@ def moved_anchors(bf16: float, fp16: float, twin: float) -> Outcome:
     )
     samples = {COLD: tuple(twin * s for s in close.duplicate_samples(COLD)[0])}
     ends = (replace(close, duplicate={**close.duplicate, "samples": samples}),)
-    return judged(base, replace(base, records=again, ends=ends))
+    return judged(base, changed(base, again, ends))
 
 
 @pytest.mark.parametrize(
@@ -249,13 +242,13 @@ def test_the_machine_moved_as_far_as_its_anchors_agree(bf16, fp16, twin, moved) 
     assert shape.moved == pytest.approx(moved, abs=1e-3)
     others = {t.verdict for t in shape.timed if t.shift.new.kernel not in (BASELINE, FP16)}
     if moved != 1.02:  # where the duplicate is not what it duplicates, cells wander
-        assert others == {Verdict.SAME if moved == 1.0 else Verdict.INCONCLUSIVE}
+        assert others == {Judgement.SAME if moved == 1.0 else Judgement.INCONCLUSIVE}
 
 
 @pytest.mark.parametrize("anchored", [True, False])
 def test_everything_slower_is_the_machine_where_the_code_is_the_same_and_a_change_where_it_is_not(anchored) -> None:
     outcome = judged(RUN1, drawn(RUN1, 5, shape_factor=lambda index: 1.05), anchored=anchored)
-    expected = Verdict.INCONCLUSIVE if anchored else Verdict.SLOWER
+    expected = Judgement.INCONCLUSIVE if anchored else Judgement.SLOWER
     assert counts(outcome)[expected] > 0.95 * 280
     assert (outcome.mean.interval[0] > 1) is not anchored
 
@@ -303,20 +296,20 @@ def results(
             own.append(record(kernel, *taken, comparison=index, shape=shape, status=status, reason=reason))
         records += own
         ends.append(replace(end(own), duplicate={}))
-    return Results((HEADER,), tuple(records), tuple(ends), (), (0,) * len(ends), Path("made.jsonl"))
+    return in_file(records, ends)
 
 
-def verdicts(base: Results, new: Results, **options) -> set[Verdict]:
+def verdicts(base: Results, new: Results, **options) -> set[Judgement]:
     return set(counts(judged(base, new, anchored=False, **options)))
 
 
 def test_the_threshold_parts_what_is_the_same_from_what_changed() -> None:
     base, new = results(seconds={FP8: 1e-5}), results(seconds={FP8: 1.02e-5}, seed=1)
-    assert verdicts(base, new) == {Verdict.SLOWER}
-    assert verdicts(new, base) == {Verdict.FASTER}
-    assert verdicts(base, new, threshold=0.05) == {Verdict.SAME}
-    assert verdicts(base, new, threshold=0.0) == {Verdict.SLOWER}
-    assert verdicts(base, base, threshold=0.0) == {Verdict.INCONCLUSIVE}, "nothing is shown to be no change at all"
+    assert verdicts(base, new) == {Judgement.SLOWER}
+    assert verdicts(new, base) == {Judgement.FASTER}
+    assert verdicts(base, new, threshold=0.05) == {Judgement.SAME}
+    assert verdicts(base, new, threshold=0.0) == {Judgement.SLOWER}
+    assert verdicts(base, base, threshold=0.0) == {Judgement.INCONCLUSIVE}, "nothing is shown to be no change at all"
     assert len(judged(base, new, anchored=False).beyond()) == 3
     assert judged(new, base, anchored=False).beyond() == ()
 
@@ -324,20 +317,20 @@ def test_the_threshold_parts_what_is_the_same_from_what_changed() -> None:
 def test_a_cell_that_is_slower_by_less_than_the_threshold_is_not_beyond_it() -> None:
     base, new = results(seconds={FP8: 1e-5}, noise=1e-5), results(seconds={FP8: 1.0099e-5}, noise=1e-5)
     outcome = judged(base, new, anchored=False)
-    assert counts(outcome) == {Verdict.SLOWER: 3}, "it may be 1.2% slower: not shown to be the same"
+    assert counts(outcome) == {Judgement.SLOWER: 3}, "it may be 1.2% slower: not shown to be the same"
     assert outcome.beyond() == ()
 
 
 def test_too_few_samples_are_inconclusive_and_without_an_interval() -> None:
     outcome = judged(results(seconds={FP8: 1e-5}, n=5), results(seconds={FP8: 2e-5}))
-    assert set(counts(outcome)) == {Verdict.INCONCLUSIVE}
+    assert set(counts(outcome)) == {Judgement.INCONCLUSIVE}
     assert [t.interval for t in outcome.timed] == [None] * 3
     assert (outcome.mean, outcome.by_cell) == (None, {})
 
 
 def test_noise_leaves_a_change_inconclusive() -> None:
     base, new = (results(seconds={FP8: s}, noise=0.05) for s in (1e-5, 1.02e-5))
-    assert verdicts(base, new) == {Verdict.INCONCLUSIVE}
+    assert verdicts(base, new) == {Judgement.INCONCLUSIVE}
 
 
 def test_several_processes_are_the_random_effect() -> None:
@@ -347,10 +340,10 @@ def test_several_processes_are_the_random_effect() -> None:
         blocks = tuple(range(24))
         taken = tuple(scale * (1 + (apart if b >= 12 else 0.0)) * (1 + 1e-4 * (b % 5)) for b in blocks)
         one = record(FP8, samples={"time_host": taken}, processes=(0,) * 12 + (1,) * 12)
-        return Results((HEADER,), (one,), (replace(end([one]), duplicate={}),), (), (0,), Path("made.jsonl"))
+        return in_file([one], [replace(end([one]), duplicate={})])
 
-    assert verdicts(run(1e-5, 0.0), run(1.05e-5, 0.0)) == {Verdict.SLOWER}
-    assert verdicts(run(1e-5, 0.05), run(1.05e-5, 0.05)) == {Verdict.INCONCLUSIVE}
+    assert verdicts(run(1e-5, 0.0), run(1.05e-5, 0.0)) == {Judgement.SLOWER}
+    assert verdicts(run(1e-5, 0.05), run(1.05e-5, 0.05)) == {Judgement.INCONCLUSIVE}
 
 
 def test_many_cells_raise_the_bar_for_each() -> None:
@@ -360,11 +353,11 @@ def test_many_cells_raise_the_bar_for_each() -> None:
         made = results(seconds={FP8: 1e-5}, noise=1e-6, shapes=shapes)
         first = made.records[0]
         first = replace(first, samples={"time_host": tuple(scale * s for s in first.samples["time_host"])})
-        return replace(made, records=(first, *made.records[1:]))
+        return changed(made, [first, *made.records[1:]])
 
     few = judged(run(1.0, 1), run(1.0052, 1), anchored=False, threshold=0.001).timed[0]
     many = judged(run(1.0, 300), run(1.0052, 300), anchored=False, threshold=0.001).timed[0]
-    assert (few.verdict, many.verdict) == (Verdict.SLOWER, Verdict.INCONCLUSIVE)
+    assert (few.verdict, many.verdict) == (Judgement.SLOWER, Judgement.INCONCLUSIVE)
     assert many.interval == pytest.approx(few.interval)
 
 
@@ -418,7 +411,7 @@ def test_the_same_cell_twice_is_paired_in_order_and_labels_tell_cells_apart() ->
     def run(first: float, second: float, labels=({}, {})) -> Results:
         ones = [record(FP8, *[s] * 6, comparison=i, labels=labels[i]) for i, s in enumerate((first, second))]
         ends = tuple(replace(end([one]), duplicate={}) for one in ones)
-        return Results((HEADER,), tuple(ones), ends, (), (0,) * len(ends), Path("made.jsonl"))
+        return in_file(ones, ends)
 
     assert [t.ratio for t in judged(run(1e-5, 2e-5), run(2e-5, 2e-5)).timed] == pytest.approx([2.0, 1.0])
     named = run(1e-5, 2e-5, ({"layer": "a"}, {"layer": "b"}))
@@ -434,13 +427,13 @@ def test_files_with_nothing_in_common_are_refused_with_the_reason() -> None:
         replace(r, samples={COLD: r.samples["time_host"]}, blocks={COLD: r.blocks["time_host"]}) for r in host.records
     ]
     with pytest.raises(ValueError, match="no cell was timed by the same measure"):
-        judged(host, replace(host, records=tuple(cold)))
+        judged(host, changed(host, cold))
 
 
 def test_samples_that_overflow_nothing_have_a_verdict() -> None:
     tame, far = results(seconds={FP8: 1e-5}), {"time_host": (1e-12,) * 7 + (1e9,) * 5}
-    wild = replace(tame, records=tuple(replace(one, samples=far) for one in tame.records))
+    wild = changed(tame, [replace(one, samples=far) for one in tame.records])
     outcome = judged(tame, wild)
-    assert set(counts(outcome)) == {Verdict.INCONCLUSIVE}
+    assert set(counts(outcome)) == {Judgement.INCONCLUSIVE}
     assert [t.interval for t in outcome.timed] == [None] * 3
     assert outcome.mean == Mean(3, pytest.approx(1e-7, rel=0.01), None)

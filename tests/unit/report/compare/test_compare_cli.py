@@ -16,7 +16,7 @@ from w8a8_bench.cli.main import main
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.compare.conditions import Difference, anchored
+from w8a8_bench.report.compare.conditions import ChangedCondition, anchored
 from w8a8_bench.results.json_lines import Writer
 from w8a8_bench.results.record import Record, RunHeader
 
@@ -325,8 +325,10 @@ def test_comparing_needs_no_torch(tmp_path) -> None:
 
 def test_only_what_makes_baselines_other_work_unties_them() -> None:
     assert anchored([])
-    assert anchored([Difference("git_revision", "a", "b", refused=False), Difference("card", "a", "b", refused=True)])
-    assert not anchored([Difference("power_limit_w", "700", "500", refused=False)])
+    assert anchored(
+        [ChangedCondition("git_revision", "a", "b", refused=False), ChangedCondition("card", "a", "b", refused=True)]
+    )
+    assert not anchored([ChangedCondition("power_limit_w", "700", "500", refused=False)])
 
 
 def test_what_no_cells_have_in_common_is_named(run) -> None:

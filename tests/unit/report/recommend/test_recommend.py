@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from copies import replace
 from made_model import FP8, ONE, PAPER, ROW_WISE, TWO, cell
-from made_results import HEADER, record
+from made_results import HEADER, end, in_file, record
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp, GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import Limits, ModelLayer, Scheme, Source
+from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, Scheme
 from w8a8_bench.report.recommend.recommend import recommend
 from w8a8_bench.report.recommend.text import markdown, to_json
 from w8a8_bench.results import json_lines
+from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record
 from w8a8_bench.shapes.models import MODELS
 from w8a8_bench.stats import median
@@ -26,19 +27,20 @@ ROOT = Path(__file__).resolve().parents[4]
 FAST = "pytorch_fp8_fp8_bf16_scaled_mm_fast_accum"
 INT8, INT8_AZP = "pytorch_i8_i8_bf16_scaled_mm", "pytorch_i8_i8_bf16_scaled_mm_azp_pt"
 BLOCKED = "pytorch_fp8_fp8_bf16_scaled_mm_blockwise"
-LIMITS = Limits()
+ANY = Requirements()
 
 
-def source(*records: Record, name: str = "a.jsonl", **header: object) -> Source:
+def source(*records: Record, name: str = "a.jsonl", **header: object) -> Results:
     comparisons: dict[int, list[Record]] = {}
     for one in records:
         comparisons.setdefault(one.comparison, []).append(one)
     header = {"settings": {"data": "normal", "duty": 0.5}, **header}
-    return Source(name, [replace(HEADER, **header)], list(comparisons.values()))
+    ordered = [record for own in comparisons.values() for record in own]
+    return in_file(ordered, [end(own) for own in comparisons.values()], replace(HEADER, **header), path=name)
 
 
-def advise(*records: Record, layers=(ONE, TWO), limits=LIMITS, sources=()):
-    return recommend("mine", 1, layers, sources or [source(*records)], limits)
+def advise(*records: Record, layers=(ONE, TWO), required=ANY, sources=()):
+    return recommend("mine", 1, layers, sources or [source(*records)], required)
 
 
 def refusal(*records: Record, **changes) -> str:
@@ -190,8 +192,8 @@ def test_activations_of_one_kind_are_compared() -> None:
     dynamic = cell(ONE, 16, FP8, 6, activations=Activations.DYNAMIC)
     both = cell(ONE, 16, FP8, 5), dynamic
     assert one_layer(*both).time.median == 5e-6
-    assert one_layer(*both, limits=Limits(Activations.DYNAMIC)).time.median == 6e-6
-    assert refusal(*PAPER, limits=Limits(Activations.STATIC)) == (
+    assert one_layer(*both, required=Requirements(Activations.DYNAMIC)).time.median == 6e-6
+    assert refusal(*PAPER, required=Requirements(Activations.STATIC)) == (
         "no kernel with static activations in the records of mine: they have prequantized"
     )
 
@@ -203,21 +205,21 @@ def test_a_least_sqnr_leaves_out_what_is_below_or_unknown_and_says_so() -> None:
         cell(ONE, 16, INT8, 3),
     ]
     assert one_layer(*records).time.median == 3e-6
-    assert one_layer(*records, limits=Limits(min_sqnr_db=30)).scheme.text == "fp8 channel-w-token-a"
-    of_normal = Limits(min_sqnr_db=30, sqnr_data="normal")
-    assert one_layer(*records, limits=of_normal).scheme.text == "fp8 tensor-w-tensor-a"
-    advice = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], limits=Limits(min_sqnr_db=30))
+    assert one_layer(*records, required=Requirements(min_sqnr_db=30)).scheme.text == "fp8 channel-w-token-a"
+    of_normal = Requirements(min_sqnr_db=30, sqnr_data="normal")
+    assert one_layer(*records, required=of_normal).scheme.text == "fp8 tensor-w-tensor-a"
+    advice = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=30))
     assert advice.notes == (
         "left out, SQNR under 30 dB: fp8 tensor-w-tensor-a (12.0 dB at the least)",
         "left out, SQNR unknown: int8 tensor-w-tensor-a",
     )
-    nothing = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], limits=Limits(min_sqnr_db=99))
+    nothing = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=99))
     assert nothing.deploy.scheme.text == "bf16"
     assert "**No scheme with an SQNR of 99 dB beats bf16 over all m by more than 1%: keep it.**" in markdown(nothing)
     assert nothing.unlimited.scheme.text == "int8 tensor-w-tensor-a"
     assert "Without the limit to the SQNR it would be int8 tensor-w-tensor-a, 3.33x" in markdown(nothing)
     assert refusal(
-        cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], limits=Limits(min_sqnr_db=1, sqnr_data="x")
+        cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=1, sqnr_data="x")
     ) == ("data 'x' has no SQNR in the records of mine: expected one of normal, outliers")
 
 
@@ -367,7 +369,7 @@ def committed(run: int):
     results = json_lines.read(ROOT / f"results/h200/llama2_7b_28_shapes_run{run}.jsonl.gz")
     model = "meta-llama/Llama-2-7b-hf"
     layers = [ModelLayer(layer.name, layer.k, layer.n, layer.count) for layer in MODELS[model]]
-    return results, recommend(model, 1, layers, [Source.of("run", results)], LIMITS)
+    return results, recommend(model, 1, layers, [results], ANY)
 
 
 def test_committed_records_of_an_h200_make_a_total_that_adds_up() -> None:

@@ -11,7 +11,7 @@ from copies import replace
 from hypothesis import given
 from hypothesis import strategies as st
 from made_model import PAPER
-from made_results import END, HEADER
+from made_results import HEADER, end
 from published_configs import LLAMA_8B
 
 from w8a8_bench.cli import main, recommend
@@ -45,7 +45,7 @@ def write(path: Path) -> None:
                 )
                 for one in PAPER[:3]
             ]
-            writer.append(records, replace(END, index=index, shape=records[0].problem.shape, cells=3))
+            writer.append(records, end(records))
 
 
 @pytest.fixture
