@@ -11,7 +11,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def _ask_all(worker: Worker) -> list[Asked]:
     providers = registry.all_providers()
     probes = _asked(worker, [{"provider": provider.name} for provider in providers])
     names = [(*provider.kernels, *provider.on_request) for provider in providers]
-    answers = iter(_asked(worker, [{"kernel": n, "shape": asdict(SHAPE)} for group in names for n in group]))
+    answers = iter(_asked(worker, [{"kernel": n, "shape": to_builtins(SHAPE)} for group in names for n in group]))
     return [
         Asked(provider, probe, {name: one_line(str(next(answers))) for name in group})
         for provider, probe, group in zip(providers, probes, names, strict=True)
