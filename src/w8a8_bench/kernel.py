@@ -2,7 +2,7 @@
 
 A provider is a module, of this package or anybody's (docs/adding-a-provider.md shows one whole), with
 
-    KERNELS        names of its kernels by the grammar of `names`, in the order in which they run
+    KERNELS        names of its kernels by the grammar in `problem.kernel_name`, in the order in which they run
     ON_REQUEST     names of those that run only when named; may be left out
     probe()        a `Probe`: its library's version, or why it is not to be had. Imports no library
     kernel(name)   the `Kernel` of that name. Imports and loads its library; what that raises becomes the row's reason
@@ -175,7 +175,7 @@ class PreparedKernel:
 
 
 class Kernel(Protocol):
-    """One implementation of a family of problems, named by the grammar of `names`.
+    """One implementation of a family of problems, named by the grammar in `problem.kernel_name`.
 
     It may have an attribute `fast_accum: bool`: whether it sums FP8 products in the tensor core's short accumulator, as
     kernels named `*_fast_accum` do. The check then tolerates the larger error. Without it the kernel is held to the
