@@ -89,7 +89,7 @@ VECTORS = (
 )
 """In the order of the kernel's arguments; those that are applied to int32 come first, then the others, each in order.
 
-In the kernel one more is a line here, and its name twice in `GemmKernel.__call__`: the CuTe DSL takes no `*vectors`, and
-a tuple of tensors costs a call 4 us of CPU time. Shared memory, loads and application follow. Callers pass it on: the
-functions in `api.py`, and `bind` in `providers/cutlass.py`.
+In the kernel one more is a line here, and its name twice in `GemmKernel.__call__`, since the CuTe DSL takes no
+`*vectors` and a tuple of tensors costs a call 4 us of CPU time. Shared memory, loads and application follow. Callers
+pass it on: the functions in `api.py`, and `bind` in `providers/cutlass.py`.
 """
