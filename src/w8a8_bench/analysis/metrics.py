@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations
 from w8a8_bench.results.record import ComparisonEnd, Record
-from w8a8_bench.stats import Difference, Ratio, paired_difference, paired_ratio
+from w8a8_bench.stats import Estimate, paired_difference, paired_ratio
 
 
-def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
+def speedup(record: Record, baseline: Record, measure: str) -> Estimate | None:
     """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
 
     None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
@@ -41,7 +41,7 @@ def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | Non
     return next((other for other in records if (other.comparison, other.kernel, other.problem) == wanted), None)
 
 
-def quantization_cost(record: Record, twin: Record, measure: str) -> Difference | None:
+def quantization_cost(record: Record, twin: Record, measure: str) -> Estimate | None:
     """Seconds that quantizing A inside the timed region adds: `record` minus its `prequantized_twin`, block by block.
 
     Not the quantization alone: after it the GEMM finds A in the L2, so that the two need not add up. It may be below
@@ -87,7 +87,7 @@ def duplicate(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Du
     return Duplicate(original, *taken) if original.samples.get(measure) else None
 
 
-def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Ratio | None:
+def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Estimate | None:
     """The duplicate's time over that of the kernel that it duplicates: identical code, so that what differs is noise.
 
     None if there is no `duplicate`.

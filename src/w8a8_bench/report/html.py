@@ -16,7 +16,7 @@ from importlib import resources
 import w8a8_bench
 from w8a8_bench.environment.architecture import operations_per_clock
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.problem import Activations, Azp, Problem, work
+from w8a8_bench.problem import Activations, work
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import run_facts
@@ -24,6 +24,7 @@ from w8a8_bench.report.cliffs import REPEATABILITY
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import place
 from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, Times, make_rows, measures_of
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.report.summary import AS_FAST, cliffs_of, is_8_bit, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
 from w8a8_bench.results.record import Record
@@ -46,10 +47,9 @@ AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads",
 
 def render(sets: Sequence[ResultSet]) -> str:
     """A page of `sets`, which shows one of them at a time."""
-    thresholds = {"as_fast": AS_FAST, "repeatability": REPEATABILITY}
     data: Json = {
         "version": w8a8_bench.__version__,
-        "thresholds": thresholds,
+        "thresholds": {"as_fast": AS_FAST, "repeatability": REPEATABILITY},
         "sets": [set_data(one) for one in sets],
     }
     style = "\n".join(map(_page_file, STYLES))
@@ -152,7 +152,9 @@ def _comparisons(results: ResultSet, measure: str | None) -> Json:
 def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
     """What is known of every cell but its times."""
     records = [row.record for row in rows]
-    reasons, flags, configs = _Texts(), _Texts(), _Texts()
+    reasons, reason_texts = _indexed(record.reason for record in records)
+    flags, flag_texts = _indexed(", ".join(record.flags) for record in records)
+    configs, config_texts = _indexed(_config(record) for record in records)
     kernels = {kernel_key(record): record for record in reversed(records)}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(map(kernel_key, records)))}
     data_names = dict.fromkeys(name for record in records for name in record.scheme_sqnr_db)
@@ -163,16 +165,16 @@ def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
             "comparison": [number for number, size in enumerate(sizes) for _ in range(size)],
             "kernel": [numbers[kernel_key(record)] for record in records],
             "status": [list(Status).index(record.status) for record in records],
-            "reason": [reasons.index(record.reason) for record in records],
-            "flags": [flags.index(", ".join(record.flags)) for record in records],
-            "config": [configs.index(_config(record)) for record in records],
+            "reason": reasons,
+            "flags": flags,
+            "config": configs,
             "error": [_short(record.error["relative"] if record.error else None) for record in records],
             "intensity": [_short(work.flops(r.problem) / work.bytes_moved(r.problem)) for r in records],
         },
         "sqnr": {name: [_short(record.scheme_sqnr_db.get(name)) for record in records] for name in data_names},
-        "reasons": reasons.texts,
-        "flags": flags.texts,
-        "configs": configs.texts,
+        "reasons": reason_texts,
+        "flags": flag_texts,
+        "configs": config_texts,
     }
 
 
@@ -182,18 +184,12 @@ def _kernel(record: Record) -> Json:
         "text": record.text,
         "provider": record.provider,
         "format": problem.format.value,
-        "scheme": _scheme(problem),
+        "scheme": Scheme.of(problem).text.partition(" ")[2] or "none",
         "activations": problem.activations.value,
         "role": "baseline" if record.kernel == BASELINE else "16 bits" if is_16_bit(record.kernel) else "",
         "eight_bits": is_8_bit(record),
         "dynamic": problem.activations is not Activations.PREQUANTIZED,
     }
-
-
-def _scheme(problem: Problem) -> str:
-    if problem.scaling is None:
-        return "none"
-    return problem.scaling.name + ("" if problem.azp is Azp.NONE else f" azp {problem.azp.value}")
 
 
 def _config(record: Record) -> str:
@@ -228,15 +224,7 @@ def _short(value: float | None, digits: Context = SHOWN) -> float | str | None:
     return float(digits.create_decimal_from_float(value))
 
 
-class _Texts:
-    """Texts in the order of their first use, each once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def index(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
-
-    @property
-    def texts(self) -> list[str]:
-        return list(self._numbers)
+def _indexed(texts: Iterable[str]) -> tuple[list[int], list[str]]:
+    """Texts as indices into those that differ, in the order of their first use."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(text, len(numbers)) for text in texts], list(numbers)

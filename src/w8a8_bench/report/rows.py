@@ -40,9 +40,9 @@ class Times:
     half_width: float | None
     clock_mhz: float | None = None
     tflops: float | None = None
-    speedup: stats.Ratio | None = None
+    speedup: stats.Estimate | None = None
     limit: Roofline = UNKNOWN
-    cost: stats.Difference | None = None
+    cost: stats.Estimate | None = None
 
 
 def _low(interval: stats.Interval | None) -> float | None:

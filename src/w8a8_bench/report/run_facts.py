@@ -53,13 +53,13 @@ class Noise:
         )
 
 
-def noise_of(ratios: Sequence[stats.Ratio | None]) -> Noise | None:
+def noise_of(ratios: Sequence[stats.Estimate | None]) -> Noise | None:
     """None where nothing was timed twice."""
     apart = [abs(ratio.median - 1) for ratio in ratios if ratio]
     return Noise(stats.median(apart), max(apart), len(apart)) if apart else None
 
 
-def noise_floors(results: ResultSet, measure: str | None) -> list[stats.Ratio | None]:
+def noise_floors(results: ResultSet, measure: str | None) -> list[stats.Estimate | None]:
     """Of every comparison, parallel to `results.comparisons`."""
     if measure is None:
         return [None] * len(results.comparisons)

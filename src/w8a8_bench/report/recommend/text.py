@@ -9,7 +9,7 @@ from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import CandidateKernel, ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
-from w8a8_bench.stats import Ratio
+from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
 
 KIND = "recommendation"
@@ -218,13 +218,13 @@ def _layer_row(layer: ModelLayer, m: int, baseline: CandidateKernel, best: Candi
     ]
 
 
-def _speedup(ratio: Ratio | None) -> str:
+def _speedup(ratio: Estimate | None) -> str:
     if ratio is None:
         return NOTHING
     return f"{ratio.median:.2f}x {_half_width(ratio)}".rstrip()
 
 
-def _half_width(value: Ratio) -> str:
+def _half_width(value: Estimate) -> str:
     """Half of the interval over the estimate; nothing where there is none, or it is a ratio to itself."""
     if value.interval is None or value.interval == (1.0, 1.0):
         return ""
@@ -286,13 +286,13 @@ def _choice_json(choice: CandidateKernel) -> dict[str, object]:
     }
 
 
-def _time_json(time: Ratio) -> dict[str, object]:
+def _time_json(time: Estimate) -> dict[str, object]:
     return {"time_s": time.median, "time_interval_s": _ends(time)}
 
 
-def _speedup_json(speedup: Ratio | None) -> dict[str, object]:
+def _speedup_json(speedup: Estimate | None) -> dict[str, object]:
     return {"speedup": speedup.median if speedup else None, "speedup_interval": _ends(speedup)}
 
 
-def _ends(value: Ratio | None) -> list[float] | None:
+def _ends(value: Estimate | None) -> list[float] | None:
     return list(value.interval) if value and value.interval else None

@@ -14,9 +14,10 @@ from made_results import HEADER, end, in_file, record
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp, GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, Scheme
+from w8a8_bench.report.recommend.choices import ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import recommend
 from w8a8_bench.report.recommend.text import markdown, to_json
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record
