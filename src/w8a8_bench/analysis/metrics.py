@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -19,15 +19,7 @@ def speedup(record: Record, baseline: Record, measure: str) -> Estimate | None:
     None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
     records of different comparisons.
     """
-    if not _comparable(record, baseline, measure):
-        return None
-    return paired_ratio(
-        baseline.samples[measure],
-        baseline.blocks[measure],
-        record.samples[measure],
-        record.blocks[measure],
-        process_of_block=record.processes,
-    )
+    return _paired(paired_ratio, baseline, record, measure, record.processes)
 
 
 def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | None:
@@ -47,26 +39,22 @@ def quantization_cost(record: Record, twin: Record, measure: str) -> Estimate | 
     Not the quantization alone: after it the GEMM finds A in the L2, so that the two need not add up. It may be below
     zero by noise. None and ValueError as `speedup`.
     """
-    if not _comparable(record, twin, measure):
-        return None
-    return paired_difference(
-        record.samples[measure],
-        record.blocks[measure],
-        twin.samples[measure],
-        twin.blocks[measure],
-        process_of_block=record.processes,
-    )
+    return _paired(paired_difference, record, twin, measure, record.processes)
 
 
-def _comparable(record: Record, other: Record, measure: str) -> bool:
-    """Whether both were measured. Raises ValueError for records of different comparisons.
+def _paired(
+    of: Callable[..., Estimate | None], a: Record, b: Record, measure: str, processes: tuple[int, ...]
+) -> Estimate | None:
+    """`of` the samples of both; None if not both were measured. Raises ValueError for records of different comparisons.
 
     Blocks of different comparisons have the same numbers but were not taken together.
     """
-    where, other_where = _where(record), _where(other)
+    where, other_where = (f"{r.comparison} ({r.problem.shape})" for r in (a, b))
     if where != other_where:
         raise ValueError(f"comparison {where} against {other_where}: samples are paired within one comparison")
-    return all(r.status is Status.OK and measure in r.samples for r in (record, other))
+    if not all(r.status is Status.OK and measure in r.samples for r in (a, b)):
+        return None
+    return of(a.samples[measure], a.blocks[measure], b.samples[measure], b.blocks[measure], processes)
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,3 @@ def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> 
     return paired_ratio(
         twice.samples, twice.blocks, first.samples[measure], first.blocks[measure], process_of_block=first.processes
     )
-
-
-def _where(record: Record) -> str:
-    return f"{record.comparison} ({record.problem.shape})"

@@ -39,10 +39,6 @@ class Cliff:
     ratio: stats.Estimate
 
     @property
-    def m(self) -> int:
-        return self.record.problem.shape.m
-
-    @property
     def padded_m(self) -> int:
         return self.padded.problem.shape.m
 

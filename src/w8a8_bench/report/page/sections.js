@@ -49,12 +49,7 @@ function drawSpeedup(rows, withBaseline, chosen) {
 /* The fastest kernel of every shape, and how many may be as fast: those whose interval of the median meets its own. */
 function drawBest(rows, chosen) {
   const timed = rows.filter((row) => value(row, 'seconds') !== null);
-  const byShape = new Map();
-  for (const row of timed) {
-    const comparison = current.rows.comparison[row];
-    if (!byShape.has(comparison)) byShape.set(comparison, []);
-    byShape.get(comparison).push(row);
-  }
+  const byShape = groupBy(timed, (row) => current.rows.comparison[row]);
   if (![...byShape.values()].some((group) => group.length > 1)) return hideSection('best');
   const found = speeds(rows);
   const layers = [...new Set(timed.map(layerOf))].sort((a, b) => a - b);
@@ -122,7 +117,7 @@ function drawTime(rows, chosen) {
     ring.className = 'mark';
     note.push(ring, ' is a cliff: padding to a larger m is faster.');
   }
-  return section('time', `${curve.name === 'Time' ? 'Time' : curve.name} over ${axisName()}`, note, (body) => {
+  return section('time', `${curve.name} over ${axisName()}`, note, (body) => {
     const controls = add(body, 'div', { class: 'controls' });
     addSwitch(controls, 'curve', 'What the curves show', known.map(([name, one]) => [name, one.name]), state.y, (name) => {
       state.y = name;
@@ -169,17 +164,11 @@ function drawSchemes(rows, chosen) {
   if (!datas.length) return hideSection('accuracy');
   if (!datas.includes(state.data)) [state.data] = datas;
   const found = speeds(rows);
-  const byKernel = new Map();
-  for (const [row, speed] of found) {
-    const accuracy = current.sqnr[state.data][row];
-    if (accuracy === null) continue;
-    if (!byKernel.has(kernelOf(row))) byKernel.set(kernelOf(row), []);
-    byKernel.get(kernelOf(row)).push({ speed, accuracy });
-  }
-  const points = [...byKernel].map(([kernel, all]) => {
-    const levels = all.map((one) => one.accuracy);
+  const known = [...found.keys()].filter((row) => current.sqnr[state.data][row] !== null);
+  const points = [...groupBy(known, kernelOf)].map(([kernel, all]) => {
+    const levels = all.map((row) => current.sqnr[state.data][row]);
     return {
-      kernel, count: all.length, speed: geometricMean(all.map((one) => one.speed)),
+      kernel, count: all.length, speed: geometricMean(all.map((row) => found.get(row))),
       accuracy: levels.reduce((sum, one) => sum + one, 0) / levels.length, low: Math.min(...levels), high: Math.max(...levels),
     };
   });
@@ -259,16 +248,12 @@ function drawCliffs(rows) {
 }
 
 function drawStatuses(rows) {
-  const groups = new Map();
-  for (const row of rows) {
-    if (isOk(row)) continue;
-    const key = `${current.rows.status[row]} ${current.rows.reason[row]}`;
-    if (!groups.has(key)) groups.set(key, { status: current.statuses[current.rows.status[row]], reason: current.reasons[current.rows.reason[row]], rows: [] });
-    groups.get(key).rows.push(row);
-  }
+  const groups = groupBy(rows.filter((row) => !isOk(row)), (row) => `${current.rows.status[row]} ${current.rows.reason[row]}`);
   if (!groups.size) return hideSection('statuses');
-  const items = [...groups.values()];
-  for (const group of items) group.kernels = [...new Set(group.rows.map(kernelOf))];
+  const items = [...groups.values()].map((alike) => ({
+    status: current.statuses[current.rows.status[alike[0]]], reason: current.reasons[current.rows.reason[alike[0]]],
+    rows: alike, kernels: [...new Set(alike.map(kernelOf))],
+  }));
   const fault = (group) => current.faults.includes(group.status);
   items.sort((a, b) => fault(b) - fault(a) || b.rows.length - a.rows.length);
   const broken = items.filter(fault).reduce((sum, group) => sum + group.rows.length, 0);

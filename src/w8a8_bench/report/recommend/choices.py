@@ -18,6 +18,7 @@ from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import Record, RunHeader
 from w8a8_bench.shapes import models
+from w8a8_bench.text import counted
 from w8a8_bench.timing.measures import headline
 
 OUT = Format.BF16
@@ -182,8 +183,7 @@ class Candidates:
             else:
                 lines.append(f"left out, SQNR{of_data} unknown: {scheme.text}")
         if self._repeated:
-            cells = "1 cell" if self._repeated == 1 else f"{self._repeated} cells"
-            lines.append(f"measured more than once, and the first time taken: {cells}")
+            lines.append(f"measured more than once, and the first time taken: {counted(self._repeated, 'cell')}")
         return lines
 
     def _judged(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
@@ -251,12 +251,9 @@ def _one_kind(files: Sequence[Results]) -> tuple[str, str]:
             for name, value in facts.items():
                 first, where = seen.setdefault(name, (value, str(file.path)))
                 if first != value:
+                    here, there = (f"no {name}" if one is None else f"{name} {one}" for one in (value, first))
                     raise ValueError(
-                        f"{where} has {_shown(name, first)} and {file.path} has {_shown(name, value)}: "
+                        f"{where} has {there} and {file.path} has {here}: "
                         "records that are compared must be of one device and one setting"
                     )
     return str(seen["device"][0]), str(seen["data"][0])
-
-
-def _shown(name: str, value: object) -> str:
-    return f"no {name}" if value is None else f"{name} {value}"

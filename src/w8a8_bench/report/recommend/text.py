@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import CandidateKernel, ModelLayer, Requirements
-from w8a8_bench.report.recommend.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
+from w8a8_bench.report.recommend.choices import CandidateKernel, Requirements
+from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, ModelTime, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
@@ -53,7 +53,7 @@ def markdown(what: Recommendation) -> str:
                     *("layer", "count", "k", "n", "m", "best kernel", "scheme", "time", "±95%", "count x time"),
                     *("bf16 time", "speed-up", "error"),
                 ),
-                [_layer_row(one.layer, one.m, one.baseline, one.best) for one in what.layers],
+                [_layer_row(one) for one in what.layers],
                 left=(0, 5, 6),
             ),
             "",
@@ -66,6 +66,11 @@ def markdown(what: Recommendation) -> str:
 
 def to_json(what: Recommendation) -> dict[str, object]:
     """The same in plain objects: seconds, ratios, dB."""
+    partial = what.partial and {
+        "scheme": what.partial.scheme.text,
+        "m": list(what.partial.sizes),
+        **_speedup_json(what.partial.speedup),
+    }
     return {
         "kind": KIND,
         "version": VERSION,
@@ -80,7 +85,7 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "baseline": BASELINE,
         "files": list(what.files),
         "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
-        "incomplete_but_faster": _partial_json(what.partial),
+        "incomplete_but_faster": partial,
         "without_min_sqnr": what.unlimited.scheme.text if what.unlimited else None,
         "whole_model": [
             {
@@ -199,20 +204,20 @@ def _sqnr(row: SchemeTotals, data: str) -> str:
     return f"{row.sqnr_db[data]:.1f} dB" if data in row.sqnr_db else UNKNOWN
 
 
-def _layer_row(layer: ModelLayer, m: int, baseline: CandidateKernel, best: CandidateKernel) -> list[str]:
-    error = best.record.error
+def _layer_row(one: LayerChoice) -> list[str]:
+    layer, best, error = one.layer, one.best, one.best.record.error
     return [
         layer.name,
         NOTHING if layer.count is None else str(layer.count),
         str(layer.k),
         str(layer.n),
-        str(m),
+        str(one.m),
         best.record.kernel,
         best.scheme.text,
         text.format_time(best.time.median),
         _half_width(best.time),
         NOTHING if layer.count is None else text.format_time(layer.count * best.time.median),
-        text.format_time(baseline.time.median),
+        text.format_time(one.baseline.time.median),
         f"{best.speedup.median:.2f}x",
         f"{error['relative']:.1e}" if error else NOTHING,
     ]
@@ -242,20 +247,11 @@ def _total_json(total: Total) -> dict[str, object]:
     return {
         **_time_json(total.time),
         **_speedup_json(total.speedup),
-        "kernels": _kernels_json(total.choices),
+        "kernels": {
+            layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text}
+            for layer, choice in total.choices.items()
+        },
     }
-
-
-def _kernels_json(choices: Mapping[ModelLayer, CandidateKernel]) -> dict[str, object]:
-    return {
-        layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text} for layer, choice in choices.items()
-    }
-
-
-def _partial_json(partial: Partial | None) -> dict[str, object] | None:
-    if partial is None:
-        return None
-    return {"scheme": partial.scheme.text, "m": list(partial.sizes), **_speedup_json(partial.speedup)}
 
 
 def _scheme_json(row: SchemeTotals) -> dict[str, object]:
