@@ -6,10 +6,10 @@ import functools
 import itertools
 import math
 import operator
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import NormalDist
 from typing import NamedTuple
 
 Interval = tuple[float, float]
@@ -21,7 +21,9 @@ CONFIDENCE = 0.95
 # rules of `settings.RIGORS`, this one covers 93.8 to 96.8% when sampling ends, with one cell and with twelve.
 NOMINAL = 0.962
 
-_NORMAL_REACH = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+median = statistics.median
+
+_NORMAL_REACH = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 MOST_DEGREES = 1000
 """From here on Student's t is a normal distribution to three digits, and its series only gets longer."""
@@ -34,14 +36,6 @@ class Estimate:
 
     median: float
     interval: Interval | None
-
-
-def median(samples: Sequence[float]) -> float:
-    """Middle of the samples, the mean of both middles if their number is even. Raises ValueError for no samples."""
-    if not samples:
-        raise ValueError("no samples: a median needs at least one")
-    ordered, half = sorted(samples), len(samples) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def estimate(samples: Sequence[float], groups: Sequence[int] | None = None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -57,22 +56,18 @@ def _paired(
     return of(a.samples[measure], a.blocks[measure], b.samples[measure], b.blocks[measure], processes)
 
 
-@dataclass(frozen=True)
-class Duplicate:
-    """The second set of samples of a comparison's baseline, and the record of the first."""
+def duplicate(end: ComparisonEnd, records: Iterable[Record], measure: str) -> tuple[Record, Record] | None:
+    """The record of a comparison's baseline, and that record with the samples that were taken of it a second time.
 
-    original: Record
-    samples: tuple[float, ...]
-    blocks: tuple[int, ...]
-
-
-def duplicate(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Duplicate | None:
-    """None if nothing was duplicated, or the cell itself has no time."""
+    None if nothing was duplicated, or the cell itself has no time.
+    """
     taken, cell = end.duplicate_samples(measure), end.duplicate.get("cell")
     original = next((record for record in records if record.text == cell), None)
     if not taken or not taken[0] or original is None or original.status is not Status.OK:
         return None
-    return Duplicate(original, *taken) if original.samples.get(measure) else None
+    if not original.samples.get(measure):
+        return None
+    return original, replace(original, samples={measure: taken[0]}, blocks={measure: taken[1]})
 
 
 def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Estimate | None:
@@ -83,7 +78,5 @@ def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> 
     twice = duplicate(end, records, measure)
     if twice is None:
         return None
-    first = twice.original
-    return paired_ratio(
-        twice.samples, twice.blocks, first.samples[measure], first.blocks[measure], process_of_block=first.processes
-    )
+    original, again = twice
+    return _paired(paired_ratio, again, original, measure, original.processes)

@@ -9,7 +9,8 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_05UP, Context
 from importlib import resources
 
@@ -23,7 +24,7 @@ from w8a8_bench.report import run_facts
 from w8a8_bench.report.cliffs import REPEATABILITY
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import place
-from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, Times, make_rows, measures_of
+from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, make_rows, measures_of
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.report.summary import AS_FAST, cliffs_of, is_8_bit, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
@@ -55,21 +56,13 @@ def render(sets: Sequence[ResultSet]) -> str:
     style = "\n".join(map(_page_file, STYLES))
     script = "\n".join(map(_page_file, SCRIPTS))
     parts = {
-        "@@policy@@": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:",
-        "@@style@@": style,
-        "@@data@@": embedded(data),
-        "@@script@@": script,
+        "policy": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:",
+        "style": style,
+        "data": embedded(data),
+        "script": script,
     }
-    return _filled(_page_file("page.html"), parts)
-
-
-def _filled(page: str, parts: dict[str, str]) -> str:
-    """`page` with each mark replaced where it stands; what is put in is not looked at again."""
-    done = []
-    for mark, text in parts.items():
-        before, _, page = page.partition(mark)
-        done += [before, text]
-    return "".join([*done, page])
+    # In one go, so that what is put in is not looked at again.
+    return re.sub("@@(policy|style|data|script)@@", lambda mark: parts[mark[1]], _page_file("page.html"))
 
 
 def embedded(data: object) -> str:
@@ -154,7 +147,9 @@ def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
     records = [row.record for row in rows]
     reasons, reason_texts = _indexed(record.reason for record in records)
     flags, flag_texts = _indexed(", ".join(record.flags) for record in records)
-    configs, config_texts = _indexed(_config(record) for record in records)
+    configs, config_texts = _indexed(
+        ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items()) for record in records
+    )
     kernels = {kernel_key(record): record for record in reversed(records)}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(map(kernel_key, records)))}
     data_names = dict.fromkeys(name for record in records for name in record.scheme_sqnr_db)
@@ -192,10 +187,6 @@ def _kernel(record: Record) -> Json:
     }
 
 
-def _config(record: Record) -> str:
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items())
-
-
 def _times(rows: Sequence[CellRow], measures: Iterable[str]) -> Json:
     """Measure to columns, parallel to the rows. Columns without a number are left out."""
     data: Json = {}
@@ -203,16 +194,15 @@ def _times(rows: Sequence[CellRow], measures: Iterable[str]) -> Json:
         wanted = [(measure, NUMBERS), *((part(measure, which), {"seconds": NUMBERS["seconds"]}) for which in PARTS)]
         for name, columns in wanted:
             taken = [row.times.get(name) for row in rows]
-            filled = {column: _filled_column(column, read, taken) for column, read in columns.items()}
-            known = {column: values for column, values in filled.items() if any(one is not None for one in values)}
+            known = {}
+            for column, read in columns.items():
+                digits = AVERAGED if column in AVERAGED_COLUMNS else SHOWN
+                values = [_short(read(times), digits) if times else None for times in taken]
+                if any(one is not None for one in values):
+                    known[column] = values
             if known:
                 data[name] = known
     return data
-
-
-def _filled_column(name: str, read: Callable[[Times], float | None], taken: Sequence[Times | None]) -> list[object]:
-    digits = AVERAGED if name in AVERAGED_COLUMNS else SHOWN
-    return [_short(read(times), digits) if times else None for times in taken]
 
 
 def _short(value: float | None, digits: Context = SHOWN) -> float | str | None:

@@ -29,7 +29,11 @@ def markdown(what: Recommendation) -> str:
             "",
             *_verdict(what),
             "",
-            *_how(what),
+            f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
+            f"{what.required.activations.value}, data {text.one_line(what.data)}; "
+            f"from {text.one_line(', '.join(what.files))}.",
+            "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
+            "attention, the head and everything else is not in it.",
             "",
             "## The whole model",
             "",
@@ -144,16 +148,6 @@ def _verdict(what: Recommendation) -> list[str]:
             f"{_speedup(what.unlimited.overall)} over {BASELINE}."
         )
     return lines
-
-
-def _how(what: Recommendation) -> list[str]:
-    return [
-        f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-        f"{what.required.activations.value}, data {text.one_line(what.data)}; "
-        f"from {text.one_line(', '.join(what.files))}.",
-        "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
-        "attention, the head and everything else is not in it.",
-    ]
 
 
 def _rules(required: Requirements) -> list[str]:
