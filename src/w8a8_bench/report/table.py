@@ -252,7 +252,8 @@ def _fastest(group: Sequence[Record], measure: str) -> list[Record]:
     for record in group:
         problem = record.problem
         if problem.scaling is not None and problem.why_illegal() is None:
-            key = _place(Activations, problem.activations), *_scheme_order(problem), _place(Azp, problem.azp)
+            activations, azp = list(Activations).index(problem.activations), list(Azp).index(problem.azp)
+            key = activations, *_scheme_order(problem), azp
             combinations.setdefault(key, []).append(record)
     shown = [record for record in group if record.kernel == BASELINE][:1]
     for _, records in sorted(combinations.items()):
@@ -266,10 +267,6 @@ def _named(record: Record) -> str:
     if record.status is not Status.OK:
         return f"none: {record.status.value}"
     return one_line(f"{record.kernel} ({EMULATED})" if EMULATED in record.flags else record.kernel)
-
-
-def _place(choices: Iterable[object], one: object) -> int:
-    return list(choices).index(one)
 
 
 def _combination(record: Record) -> Row:
@@ -378,7 +375,7 @@ def _scheme_order(problem: Problem) -> tuple[int, int]:
     """Baselines first, then by scheme, and in a scheme by format."""
     if problem.scaling is None:
         return -1, 0
-    return SCHEMES.index(problem.scaling), _place(Format, problem.format)
+    return SCHEMES.index(problem.scaling), list(Format).index(problem.format)
 
 
 def _compares_schemes(records: Iterable[Record], data: str) -> bool:

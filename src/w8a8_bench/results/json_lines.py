@@ -134,8 +134,12 @@ class Writer:
         self._size = 0
         self._safe = 0
         self._header_written = False
+        parent = self.path.parent
         if not os.path.lexists(self.path):
-            self._check_directory()
+            if not parent.is_dir():
+                raise StoreError(f"{self.path} can't be written: there is no directory {parent}; create it first")
+            if not os.access(parent, os.W_OK | os.X_OK):
+                raise StoreError(f"{self.path} can't be written: the directory {parent} is not writable")
         elif not self.path.is_file():
             what = "a directory" if self.path.is_dir() else "no regular file"
             raise StoreError(f"{self.path} is {what}: name another")
@@ -199,13 +203,6 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _check_directory(self) -> None:
-        parent = self.path.parent
-        if not parent.is_dir():
-            raise StoreError(f"{self.path} can't be written: there is no directory {parent}; create it first")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise StoreError(f"{self.path} can't be written: the directory {parent} is not writable")
 
     def _open_existing(self) -> None:
         try:

@@ -56,7 +56,10 @@ def merge_processes(processes: Sequence[Measured], settings: Settings) -> Measur
 
 
 def _with_measures(records: Sequence[Record]) -> Record:
-    first = records[0] if records[0].status is not Status.OK else _worst_of_answers(records)
+    # One whose answer or process can't be trusted goes before the first; what one pass could not time, another did.
+    untrusted = (Status.INCORRECT, Status.CRASHED, Status.TIMED_OUT, Status.IMPLAUSIBLE)
+    bad = (record for record in records if record.status in untrusted)
+    first = next(bad, records[0]) if records[0].status is Status.OK else records[0]
     if first.status is not Status.OK:
         return first
     missing = [f"{record.status.value}: {record.reason}" for record in records if record.status is not Status.OK]
@@ -91,12 +94,6 @@ def _with_processes(
     if width is None or width > settings.stop.target:
         merged = replace(merged, flags=(*merged.flags, "unsettled"))
     return merged
-
-
-def _worst_of_answers(records: Sequence[Record]) -> Record:
-    """The first whose answer or process can't be trusted; else the first: what one pass could not time, another did."""
-    untrusted = (Status.INCORRECT, Status.CRASHED, Status.TIMED_OUT, Status.IMPLAUSIBLE)
-    return next((record for record in records if record.status in untrusted), records[0])
 
 
 def _flags(records: Sequence[Record]) -> tuple[str, ...]:

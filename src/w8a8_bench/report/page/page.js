@@ -37,8 +37,7 @@ function draw() {
 }
 
 function drawHead() {
-  const label = document.getElementById('device');
-  label.textContent = current.device;
+  document.getElementById('device').textContent = current.device;
   document.title = `W8A8 GEMM report: ${current.device}`;
   const fact = (title) => {
     const found = current.facts.flatMap((group) => group.facts).find(([name]) => name === title);

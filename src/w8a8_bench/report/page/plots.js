@@ -5,12 +5,7 @@ function drawMap(body, { kernels, sizes, cells, total, text, tone, describe, cor
   const parts = partsOf(sizes);
   for (const part of parts) {
     const totals = sizes.length > 1 && part === parts[parts.length - 1];
-    const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
-    const head = add(add(table, 'thead'), 'tr');
-    add(head, 'th', { scope: 'col' }, corner);
-    for (const size of part) add(head, 'th', { scope: 'col' }, String(size));
-    if (totals) add(head, 'th', { scope: 'col', class: 'total' }, 'all');
-    const rows = add(table, 'tbody');
+    const rows = addMap(body, [corner, ...part], totals);
     for (const kernel of kernels) {
       const on = chosen.has(kernel);
       const line = add(rows, 'tr', { class: on ? 'selected' : null });
@@ -25,6 +20,15 @@ function drawMap(body, { kernels, sizes, cells, total, text, tone, describe, cor
       if (totals) addCell(line, total(kernel), { text, tone, describe, shape: 'total' });
     }
   }
+}
+
+/* The body of a table with these titles above its columns; `totals`: one more over all of them. */
+function addMap(body, titles, totals = false) {
+  const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
+  const head = add(add(table, 'thead'), 'tr');
+  for (const title of titles) add(head, 'th', { scope: 'col' }, String(title));
+  if (totals) add(head, 'th', { scope: 'col', class: 'total' }, 'all');
+  return add(table, 'tbody');
 }
 
 /* The sizes that each table has as columns: all in one on a screen, which scrolls; on paper as many as it is wide. */

@@ -86,23 +86,10 @@ class ModelTime:
 
 
 @dataclass(frozen=True)
-class Partial:
-    """A scheme that is faster than what could be chosen, over the m that it has; at others it lacks some layer's time.
-
-    sizes    the m that it has
-    speedup  geometric mean over these, over the baseline
-    """
-
-    scheme: Scheme
-    sizes: tuple[int, ...]
-    speedup: stats.Estimate
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
-    partial    what might be taken instead, were its times complete; None where nothing would
+    partial    what might be taken instead, were its times complete, with the mean over the m that it has; or None
     unlimited  what would be taken without a limit to the SQNR, where that is another scheme
     """
 
@@ -117,7 +104,7 @@ class Recommendation:
     times: tuple[ModelTime, ...]
     schemes: tuple[SchemeTotals, ...]
     deploy: SchemeTotals
-    partial: Partial | None
+    partial: SchemeTotals | None
     unlimited: SchemeTotals | None
     notes: tuple[str, ...]
 
@@ -235,16 +222,16 @@ def _schemes(counted: Sequence[ModelLayer], baselines: Mapping[int, Total], tabl
     return tuple(rows)
 
 
-def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> Partial | None:
+def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> SchemeTotals | None:
     """Of the schemes that lack some m, the one that gains most over `deploy` at the m that it has."""
-    gains: list[tuple[float, Partial]] = []
+    gains: list[tuple[float, SchemeTotals]] = []
     for row in schemes:
         if row.overall is not None or not row.by_m:
             continue
         gain = _geometric_mean([_ratio_of_sums(deploy.by_m[m].choices, row.by_m[m].choices) for m in row.by_m])
         if _is_slower(gain):
             speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
-            gains.append((gain.median, Partial(row.scheme, tuple(row.by_m), speedup)))
+            gains.append((gain.median, replace(row, overall=speedup)))
     return max(gains, key=lambda one: one[0])[1] if gains else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import CandidateKernel, Requirements
-from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, ModelTime, Recommendation, SchemeTotals, Total
+from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
@@ -39,7 +39,18 @@ def markdown(what: Recommendation) -> str:
             "",
             *_table(
                 ("m", "bf16", "best of each layer", "speed-up", "one scheme for all", "time", "speed-up"),
-                [_model_row(time) for time in what.times],
+                [
+                    (
+                        str(time.m),
+                        text.format_time(time.baseline.time.median),
+                        text.format_time(time.mix.time.median),
+                        _speedup(time.mix.speedup),
+                        time.scheme.text,
+                        text.format_time(time.single.time.median),
+                        _speedup(time.single.speedup),
+                    )
+                    for time in what.times
+                ],
                 left=(4,),
             ),
             "",
@@ -72,8 +83,8 @@ def to_json(what: Recommendation) -> dict[str, object]:
     """The same in plain objects: seconds, ratios, dB."""
     partial = what.partial and {
         "scheme": what.partial.scheme.text,
-        "m": list(what.partial.sizes),
-        **_speedup_json(what.partial.speedup),
+        "m": list(what.partial.by_m),
+        **_speedup_json(what.partial.overall),
     }
     return {
         "kind": KIND,
@@ -137,10 +148,10 @@ def _verdict(what: Recommendation) -> list[str]:
         text = f"**No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
     lines = [text]
     if partial:
-        lacks = [str(time.m) for time in what.times if time.m not in partial.sizes]
+        lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
-            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.speedup)} over {BASELINE} "
-            f"at m={', '.join(map(str, partial.sizes))}. It lacks m={', '.join(lacks)}; the notes say what."
+            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over {BASELINE} "
+            f"at m={', '.join(map(str, partial.by_m))}. It lacks m={', '.join(lacks)}; the notes say what."
         )
     if what.unlimited:
         lines.append(
@@ -162,18 +173,6 @@ def _rules(required: Requirements) -> list[str]:
         of_data = f"of {required.sqnr_data} data" if required.sqnr_data else "the smallest over data"
         lines.append(f"schemes need an SQNR of {required.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
     return lines
-
-
-def _model_row(time: ModelTime) -> list[str]:
-    return [
-        str(time.m),
-        text.format_time(time.baseline.time.median),
-        text.format_time(time.mix.time.median),
-        _speedup(time.mix.speedup),
-        time.scheme.text,
-        text.format_time(time.single.time.median),
-        _speedup(time.single.speedup),
-    ]
 
 
 def _schemes_table(what: Recommendation) -> list[str]:

@@ -144,8 +144,8 @@ def test_a_scheme_that_would_win_but_lacks_a_time_leaves_it_undecided() -> None:
     ]
     advice = advise(*without)
     assert advice.deploy.scheme.text == "bf16"
-    assert (advice.partial.scheme.text, advice.partial.sizes) == ("fp8 tensor-w-tensor-a", (16,))
-    assert advice.partial.speedup.median == pytest.approx(80 / 58)
+    assert (advice.partial.scheme.text, tuple(advice.partial.by_m)) == ("fp8 tensor-w-tensor-a", (16,))
+    assert advice.partial.overall.median == pytest.approx(80 / 58)
     text = markdown(advice)
     assert "**Undecided: no scheme that beats bf16 has a time at every m.**" in text
     assert "at m=16. It lacks m=32; the notes say what." in text
