@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+import operator
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import NormalDist
 from typing import NamedTuple
 
 Interval = tuple[float, float]
@@ -20,34 +21,21 @@ CONFIDENCE = 0.95
 # rules of `settings.RIGORS`, this one covers 93.8 to 96.8% when sampling ends, with one cell and with twelve.
 NOMINAL = 0.962
 
-_NORMAL_REACH = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+median = statistics.median
+
+_NORMAL_REACH = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 MOST_DEGREES = 1000
 """From here on Student's t is a normal distribution to three digits, and its series only gets longer."""
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """`estimate` of ratios, the median of one process, and its `interval`; None if they are too few for one."""
+class Estimate:
+    """`estimate` of times, ratios or differences, the median of one process, and its `interval`; None if they are too
+    few for one."""
 
     median: float
     interval: Interval | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """`estimate` of differences in the samples' unit, and its `interval`; None if they are too few for one."""
-
-    median: float
-    interval: Interval | None
-
-
-def median(samples: Sequence[float]) -> float:
-    """Middle of the samples, the mean of both middles if their number is even. Raises ValueError for no samples."""
-    if not samples:
-        raise ValueError("no samples: a median needs at least one")
-    ordered, half = sorted(samples), len(samples) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def estimate(samples: Sequence[float], groups: Sequence[int] | None = None) -> float:
@@ -93,10 +81,7 @@ def interval(samples: Sequence[float], groups: Sequence[int] | None = None) -> I
     medians = _medians(samples, groups)
     if len(medians) < 2:
         return median_interval(samples, NOMINAL)
-    degrees = len(medians) - 1
-    middle = math.fsum(medians) / len(medians)
-    variance = math.fsum((value - middle) ** 2 for value in medians) / degrees
-    reach = t_quantile((1 + CONFIDENCE) / 2, degrees) * math.sqrt(variance / len(medians))
+    middle, reach = estimate(samples, groups), t_reach(_variance_of_mean(medians))
     return middle - reach, middle + reach
 
 
@@ -117,7 +102,7 @@ def paired_ratio(
     b_samples: Sequence[float],
     b_blocks: Sequence[int],
     process_of_block: Sequence[int] = (),
-) -> Ratio | None:
+) -> Estimate | None:
     """Ratio a / b, from pairs of samples taken in the same block, in which drift and heat fell on both alike.
 
     The `estimate` of the pairs' ratios and its `interval`. Entry i of `process_of_block` is the process of block i;
@@ -126,12 +111,7 @@ def paired_ratio(
     """
     if any(sample <= 0 for sample in b_samples):
         raise ValueError("a sample to divide by is not above zero")
-    pairs = _pairs(a_samples, a_blocks, b_samples, b_blocks)
-    if not pairs:
-        return None
-    ratios = [a / b for a, b in pairs.values()]
-    groups = _processes(pairs, process_of_block)
-    return Ratio(estimate(ratios, groups), interval(ratios, groups))
+    return _paired(operator.truediv, _by_block(a_samples, a_blocks), _by_block(b_samples, b_blocks), process_of_block)
 
 
 def paired_difference(
@@ -140,17 +120,12 @@ def paired_difference(
     b_samples: Sequence[float],
     b_blocks: Sequence[int],
     process_of_block: Sequence[int] = (),
-) -> Difference | None:
+) -> Estimate | None:
     """Difference a - b, from pairs of samples taken in the same block. Arguments, None and errors as `paired_ratio`."""
-    pairs = _pairs(a_samples, a_blocks, b_samples, b_blocks)
-    if not pairs:
-        return None
-    differences = [a - b for a, b in pairs.values()]
-    groups = _processes(pairs, process_of_block)
-    return Difference(estimate(differences, groups), interval(differences, groups))
+    return _paired(operator.sub, _by_block(a_samples, a_blocks), _by_block(b_samples, b_blocks), process_of_block)
 
 
-def quotient(a: Ratio, b: Ratio, *, widened: float = 1.0) -> Ratio:
+def quotient(a: Estimate, b: Estimate, *, widened: float = 1.0) -> Estimate:
     """a / b of two estimates that are independent of each other, both above zero.
 
     Its interval combines theirs as variances are, in logarithms, whose difference is the quotient (MOVER; Zou and
@@ -159,10 +134,10 @@ def quotient(a: Ratio, b: Ratio, *, widened: float = 1.0) -> Ratio:
     """
     middle = a.median / b.median
     if a.interval is None or b.interval is None or min(*a.interval, *b.interval) <= 0:
-        return Ratio(middle, None)
+        return Estimate(middle, None)
     below = math.hypot(math.log(a.median / a.interval[0]), math.log(b.interval[1] / b.median))
     above = math.hypot(math.log(a.interval[1] / a.median), math.log(b.median / b.interval[0]))
-    return Ratio(middle, (middle * math.exp(-widened * below), middle * math.exp(widened * above)))
+    return Estimate(middle, (middle * math.exp(-widened * below), middle * math.exp(widened * above)))
 
 
 def differs(ratios: Sequence[float], *, margin: float = 0.001, confidence: float = 0.99) -> int:
@@ -207,9 +182,7 @@ def relative_variance(samples: Sequence[float], groups: Sequence[int] | None = N
     """
     middle = estimate(samples, groups)
     if len(medians := _medians(samples, groups)) > 1:
-        degrees = len(medians) - 1
-        of_one = math.fsum((value - middle) ** 2 for value in medians) / degrees
-        return Variance(of_one / len(medians) / middle**2, degrees)
+        return _variance_of_mean(medians).scaled(1 / middle)
     ends = median_interval(samples)
     if ends is None:
         return None
@@ -291,6 +264,11 @@ def _medians(samples: Sequence[float], groups: Sequence[int] | None) -> list[flo
     return [median(members) for members in by_group.values()]
 
 
+def _variance_of_mean(medians: Sequence[float]) -> Variance:
+    middle, degrees = math.fsum(medians) / len(medians), len(medians) - 1
+    return Variance(math.fsum((value - middle) ** 2 for value in medians) / degrees / len(medians), degrees)
+
+
 def _unrounded(ordered: Sequence[float], index: int) -> float:
     """The order statistic as it was before a clock rounded it: ties spread evenly over the tick around them.
 
@@ -339,19 +317,18 @@ def _by_block(samples: Sequence[float], blocks: Sequence[int]) -> dict[int, floa
     return paired
 
 
-def _pairs(
-    a_samples: Sequence[float], a_blocks: Sequence[int], b_samples: Sequence[float], b_blocks: Sequence[int]
-) -> dict[int, tuple[float, float]]:
-    """Both samples of every block that holds both, in the order of a's."""
-    a, b = _by_block(a_samples, a_blocks), _by_block(b_samples, b_blocks)
-    return {block: (sample, b[block]) for block, sample in a.items() if block in b}
-
-
-def _processes(blocks: Iterable[int], process_of_block: Sequence[int]) -> list[int] | None:
-    """The process of each block; None if all are of one."""
-    if not process_of_block:
+def _paired(
+    of: Callable[[float, float], float],
+    a: Mapping[int, float],
+    b: Mapping[int, float],
+    process_of_block: Sequence[int],
+) -> Estimate | None:
+    """Of the blocks that are in both, in the order of a's."""
+    blocks = [block for block in a if block in b]
+    if not blocks:
         return None
-    blocks = list(blocks)
-    if not all(0 <= block < len(process_of_block) for block in blocks):
+    if process_of_block and not all(0 <= block < len(process_of_block) for block in blocks):
         raise ValueError(f"blocks {sorted(blocks)}: expected each below {len(process_of_block)}, which have a process")
-    return [process_of_block[block] for block in blocks]
+    groups = [process_of_block[block] for block in blocks] if process_of_block else None
+    values = [of(a[block], b[block]) for block in blocks]
+    return Estimate(estimate(values, groups), interval(values, groups))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from w8a8_bench.stats import Difference
+from w8a8_bench.stats import Estimate
 
 GAP = "  "
 
@@ -34,6 +34,12 @@ def shown(value: object, most: int = 60) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 shape`, `3 shapes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def few(texts: Iterable[str], most: int = 3) -> str:
+    """The first of different texts, and how many more there are."""
+    different = list(dict.fromkeys(texts))
+    return ", ".join(different[:most]) + (f" and {len(different) - most} more" if len(different) > most else "")
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
@@ -73,7 +79,7 @@ def format_time(seconds: float) -> str:
     return f"{value:.{decimals}f} {unit}"
 
 
-def format_difference(difference: Difference) -> str:
+def format_difference(difference: Estimate) -> str:
     """With its sign and half the width of its interval, in one unit: `+2.713 us ±0.021`."""
     value, decimals, unit, scale = _scaled(abs(difference.median))
     text = f"{'-' if difference.median < 0 else '+'}{value:.{decimals}f} {unit}"

@@ -250,7 +250,7 @@ def test_cliffs_are_listed_and_ringed(page, h200) -> None:
         (
             c.record.text,
             f"{c.record.labels['layer']} n={c.record.problem.shape.n} k={c.record.problem.shape.k}",
-            str(c.m),
+            str(c.record.problem.shape.m),
             str(c.padded_m),
             f"{c.ratio.median:.2f}x",
         )

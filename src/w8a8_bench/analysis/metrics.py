@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations
 from w8a8_bench.results.record import ComparisonEnd, Record
-from w8a8_bench.stats import Difference, Ratio, paired_difference, paired_ratio
+from w8a8_bench.stats import Estimate, paired_difference, paired_ratio
 
 
-def speedup(record: Record, baseline: Record, measure: str) -> Ratio | None:
+def speedup(record: Record, baseline: Record, measure: str) -> Estimate | None:
     """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
 
     None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
     records of different comparisons.
     """
-    if not _comparable(record, baseline, measure):
-        return None
-    return paired_ratio(
-        baseline.samples[measure],
-        baseline.blocks[measure],
-        record.samples[measure],
-        record.blocks[measure],
-        process_of_block=record.processes,
-    )
+    return _paired(paired_ratio, baseline, record, measure, record.processes)
 
 
 def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | None:
@@ -41,53 +32,45 @@ def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | Non
     return next((other for other in records if (other.comparison, other.kernel, other.problem) == wanted), None)
 
 
-def quantization_cost(record: Record, twin: Record, measure: str) -> Difference | None:
+def quantization_cost(record: Record, twin: Record, measure: str) -> Estimate | None:
     """Seconds that quantizing A inside the timed region adds: `record` minus its `prequantized_twin`, block by block.
 
     Not the quantization alone: after it the GEMM finds A in the L2, so that the two need not add up. It may be below
     zero by noise. None and ValueError as `speedup`.
     """
-    if not _comparable(record, twin, measure):
-        return None
-    return paired_difference(
-        record.samples[measure],
-        record.blocks[measure],
-        twin.samples[measure],
-        twin.blocks[measure],
-        process_of_block=record.processes,
-    )
+    return _paired(paired_difference, record, twin, measure, record.processes)
 
 
-def _comparable(record: Record, other: Record, measure: str) -> bool:
-    """Whether both were measured. Raises ValueError for records of different comparisons.
+def _paired(
+    of: Callable[..., Estimate | None], a: Record, b: Record, measure: str, processes: tuple[int, ...]
+) -> Estimate | None:
+    """`of` the samples of both; None if not both were measured. Raises ValueError for records of different comparisons.
 
     Blocks of different comparisons have the same numbers but were not taken together.
     """
-    where, other_where = _where(record), _where(other)
+    where, other_where = (f"{r.comparison} ({r.problem.shape})" for r in (a, b))
     if where != other_where:
         raise ValueError(f"comparison {where} against {other_where}: samples are paired within one comparison")
-    return all(r.status is Status.OK and measure in r.samples for r in (record, other))
+    if not all(r.status is Status.OK and measure in r.samples for r in (a, b)):
+        return None
+    return of(a.samples[measure], a.blocks[measure], b.samples[measure], b.blocks[measure], processes)
 
 
-@dataclass(frozen=True)
-class Duplicate:
-    """The second set of samples of a comparison's baseline, and the record of the first."""
+def duplicate(end: ComparisonEnd, records: Iterable[Record], measure: str) -> tuple[Record, Record] | None:
+    """The record of a comparison's baseline, and that record with the samples that were taken of it a second time.
 
-    original: Record
-    samples: tuple[float, ...]
-    blocks: tuple[int, ...]
-
-
-def duplicate(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Duplicate | None:
-    """None if nothing was duplicated, or the cell itself has no time."""
+    None if nothing was duplicated, or the cell itself has no time.
+    """
     taken, cell = end.duplicate_samples(measure), end.duplicate.get("cell")
     original = next((record for record in records if record.text == cell), None)
     if not taken or not taken[0] or original is None or original.status is not Status.OK:
         return None
-    return Duplicate(original, *taken) if original.samples.get(measure) else None
+    if not original.samples.get(measure):
+        return None
+    return original, replace(original, samples={measure: taken[0]}, blocks={measure: taken[1]})
 
 
-def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Ratio | None:
+def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> Estimate | None:
     """The duplicate's time over that of the kernel that it duplicates: identical code, so that what differs is noise.
 
     None if there is no `duplicate`.
@@ -95,11 +78,5 @@ def noise_floor(end: ComparisonEnd, records: Iterable[Record], measure: str) -> 
     twice = duplicate(end, records, measure)
     if twice is None:
         return None
-    first = twice.original
-    return paired_ratio(
-        twice.samples, twice.blocks, first.samples[measure], first.blocks[measure], process_of_block=first.processes
-    )
-
-
-def _where(record: Record) -> str:
-    return f"{record.comparison} ({record.problem.shape})"
+    original, again = twice
+    return _paired(paired_ratio, again, original, measure, original.processes)

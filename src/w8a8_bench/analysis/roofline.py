@@ -46,11 +46,6 @@ class Floor:
     operations_s: float | None
     bytes_s: float | None
 
-    @property
-    def seconds(self) -> float | None:
-        """The larger one: the work and the reads may overlap whole."""
-        return max((s for s in (self.operations_s, self.bytes_s) if s is not None), default=None)
-
 
 def least_seconds(problem: Problem, device: Device, *, clock_mhz: float | None, cold: bool) -> Floor:
     """At the SM clock measured, or at the highest that the device has where `clock_mhz` is None.
@@ -66,16 +61,8 @@ def least_seconds(problem: Problem, device: Device, *, clock_mhz: float | None, 
     )
 
 
-@dataclass(frozen=True)
-class ReadFloor:
-    """Seconds that reading takes, and whether that was `measured` on such a GPU or is bytes over nominal bandwidth."""
-
-    seconds: float
-    measured: bool
-
-
-def read_floor(problem: Problem, device: Device) -> ReadFloor | None:
-    """What a kernel takes that reads the inputs of `problem` once from memory and does nothing else.
+def read_floor(problem: Problem, device: Device) -> float | None:
+    """Seconds that a kernel takes that reads the inputs of `problem` once from memory and does nothing else.
 
     On an H200 it is interpolated between times that were measured there, and goes on at the nominal bandwidth beyond
     the last: for 8 MB it is twice bytes over bandwidth, which no kernel reaches at that size. For other GPUs bytes over
@@ -85,13 +72,13 @@ def read_floor(problem: Problem, device: Device) -> ReadFloor | None:
         return None
     n_bytes = _input_bytes(problem)
     if device.name != "NVIDIA H200":
-        return ReadFloor(n_bytes / device.memory_bandwidth, measured=False)
+        return n_bytes / device.memory_bandwidth
     for (bytes_low, low_s), (bytes_high, high_s) in itertools.pairwise(_READ_ONLY_H200):
         if n_bytes <= bytes_high:
             share = (n_bytes - bytes_low) / (bytes_high - bytes_low)
-            return ReadFloor(low_s + share * (high_s - low_s), measured=True)
+            return low_s + share * (high_s - low_s)
     last_bytes, last_s = _READ_ONLY_H200[-1]
-    return ReadFloor(last_s + (n_bytes - last_bytes) / device.memory_bandwidth, measured=True)
+    return last_s + (n_bytes - last_bytes) / device.memory_bandwidth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +115,7 @@ def roofline(record: Record, measure: str, device: Device) -> Roofline:
     reads = read_floor(record.problem, device) if measure in COLD_MEASURES else None
     return Roofline(
         of_peak=100 * flops(record.problem) / per_second / seconds if per_second else None,
-        of_reads=100 * reads.seconds / seconds if reads else None,
+        of_reads=100 * reads / seconds if reads else None,
     )
 
 

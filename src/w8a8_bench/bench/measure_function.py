@@ -188,7 +188,7 @@ class Measured:
         ratio = self._over(self.record, self._recorded(BASELINE))
         return ratio.median if ratio else None
 
-    def ratio(self, kernel: str) -> stats.Ratio | None:
+    def ratio(self, kernel: str) -> stats.Estimate | None:
         """Time of the function over that of `kernel`, with its 95% interval: below 1 if the function is faster.
 
         From samples of the same blocks. None if one of them has no time. Raises ValueError if no such kernel was
@@ -207,7 +207,7 @@ class Measured:
         names = ", ".join(record.kernel for record in self.records)
         raise ValueError(f"kernel {shown(kernel)} was not measured: expected one of {names}")
 
-    def _over(self, record: Record, other: Record) -> stats.Ratio | None:
+    def _over(self, record: Record, other: Record) -> stats.Estimate | None:
         return metrics.speedup(record, other, self._measure) if self._measure else None
 
     def __str__(self) -> str:

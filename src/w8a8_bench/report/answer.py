@@ -20,7 +20,7 @@ from w8a8_bench.report.summary import (
 )
 from w8a8_bench.report.table import BUSY, EMULATED, UNSETTLED
 from w8a8_bench.results.record import Record
-from w8a8_bench.text import one_line
+from w8a8_bench.text import counted, one_line
 
 
 def answer(results: ResultSet) -> list[str]:
@@ -38,8 +38,7 @@ def answer(results: ResultSet) -> list[str]:
 def broken(records: Sequence[Record]) -> str | None:
     """How many cells failed or were skipped, and how: `2 cells incorrect, 1 cell skipped`."""
     counts = Counter(record.status for record in records if record.status in (*FAULTS, Status.SKIPPED))
-    parts = [f"{count} {'cell' if count == 1 else 'cells'} {status.value}" for status, count in counts.items()]
-    return ", ".join(parts) or None
+    return ", ".join(f"{counted(count, 'cell')} {status.value}" for status, count in counts.items()) or None
 
 
 def _best(summary: Summary) -> tuple[KernelStanding, list[KernelStanding]]:
@@ -70,12 +69,10 @@ def _fastest(summary: Summary, best: KernelStanding, ties: Sequence[KernelStandi
         return f"{name}, {speed}; emulated in fp32, so this says nothing about FP8"
     if mean < 1:
         return f"bf16; the best 8-bit kernel, {name}, is {speed}"
-    equals = f"; {one_line(ties[0].text)}{_and_more(ties)} {AS_FAST_TEXT}" if ties else ""
-    return f"{name}, {speed}{equals}"
-
-
-def _and_more(ties: Sequence[KernelStanding]) -> str:
-    return f" and {len(ties) - 1} more are" if len(ties) > 1 else " is"
+    if not ties:
+        return f"{name}, {speed}"
+    further = f" and {len(ties) - 1} more are" if len(ties) > 1 else " is"
+    return f"{name}, {speed}; {one_line(ties[0].text)}{further} {AS_FAST_TEXT}"
 
 
 def _typical_width(summary: Summary, best: KernelStanding) -> float | None:

@@ -36,11 +36,7 @@ class Cliff:
 
     record: Record
     padded: Record
-    ratio: stats.Ratio
-
-    @property
-    def m(self) -> int:
-        return self.record.problem.shape.m
+    ratio: stats.Estimate
 
     @property
     def padded_m(self) -> int:
@@ -52,7 +48,7 @@ class _Point:
     """A record, its time, the degrees of freedom of the time's interval, and the difference that is none."""
 
     record: Record
-    time: stats.Ratio
+    time: stats.Estimate
     degrees: int
     margin: float
 
@@ -118,10 +114,10 @@ def _point(record: Record, measure: str, margin: float) -> _Point | None:
         return None
     processes = len(set(groups))
     degrees = (processes if processes > 1 else len(samples)) - 1
-    return _Point(record, stats.Ratio(stats.estimate(samples, groups), ends), degrees, margin)
+    return _Point(record, stats.Estimate(stats.estimate(samples, groups), ends), degrees, margin)
 
 
-def _ratio(point: _Point, other: _Point, pairs: int) -> stats.Ratio:
+def _ratio(point: _Point, other: _Point, pairs: int) -> stats.Estimate:
     """Time of `point` over that of `other`, with an interval that holds for all `pairs` of the curve at once."""
     degrees = min(point.degrees, other.degrees)
     one, all_pairs = (stats.t_quantile(1 - (1 - stats.CONFIDENCE) / 2 / count, degrees) for count in (1, pairs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import to_builtins
 
@@ -40,14 +40,13 @@ def render(sets: Sequence[ResultSet]) -> str:
 
 def _what(results: ResultSet, uuid: str, record: Record) -> Fields:
     problem = to_builtins(record.problem)
-    labels: Mapping[str, str | int] = record.labels
     return {
         "device": results.device_name,
         "uuid": uuid,
         "measured": results.headers[0].time,
         "files": " ".join(results.files),
-        **{name: labels.get(name, "") for name in COMMON_LABELS},
-        **{f"label_{name}": value for name, value in labels.items() if name not in COMMON_LABELS},
+        **{name: record.labels.get(name, "") for name in COMMON_LABELS},
+        **{f"label_{name}": value for name, value in record.labels.items() if name not in COMMON_LABELS},
         **{name: problem[name] for name in ("m", "n", "k")},
         "kernel": record.kernel,
         "provider": record.provider,

@@ -9,21 +9,23 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_05UP, Context
 from importlib import resources
 
 import w8a8_bench
 from w8a8_bench.environment.architecture import operations_per_clock
 from w8a8_bench.kernel import FAULTS, Status
-from w8a8_bench.problem import Activations, Azp, Problem, work
+from w8a8_bench.problem import Activations, work
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import run_facts
 from w8a8_bench.report.cliffs import REPEATABILITY
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.layers import place
-from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, Times, make_rows, measures_of
+from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, make_rows, measures_of
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.report.summary import AS_FAST, cliffs_of, is_8_bit, is_16_bit, kernel_key
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE
 from w8a8_bench.results.record import Record
@@ -46,30 +48,21 @@ AVERAGED_COLUMNS = ("seconds", "speedup", "percent_of_peak", "percent_of_reads",
 
 def render(sets: Sequence[ResultSet]) -> str:
     """A page of `sets`, which shows one of them at a time."""
-    thresholds = {"as_fast": AS_FAST, "repeatability": REPEATABILITY}
     data: Json = {
         "version": w8a8_bench.__version__,
-        "thresholds": thresholds,
+        "thresholds": {"as_fast": AS_FAST, "repeatability": REPEATABILITY},
         "sets": [set_data(one) for one in sets],
     }
     style = "\n".join(map(_page_file, STYLES))
     script = "\n".join(map(_page_file, SCRIPTS))
     parts = {
-        "@@policy@@": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:",
-        "@@style@@": style,
-        "@@data@@": embedded(data),
-        "@@script@@": script,
+        "policy": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:",
+        "style": style,
+        "data": embedded(data),
+        "script": script,
     }
-    return _filled(_page_file("page.html"), parts)
-
-
-def _filled(page: str, parts: dict[str, str]) -> str:
-    """`page` with each mark replaced where it stands; what is put in is not looked at again."""
-    done = []
-    for mark, text in parts.items():
-        before, _, page = page.partition(mark)
-        done += [before, text]
-    return "".join([*done, page])
+    # In one go, so that what is put in is not looked at again.
+    return re.sub("@@(policy|style|data|script)@@", lambda mark: parts[mark[1]], _page_file("page.html"))
 
 
 def embedded(data: object) -> str:
@@ -152,7 +145,11 @@ def _comparisons(results: ResultSet, measure: str | None) -> Json:
 def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
     """What is known of every cell but its times."""
     records = [row.record for row in rows]
-    reasons, flags, configs = _Texts(), _Texts(), _Texts()
+    reasons, reason_texts = _indexed(record.reason for record in records)
+    flags, flag_texts = _indexed(", ".join(record.flags) for record in records)
+    configs, config_texts = _indexed(
+        ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items()) for record in records
+    )
     kernels = {kernel_key(record): record for record in reversed(records)}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(map(kernel_key, records)))}
     data_names = dict.fromkeys(name for record in records for name in record.scheme_sqnr_db)
@@ -163,16 +160,16 @@ def _cells(rows: Sequence[CellRow], sizes: Iterable[int]) -> Json:
             "comparison": [number for number, size in enumerate(sizes) for _ in range(size)],
             "kernel": [numbers[kernel_key(record)] for record in records],
             "status": [list(Status).index(record.status) for record in records],
-            "reason": [reasons.index(record.reason) for record in records],
-            "flags": [flags.index(", ".join(record.flags)) for record in records],
-            "config": [configs.index(_config(record)) for record in records],
+            "reason": reasons,
+            "flags": flags,
+            "config": configs,
             "error": [_short(record.error["relative"] if record.error else None) for record in records],
             "intensity": [_short(work.flops(r.problem) / work.bytes_moved(r.problem)) for r in records],
         },
         "sqnr": {name: [_short(record.scheme_sqnr_db.get(name)) for record in records] for name in data_names},
-        "reasons": reasons.texts,
-        "flags": flags.texts,
-        "configs": configs.texts,
+        "reasons": reason_texts,
+        "flags": flag_texts,
+        "configs": config_texts,
     }
 
 
@@ -182,22 +179,12 @@ def _kernel(record: Record) -> Json:
         "text": record.text,
         "provider": record.provider,
         "format": problem.format.value,
-        "scheme": _scheme(problem),
+        "scheme": Scheme.of(problem).text.partition(" ")[2] or "none",
         "activations": problem.activations.value,
         "role": "baseline" if record.kernel == BASELINE else "16 bits" if is_16_bit(record.kernel) else "",
         "eight_bits": is_8_bit(record),
         "dynamic": problem.activations is not Activations.PREQUANTIZED,
     }
-
-
-def _scheme(problem: Problem) -> str:
-    if problem.scaling is None:
-        return "none"
-    return problem.scaling.name + ("" if problem.azp is Azp.NONE else f" azp {problem.azp.value}")
-
-
-def _config(record: Record) -> str:
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in record.config.items())
 
 
 def _times(rows: Sequence[CellRow], measures: Iterable[str]) -> Json:
@@ -207,16 +194,15 @@ def _times(rows: Sequence[CellRow], measures: Iterable[str]) -> Json:
         wanted = [(measure, NUMBERS), *((part(measure, which), {"seconds": NUMBERS["seconds"]}) for which in PARTS)]
         for name, columns in wanted:
             taken = [row.times.get(name) for row in rows]
-            filled = {column: _filled_column(column, read, taken) for column, read in columns.items()}
-            known = {column: values for column, values in filled.items() if any(one is not None for one in values)}
+            known = {}
+            for column, read in columns.items():
+                digits = AVERAGED if column in AVERAGED_COLUMNS else SHOWN
+                values = [_short(read(times), digits) if times else None for times in taken]
+                if any(one is not None for one in values):
+                    known[column] = values
             if known:
                 data[name] = known
     return data
-
-
-def _filled_column(name: str, read: Callable[[Times], float | None], taken: Sequence[Times | None]) -> list[object]:
-    digits = AVERAGED if name in AVERAGED_COLUMNS else SHOWN
-    return [_short(read(times), digits) if times else None for times in taken]
 
 
 def _short(value: float | None, digits: Context = SHOWN) -> float | str | None:
@@ -228,15 +214,7 @@ def _short(value: float | None, digits: Context = SHOWN) -> float | str | None:
     return float(digits.create_decimal_from_float(value))
 
 
-class _Texts:
-    """Texts in the order of their first use, each once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def index(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
-
-    @property
-    def texts(self) -> list[str]:
-        return list(self._numbers)
+def _indexed(texts: Iterable[str]) -> tuple[list[int], list[str]]:
+    """Texts as indices into those that differ, in the order of their first use."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(text, len(numbers)) for text in texts], list(numbers)

@@ -9,18 +9,11 @@ from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report import run_facts
 from w8a8_bench.report.comparable_runs import ResultSet
 from w8a8_bench.report.rows import CellRow
-from w8a8_bench.report.summary import (
-    AS_FAST,
-    AS_FAST_TEXT,
-    KernelStanding,
-    Summary,
-    cliffs_of,
-    geometric_mean,
-    summarize,
-)
+from w8a8_bench.report.scheme import Scheme
+from w8a8_bench.report.summary import AS_FAST, AS_FAST_TEXT, Summary, cliffs_of, geometric_mean, summarize
 from w8a8_bench.report.table import EMULATED, EMULATED_NOTE, NOTHING
 from w8a8_bench.results.record import Record
-from w8a8_bench.text import format_time, markdown_table, one_line
+from w8a8_bench.text import counted, few, format_time, markdown_table, one_line
 
 MOST_CHARACTERS = 60_000
 """Of a whole report: GitHub takes comments of 65,536."""
@@ -77,9 +70,10 @@ def _verdict(summary: Summary) -> str:
     mean = geometric_mean(best.every)
     kind = "8-bit kernel" if best.is_8_bit else "kernel"
     over = "bf16" if summary.has_baseline else "the fastest kernel of each shape"
-    shapes = "1 shape" if len(best.every) == 1 else f"{len(best.every)} shapes"
     text = f"{code(best.text)} is the fastest {kind}: **{mean:.2f}x** the speed of {over}"
-    text += f" (geometric mean over {shapes}, {min(best.every):.2f}x to {max(best.every):.2f}x)."
+    text += (
+        f" (geometric mean over {counted(len(best.every), 'shape')}, {min(best.every):.2f}x to {max(best.every):.2f}x)."
+    )
     equal = [one for one in others if len(one.every) == len(best.every) and geometric_mean(one.every) > AS_FAST * mean]
     if equal:
         text += f" As fast {AS_FAST_TEXT}: {', '.join(code(one.text) for one in equal)}."
@@ -90,25 +84,21 @@ def _speeds(summary: Summary) -> Lines:
     if not summary.standings:
         return []
     title = "Speed-up over bf16" if summary.has_baseline else "Speed beside the fastest kernel of each shape"
-
-    def cell(one: KernelStanding, size: int) -> str:
-        return f"{geometric_mean(one.speeds[size]):.2f}x" if size in one.speeds else NOTHING
-
-    def whole(one: KernelStanding) -> str:
+    sizes = _shown_sizes(summary)
+    rows = []
+    for one in summary.standings:
+        cells = [f"{geometric_mean(one.speeds[size]):.2f}x" if size in one.speeds else NOTHING for size in sizes]
         fewer = f" of {len(one.every)}" if len(one.every) < summary.shapes else ""
-        return f"**{geometric_mean(one.every):.2f}x**{fewer}"
+        rows.append((one.letter, code(one.text), *cells, f"**{geometric_mean(one.every):.2f}x**{fewer}"))
+    shown, every = len(sizes), len(summary.sizes)
+    left_out = [f"{shown} of {every} sizes are shown; `--format html` and `--format csv` have all.", ""]
+    table = _table(f"{title}, by {summary.axis}", ("", "kernel", *map(str, sizes), "all"), rows, left=2)
+    return [*table, *(left_out if shown < every else [])]
 
-    rows = [
-        (one.letter, code(one.text), *(cell(one, size) for size in _shown_sizes(summary)), whole(one))
-        for one in summary.standings
-    ]
-    return [
-        f"### {title}, by {summary.axis}",
-        "",
-        *markdown_table(("", "kernel", *map(str, _shown_sizes(summary)), "all"), rows, range(2)),
-        "",
-        *_left_out_sizes(summary),
-    ]
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Lines:
+    """A table below its title, with the first `left` columns flush left; nothing where it has no rows."""
+    return [f"### {title}", "", *markdown_table(header, rows, range(left)), ""] if rows else []
 
 
 def _shown_sizes(summary: Summary) -> tuple[int, ...]:
@@ -120,13 +110,6 @@ def _shown_sizes(summary: Summary) -> tuple[int, ...]:
     between = powers if len(powers) >= MOST_SIZES // 2 else sizes[1:-1]
     step = -(-len(between) // (MOST_SIZES - 2))
     return (sizes[0], *between[::step], sizes[-1])
-
-
-def _left_out_sizes(summary: Summary) -> Lines:
-    shown, every = len(_shown_sizes(summary)), len(summary.sizes)
-    if shown == every:
-        return []
-    return [f"{shown} of {every} sizes are shown; `--format html` and `--format csv` have all.", ""]
 
 
 def _best(summary: Summary) -> Lines:
@@ -141,15 +124,13 @@ def _best(summary: Summary) -> Lines:
         shown = f"{times.speedup.median:.2f}x" if times.speedup else format_time(times.seconds)
         return f"{summary.letter(best.row)} {shown}".strip() + (f" +{len(best.ties)}" if best.ties else "")
 
+    sizes = _shown_sizes(summary)
     rows = [
-        (code(summary.title(layer)), *(cell(number, size) for size in _shown_sizes(summary)))
+        (code(summary.title(layer)), *(cell(number, size) for size in sizes))
         for number, layer in enumerate(summary.layers)
     ]
     return [
-        f"### Best kernel by layer and {summary.axis}",
-        "",
-        *markdown_table(("layer", *map(str, _shown_sizes(summary))), rows, range(1)),
-        "",
+        *_table(f"Best kernel by layer and {summary.axis}", ("layer", *map(str, sizes)), rows),
         f"`+1`: another may be as fast, since 95% intervals meet; of those {AS_FAST_TEXT} the one with the best "
         "mean stands.",
         "",
@@ -163,66 +144,45 @@ def _costs(summary: Summary) -> Lines:
         times = row.times.get(summary.measure or "")
         if times and times.cost:
             shares.setdefault(row.record.text, {}).setdefault(size, []).append(times.cost.median / times.seconds)
-    if not shares:
-        return []
 
     def cell(by_size: dict[int, list[float]], size: int) -> str:
         return f"{100 * sum(by_size[size]) / len(by_size[size]):.0f}%" if size in by_size else NOTHING
 
     sizes = _shown_sizes(summary)
     rows = [(code(text), *(cell(by_size, size) for size in sizes)) for text, by_size in shares.items()]
-    return [
-        f"### Quantizing activations, share of the whole time by {summary.axis}",
-        "",
-        *markdown_table(("kernel", *map(str, sizes)), rows, range(1)),
-        "",
-    ]
+    title = f"Quantizing activations, share of the whole time by {summary.axis}"
+    return _table(title, ("kernel", *map(str, sizes)), rows)
 
 
 def _accuracy(summary: Summary) -> Lines:
     """Accuracy of the schemes, and the fastest kernel that runs each."""
     records = [row.record for rows in summary.rows for row in rows]
     names = list(dict.fromkeys(name for record in records for name in record.scheme_sqnr_db))
-    if not names:
-        return []
     by_scheme: dict[str, list[Record]] = {}
     for record in records:
         if record.scheme_sqnr_db:
-            by_scheme.setdefault(_scheme(record), []).append(record)
+            by_scheme.setdefault(Scheme.of(record.problem).text, []).append(record)
     rows = []
     for scheme, members in by_scheme.items():
         levels = [
             [record.scheme_sqnr_db[name] for record in members if name in record.scheme_sqnr_db] for name in names
         ]
         means = [f"{sum(one) / len(one):.1f} dB" if one else NOTHING for one in levels]
-        best = next((one for one in summary.standings if _scheme(one.record) == scheme), None)
+        best = next((one for one in summary.standings if Scheme.of(one.record.problem).text == scheme), None)
         rows.append((code(scheme), *means, f"{best.letter} {geometric_mean(best.every):.2f}x" if best else NOTHING))
     titles = ("scheme", *(f"mean SQNR, {name} data" for name in names), "fastest kernel")
-    return ["### Accuracy of the schemes", "", *markdown_table(titles, rows, range(1)), ""]
-
-
-def _scheme(record: Record) -> str:
-    problem = record.problem
-    azp = "" if problem.azp.value == "none" else f"azp {problem.azp.value}"
-    return " ".join(filter(None, [problem.format.value, problem.scaling.name if problem.scaling else "", azp]))
+    return _table("Accuracy of the schemes", titles, rows)
 
 
 def _cliffs(results: ResultSet, summary: Summary) -> Lines:
     cliffs = sorted(cliffs_of(results, summary.measure), key=lambda cliff: cliff.ratio.median, reverse=True)
-    if not cliffs:
-        return []
     rows = [
-        (
-            code(cliff.record.text),
-            code(str(cliff.record.problem.shape)),
-            str(cliff.padded_m),
-            f"{cliff.ratio.median:.2f}x",
-        )
-        for cliff in cliffs[:MOST_CLIFFS]
+        (code(c.record.text), code(str(c.record.problem.shape)), str(c.padded_m), f"{c.ratio.median:.2f}x")
+        for c in cliffs[:MOST_CLIFFS]
     ]
     more = [f"And {len(cliffs) - MOST_CLIFFS} more.", ""] if len(cliffs) > MOST_CLIFFS else []
     titles = ("kernel", "shape", "pad to m", "faster")
-    return ["### Cliffs: padding to a larger m is faster", "", *markdown_table(titles, rows, range(2)), "", *more]
+    return [*_table("Cliffs: padding to a larger m is faster", titles, rows, left=2), *more]
 
 
 def _statuses(results: ResultSet) -> Lines:
@@ -230,21 +190,14 @@ def _statuses(results: ResultSet) -> Lines:
     for record in results.records:
         if record.status is not Status.OK:
             groups.setdefault((record.status, record.reason), []).append(record)
-    if not groups:
-        return []
     ordered = sorted(groups.items(), key=lambda group: (group[0][0] not in FAULTS, -len(group[1])))
     rows = [
-        (status.value, code(reason), str(len(records)), _few(code(record.text) for record in records))
+        (status.value, code(reason), str(len(records)), few(code(record.text) for record in records))
         for (status, reason), records in ordered[:MOST_REASONS]
     ]
     more = [f"And {len(ordered) - MOST_REASONS} more reasons.", ""] if len(ordered) > MOST_REASONS else []
     titles = ("status", "reason", "cells", "kernels")
-    return ["### What did not run, and why", "", *markdown_table(titles, rows, range(2)), "", *more]
-
-
-def _few(texts: Iterable[str], most: int = 3) -> str:
-    different = list(dict.fromkeys(texts))
-    return ", ".join(different[:most]) + (f" and {len(different) - most} more" if len(different) > most else "")
+    return [*_table("What did not run, and why", titles, rows, left=2), *more]
 
 
 def _times(summary: Summary) -> Lines:

@@ -40,35 +40,29 @@ class Times:
     half_width: float | None
     clock_mhz: float | None = None
     tflops: float | None = None
-    speedup: stats.Ratio | None = None
+    speedup: stats.Estimate | None = None
     limit: Roofline = UNKNOWN
-    cost: stats.Difference | None = None
+    cost: stats.Estimate | None = None
 
 
-def _low(interval: stats.Interval | None) -> float | None:
-    return interval[0] if interval else None
-
-
-def _high(interval: stats.Interval | None) -> float | None:
-    return interval[1] if interval else None
-
+NO_ENDS = (None, None)
 
 NUMBERS: Mapping[str, Callable[[Times], float | None]] = {
     "seconds": lambda times: times.seconds,
-    "seconds_low": lambda times: _low(times.interval),
-    "seconds_high": lambda times: _high(times.interval),
+    "seconds_low": lambda times: (times.interval or NO_ENDS)[0],
+    "seconds_high": lambda times: (times.interval or NO_ENDS)[1],
     "half_width": lambda times: times.half_width,
     "samples": lambda times: times.samples,
     "clock_mhz": lambda times: times.clock_mhz,
     "tflops": lambda times: times.tflops,
     "speedup": lambda times: times.speedup.median if times.speedup else None,
-    "speedup_low": lambda times: _low(times.speedup.interval) if times.speedup else None,
-    "speedup_high": lambda times: _high(times.speedup.interval) if times.speedup else None,
+    "speedup_low": lambda times: (times.speedup.interval or NO_ENDS)[0] if times.speedup else None,
+    "speedup_high": lambda times: (times.speedup.interval or NO_ENDS)[1] if times.speedup else None,
     "percent_of_peak": lambda times: times.limit.of_peak,
     "percent_of_reads": lambda times: times.limit.of_reads,
     "quantization_cost_seconds": lambda times: times.cost.median if times.cost else None,
-    "quantization_cost_seconds_low": lambda times: _low(times.cost.interval) if times.cost else None,
-    "quantization_cost_seconds_high": lambda times: _high(times.cost.interval) if times.cost else None,
+    "quantization_cost_seconds_low": lambda times: (times.cost.interval or NO_ENDS)[0] if times.cost else None,
+    "quantization_cost_seconds_high": lambda times: (times.cost.interval or NO_ENDS)[1] if times.cost else None,
 }
 """The columns of a measure, by the names that the page and CSV give them."""
 

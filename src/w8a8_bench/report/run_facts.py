@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench import stats
 from w8a8_bench.analysis import metrics
 from w8a8_bench.report.comparable_runs import ResultSet, is_measure
 from w8a8_bench.report.rows import CellRow
-from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import RunHeader
+from w8a8_bench.text import counted
 from w8a8_bench.timing.measures import MEANINGS
 
 Facts = list[tuple[str, str]]
@@ -46,20 +47,20 @@ class Noise:
 
     @property
     def text(self) -> str:
-        shapes = "1 shape" if self.comparisons == 1 else f"{self.comparisons} shapes"
         return (
-            f"the same kernel timed twice differs by {100 * self.median:.2f}% (median of {shapes}), "
+            f"the same kernel timed twice differs by {100 * self.median:.2f}% "
+            f"(median of {counted(self.comparisons, 'shape')}), "
             f"{100 * self.largest:.2f}% at most"
         )
 
 
-def noise_of(ratios: Sequence[stats.Ratio | None]) -> Noise | None:
+def noise_of(ratios: Sequence[stats.Estimate | None]) -> Noise | None:
     """None where nothing was timed twice."""
     apart = [abs(ratio.median - 1) for ratio in ratios if ratio]
     return Noise(stats.median(apart), max(apart), len(apart)) if apart else None
 
 
-def noise_floors(results: ResultSet, measure: str | None) -> list[stats.Ratio | None]:
+def noise_floors(results: ResultSet, measure: str | None) -> list[stats.Estimate | None]:
     """Of every comparison, parallel to `results.comparisons`."""
     if measure is None:
         return [None] * len(results.comparisons)
@@ -102,13 +103,12 @@ def run_facts(results: ResultSet) -> Facts:
     facts = [("measured", " and ".join(dict.fromkeys(header.time for header in results.headers)))]
     facts += [("command", text) for text in dict.fromkeys(shlex.join(header.command) for header in results.headers)]
     facts += [("file", name) for name in results.files]
-    for name, title in (("data", "timed data"), ("timer", "timer"), ("duty", "duty"), ("seed", "seed")):
-        if name in settings:
-            facts.append((title, str(settings[name])))
-    if "rigor" in plan:
-        facts.append(("rigor", str(plan["rigor"])))
-    if "processes" in settings:
-        facts.append(("processes", str(settings["processes"])))
+    for name, title, said in (
+        *(("data", "timed data", settings), ("timer", "timer", settings), ("duty", "duty", settings)),
+        *(("seed", "seed", settings), ("rigor", "rigor", plan), ("processes", "processes", settings)),
+    ):
+        if name in said:
+            facts.append((title, str(said[name])))
     measures = settings.get("measures")
     if isinstance(measures, list):
         facts += [(str(name), MEANINGS[str(name)]) for name in measures if str(name) in MEANINGS]
@@ -120,10 +120,13 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[CellRow]], measure: 
     facts: Facts = []
     if noise := noise_of(noise_floors(results, measure)):
         facts.append(("noise floor", noise.text))
-    clocks = [times.clock_mhz for row in _flat(rows) if (times := row.times.get(measure or "")) and times.clock_mhz]
+    timed = [row.times[measure] for group in rows for row in group if measure in row.times] if measure else []
+    clocks = [times.clock_mhz for times in timed if times.clock_mhz]
     if clocks:
         facts.append(("SM clock of the samples", _spread(clocks, "MHz")))
-    blocks = list(_blocks(results.comparisons))
+    machines = [one.end.machine for one in results.comparisons]
+    lists = (machine["blocks"] for machine in machines if isinstance(machine.get("blocks"), list))
+    blocks: list[Mapping[str, object]] = [block for one in lists for block in one if isinstance(block, Mapping)]
     for name, title, unit in (
         ("power_w", "power", "W"),
         ("temperature_c", "temperature", "°C"),
@@ -133,20 +136,18 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[CellRow]], measure: 
         if values:
             facts.append((title, _spread(values, unit)))
     if blocks:
-        facts.append(("throttle reasons", _throttle(blocks)))
-    voided = sum(_count(one.end.machine.get("voided_blocks")) for one in results.comparisons)
+        lists = (block["throttle"] for block in blocks if isinstance(block.get("throttle"), list))
+        counts = Counter(str(reason) for one in lists for reason in one)
+        reasons = [f"{reason} in {count} of {len(blocks)} blocks" for reason, count in counts.items()]
+        facts.append(("throttle reasons", ", ".join(reasons) or "none"))
+    voided = sum(_count(machine.get("voided_blocks")) for machine in machines)
     if voided:
         facts.append(("void blocks", f"{voided}, taken again: thermal or hardware slowdown"))
-    others = max((_count(one.end.machine.get("other_processes")) for one in results.comparisons), default=0)
+    others = max((_count(machine.get("other_processes")) for machine in machines), default=0)
     if others:
         facts.append(("other processes", f"{others} on this GPU; their work is in the times"))
-    unavailable = dict.fromkeys(
-        text
-        for one in results.comparisons
-        if (text := str(one.end.machine.get("telemetry", ""))).startswith("unavailable")
-    )
-    facts += [("telemetry", text) for text in unavailable]
-    return facts
+    telemetry = dict.fromkeys(str(machine.get("telemetry", "")) for machine in machines)
+    return facts + [("telemetry", text) for text in telemetry if text.startswith("unavailable")]
 
 
 def _spread(values: Sequence[float], unit: str) -> str:
@@ -155,24 +156,5 @@ def _spread(values: Sequence[float], unit: str) -> str:
     return f"{stats.median(values):.0f} {unit}" + (f", {low} to {high}" if low != high else "")
 
 
-def _throttle(blocks: Sequence[Mapping[str, object]]) -> str:
-    counts: dict[str, int] = {}
-    for block in blocks:
-        reasons = block.get("throttle")
-        for reason in reasons if isinstance(reasons, list) else ():
-            counts[str(reason)] = counts.get(str(reason), 0) + 1
-    return ", ".join(f"{reason} in {count} of {len(blocks)} blocks" for reason, count in counts.items()) or "none"
-
-
-def _blocks(comparisons: Sequence[MeasuredComparison]) -> Iterator[Mapping[str, object]]:
-    for comparison in comparisons:
-        blocks = comparison.end.machine.get("blocks")
-        yield from (block for block in (blocks if isinstance(blocks, list) else ()) if isinstance(block, Mapping))
-
-
 def _count(value: object) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _flat(rows: Sequence[Sequence[CellRow]]) -> Iterator[CellRow]:
-    return (row for group in rows for row in group)

@@ -114,7 +114,8 @@ def render(
         for heading, alike in _sections(group, show_unsupported=view.show_unsupported):
             rows += [heading] if heading else []
             for of in alike:
-                rows.append((_kernel(of), *_row(of, texts, titles)))
+                kernel = of[0].text if len(of) == 1 else f"{of[0].kernel}[{len(of)} cells]"
+                rows.append((one_line(kernel), *_row(of, texts, titles)))
                 rows += wrapped(one_line(of[0].reason), view.width, INDENT) if of[0].reason else []
         groups.append((_headed(title, group, measure), rows))
     below = [[] if view.show_unsupported else _refusals(group) for _, group in grouped]
@@ -180,9 +181,7 @@ def render_schemes(records: Sequence[Record], view: View = View(), ends: Sequenc
     tables: list[tuple[str, list[Row | str]]] = []
     for title, group in grouped:
         texts = _texts(group, measure, None, view.target)
-        rows = [
-            (*_combination(one.problem), *_row([one], texts, titles), _named(one)) for one in _fastest(group, measure)
-        ]
+        rows = [(*_combination(one), *_row([one], texts, titles), _named(one)) for one in _fastest(group, measure)]
         tables.append((_headed(f"fastest by scheme  {title}", group, measure), [*rows]))
     lines = _lines((*COMBINATION, *titles, "kernel"), tables, view.width)
     return "\n\n".join(_with_notes(lines, grouped, ends, measure, view.width, [[]] * len(grouped)))
@@ -195,8 +194,13 @@ def _lines(
 
     A row that is one text is a line as it stands, which no column holds.
     """
-    rows = [header, *(row for _, rows in groups for row in rows if not isinstance(row, str))]
-    telling = _telling_columns(rows)
+    further_rows = [row for _, rows in groups for row in rows if not isinstance(row, str)]
+    rows = [header, *further_rows]
+    telling = [
+        place
+        for place, title in enumerate(header)
+        if title not in USUAL or any(row[place] not in (USUAL[title], NOTHING) for row in further_rows)
+    ]
     kept, own = _fitting(rows, telling, width), None
     if width is not None and _width(rows, kept) > width:
         own = header.index("kernel")
@@ -212,16 +216,6 @@ def _lines(
         for row in group:
             table += [row] if isinstance(row, str) else next(following)
         yield title, table
-
-
-def _telling_columns(rows: Sequence[Row]) -> list[int]:
-    """Places of the columns that say more than the usual."""
-    header, *others = rows
-    return [
-        place
-        for place, title in enumerate(header)
-        if title not in USUAL or any(row[place] not in (USUAL[title], NOTHING) for row in others)
-    ]
 
 
 def _fitting(rows: Sequence[Row], places: Sequence[int], width: int | None) -> list[int]:
@@ -253,23 +247,20 @@ def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
 
 
 def _fastest(group: Sequence[Record], measure: str) -> list[Record]:
-    """The baseline, then the record to show of each combination, in order."""
+    """The baseline, then of each combination, in order, the fastest that was measured; without any, the first."""
     combinations: dict[tuple[int, int, int, int], list[Record]] = {}
     for record in group:
         problem = record.problem
         if problem.scaling is not None and problem.why_illegal() is None:
-            key = _place(Activations, problem.activations), *_scheme_order(problem), _place(Azp, problem.azp)
+            activations, azp = list(Activations).index(problem.activations), list(Azp).index(problem.azp)
+            key = activations, *_scheme_order(problem), azp
             combinations.setdefault(key, []).append(record)
-    baseline = _baseline(group)
-    fastest = [_one_of(records, measure) for _, records in sorted(combinations.items())]
-    return [*([baseline] if baseline else []), *fastest]
-
-
-def _one_of(records: Sequence[Record], measure: str) -> Record:
-    """The fastest that was measured, without a bias where there is one; else the first."""
-    timed = [record for record in records if record.status is Status.OK and measure in record.samples]
-    like = [record for record in timed if not record.problem.bias] or timed
-    return min(like, key=lambda r: stats.estimate(r.samples[measure], r.groups(measure)), default=records[0])
+    shown = [record for record in group if record.kernel == BASELINE][:1]
+    for _, records in sorted(combinations.items()):
+        timed = [record for record in records if record.status is Status.OK and measure in record.samples]
+        like = [record for record in timed if not record.problem.bias] or timed
+        shown.append(min(like, key=lambda r: stats.estimate(r.samples[measure], r.groups(measure)), default=records[0]))
+    return shown
 
 
 def _named(record: Record) -> str:
@@ -278,11 +269,8 @@ def _named(record: Record) -> str:
     return one_line(f"{record.kernel} ({EMULATED})" if EMULATED in record.flags else record.kernel)
 
 
-def _place(choices: Iterable[object], one: object) -> int:
-    return list(choices).index(one)
-
-
-def _combination(problem: Problem) -> Row:
+def _combination(record: Record) -> Row:
+    problem = record.problem
     if problem.scaling is None:
         return NOTHING, NOTHING, problem.format.value, NOTHING
     return problem.activations.value, problem.scaling.name, problem.format.value, problem.azp.value
@@ -292,17 +280,10 @@ def _groups(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
     """Records by comparison and by what it is called, each with its title."""
     groups: dict[tuple[int, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record.comparison, _title(record)), []).append(record)
+        others = [f"{name}={value}" for name, value in record.labels.items() if name not in TITLE_LABELS]
+        title = one_line(GAP.join([LabelledShape(record.problem.shape, record.labels).title, *others]))
+        groups.setdefault((record.comparison, title), []).append(record)
     return [(title, group) for (_, title), group in groups.items()]
-
-
-def _title(record: Record) -> str:
-    others = [f"{name}={value}" for name, value in record.labels.items() if name not in TITLE_LABELS]
-    return one_line(GAP.join([LabelledShape(record.problem.shape, record.labels).title, *others]))
-
-
-def _baseline(group: Iterable[Record]) -> Record | None:
-    return next((record for record in group if record.kernel == BASELINE), None)
 
 
 def _headed(title: str, group: Iterable[Record], measure: str) -> str:
@@ -321,16 +302,11 @@ def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> 
         within = f" ({floor.interval[0]:.4f} to {floor.interval[1]:.4f})" if floor.interval else ""
         kernel = one_line(str(end.duplicate["cell"]))
         below.append(f"noise floor: {kernel} against itself {floor.median:.4f}x{within}, {end.blocks} blocks")
+        busy = "this machine is too busy for these numbers: the same kernel timed twice"
         if abs(floor.median - 1) > BUSY:
-            above.append(
-                f"this machine is too busy for these numbers: the same kernel timed twice differs by "
-                f"{100 * abs(floor.median - 1):.0f}%"
-            )
+            above.append(f"{busy} differs by {100 * abs(floor.median - 1):.0f}%")
         elif floor.interval and floor.interval[1] - floor.interval[0] > 2 * BUSY:
-            above.append(
-                f"this machine is too busy for these numbers: the same kernel timed twice may differ by "
-                f"{100 * max(abs(end - 1) for end in floor.interval):.0f}%"
-            )
+            above.append(f"{busy} may differ by {100 * max(abs(end - 1) for end in floor.interval):.0f}%")
     machine = end.machine
     if machine.get("voided_blocks"):
         below.append(f"{machine['voided_blocks']} blocks were void (thermal or hardware slowdown) and taken again")
@@ -351,16 +327,14 @@ def _refusals(group: Sequence[Record]) -> list[str]:
     for record in group:
         if record.status is Status.UNSUPPORTED and record.provider in ran:
             by_reason.setdefault(record.reason, []).append(record)
-    lines = [f"did not run: {_several(records)}: {one_line(reason)}" for reason, records in by_reason.items()]
+    lines = []
+    for reason, records in by_reason.items():
+        more = f" and {len(records) - 1} more" if len(records) > 1 else ""
+        lines.append(f"did not run: {one_line(records[0].text)}{more}: {one_line(reason)}")
     if len(lines) > MOST_REFUSALS:
-        more = sum(len(records) for records in list(by_reason.values())[MOST_REFUSALS:])
-        lines[MOST_REFUSALS:] = [f"did not run: {more} more, for other reasons; --show-unsupported lists all"]
+        others = sum(len(records) for records in list(by_reason.values())[MOST_REFUSALS:])
+        lines[MOST_REFUSALS:] = [f"did not run: {others} more, for other reasons; --show-unsupported lists all"]
     return lines
-
-
-def _several(records: Sequence[Record]) -> str:
-    first = one_line(records[0].text)
-    return first if len(records) == 1 else f"{first} and {len(records) - 1} more"
 
 
 def why_not_here(records: Iterable[Record]) -> str | None:
@@ -375,9 +349,9 @@ def why_not_here(records: Iterable[Record]) -> str | None:
     here = {provider: kernels for provider, kernels in refused.items() if provider not in ran}
     if not here:
         return None
-    count = sum(map(len, here.values()))
     *first, last = map(one_line, here)
-    return f"{count} kernel{'s' if count > 1 else ''} of {', '.join(first)}{' and ' if first else ''}{last}"
+    kernels = text.counted(sum(map(len, here.values())), "kernel")
+    return f"{kernels} of {', '.join(first)}{' and ' if first else ''}{last}"
 
 
 def _sections(group: Sequence[Record], *, show_unsupported: bool) -> list[tuple[str, list[list[Record]]]]:
@@ -401,7 +375,7 @@ def _scheme_order(problem: Problem) -> tuple[int, int]:
     """Baselines first, then by scheme, and in a scheme by format."""
     if problem.scaling is None:
         return -1, 0
-    return SCHEMES.index(problem.scaling), _place(Format, problem.format)
+    return SCHEMES.index(problem.scaling), list(Format).index(problem.format)
 
 
 def _compares_schemes(records: Iterable[Record], data: str) -> bool:
@@ -432,7 +406,7 @@ def _texts_of(row: CellRow, measure: str, *, about: bool) -> Texts:
     record, times = row.record, row.times.get(measure)
     texts = {
         "error": f"{record.error['relative']:.1e}" if record.error else NOTHING,
-        "status": _status(record),
+        "status": one_line(", ".join([record.status.value, *(record.flags if record.status is Status.OK else ())])),
         **dict.fromkeys((*_further(measure).values(), *OF_TIMES), NOTHING),
         **{
             title: f"{record.scheme_sqnr_db[name]:.1f} dB" if name in record.scheme_sqnr_db else NOTHING
@@ -441,12 +415,9 @@ def _texts_of(row: CellRow, measure: str, *, about: bool) -> Texts:
     }
     if times is None:
         return texts
+    further = {title: row.times[name] for name, title in _further(measure).items() if name in row.times}
     known: dict[str, str | None] = {
-        **{
-            title: text.format_time(row.times[name].seconds)
-            for name, title in _further(measure).items()
-            if name in row.times
-        },
+        **{title: text.format_time(one.seconds) for title, one in further.items()},
         "median": text.format_time(times.seconds),
         "±95%": None if times.half_width is None else f"±{100 * times.half_width:.2f}%",
         QUANTIZING: text.format_difference(times.cost) if times.cost else None,
@@ -463,12 +434,6 @@ def _further(measure: str) -> dict[str, str]:
     return {part(measure, "quant"): "quant", part(measure, "gemm"): "gemm", **FURTHER}
 
 
-def _kernel(of: Sequence[Record]) -> str:
-    if len(of) > 1:
-        return one_line(f"{of[0].kernel}[{len(of)} cells]")
-    return one_line(of[0].text)
-
-
 def _speedup(ratio: float, *, about: bool) -> str:
     """Over bf16; "about" if either time is far from settled."""
     if about:
@@ -481,9 +446,3 @@ def _is_far_from_settled(row: CellRow, measure: str, target: float | None) -> bo
         return False
     times = row.times.get(measure)
     return times is None or times.half_width is None or times.half_width > FAR_FROM_SETTLED * target
-
-
-def _status(record: Record) -> str:
-    """The status, and of an `ok` its flags."""
-    flags = record.flags if record.status is Status.OK else ()
-    return one_line(", ".join([record.status.value, *flags]))

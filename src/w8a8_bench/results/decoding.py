@@ -14,10 +14,9 @@ from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations, Azp, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.results.record import CELL, COMPARISON, RUN, SCHEMA, Item, Json, Record, check_schema
+from w8a8_bench.text import shown
 
 TOO_DEEP = "no JSON of this program: nested too deeply"
-MAX_SHOWN = 60
-"""Characters of a wrong value that are shown."""
 
 SHARED = ("kernel", "provider", "labels", "blocks", "processes", "launches_per_sample", "rotation", "device")
 """What a record often has in common with the one before it."""
@@ -85,8 +84,8 @@ def _explained(line: bytes, schema: int, error: str) -> str:
     """msgspec's "Expected `float`, got `str` - at `$.samples[...][1]`" as "samples.time_host[1] '2': expected ..."."""
     try:
         data = json.loads(line)
-    except ValueError as wrong:
-        return f"no JSON: {wrong}"
+    except ValueError as no_json:
+        return f"no JSON: {no_json}"
     if schema == 1:
         data = _from_schema_1(data)
     if isinstance(data, dict) and data.get("kind") == RUN and isinstance(data.get("schema"), int):
@@ -101,11 +100,15 @@ def _explained(line: bytes, schema: int, error: str) -> str:
     elif what.startswith("Invalid enum value"):
         what = f"expected one of {', '.join(one.value for one in _CHOICES[where])}"
     elif what.startswith(("Expected", "Number")):
-        what = re.sub(r"`([\w| ]+)`", lambda types: _in_words(types[1]), what[0].lower() + what[1:])
+        what = re.sub(
+            r"`([\w| ]+)`",
+            lambda types: " or ".join(_TYPES.get(one, one) for one in types[1].split(" | ")),
+            what[0].lower() + what[1:],
+        )
     else:
         value = {}  # a sentence of our own, which shows what is wrong
-    shown = "" if isinstance(value, dict | list) else f" {_shown(value)}"
-    return f"{where}{shown}: {what}" if where else what
+    wrong = "" if isinstance(value, dict | list) else f" {shown(value)}"
+    return f"{where}{wrong}: {what}" if where else what
 
 
 def _place(data: object, path: str) -> tuple[str, object]:
@@ -135,12 +138,3 @@ def _wrong_key(data: object, inside: Json, path: str) -> str | None:
             if str(error).endswith(f"`${path}`"):
                 return key
     return None
-
-
-def _in_words(types: str) -> str:
-    return " or ".join(_TYPES.get(one, one) for one in types.split(" | "))
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

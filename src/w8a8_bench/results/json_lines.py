@@ -17,18 +17,18 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NoReturn, cast
+from typing import BinaryIO, cast
 
 import msgspec
 
 from w8a8_bench.results.decoding import decode, share
 from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import COMPARISON, RUN, SCHEMA, ComparisonEnd, Item, Record, RunHeader, to_json
-from w8a8_bench.text import one_line
+from w8a8_bench.text import counted, one_line
 
 GZIP_MAGIC = b"\x1f\x8b"
 PICKLE_MAGIC = b"\x80"
@@ -66,19 +66,6 @@ class Results:
     @property
     def ends(self) -> tuple[ComparisonEnd, ...]:
         return tuple(comparison.end for comparison in self.comparisons)
-
-
-@dataclass(frozen=True)
-class ResumeState:
-    """How far a file has come: all empty where there is none yet. `done` are the indices of closed comparisons.
-
-    The first `whole_bytes` of the file are to be kept; what follows is a torn line or a comparison in hand.
-    """
-
-    headers: tuple[RunHeader, ...] = ()
-    done: tuple[int, ...] = ()
-    records: tuple[Record, ...] = ()
-    whole_bytes: int = 0
 
 
 def read(path: Path | str) -> Results:
@@ -125,29 +112,11 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def read_for_resume(path: Path | str) -> ResumeState:
-    """How far `path` has come; a missing or empty file starts fresh. Changes nothing: `Writer` cuts the tail off.
-
-    Raises StoreError where its first line is no run header, or a line is corrupt that a closed comparison follows.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            return _state(path, file)
-    except FileNotFoundError:
-        return ResumeState()
-    except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror}") from None
-
-
-def _state(path: Path, file: BinaryIO) -> ResumeState:
-    parsed = _parse(path, file, resuming=True)
-    done = tuple(end.index for end in parsed.ends)
-    return ResumeState(tuple(parsed.headers), done, tuple(parsed.records), parsed.whole_bytes)
-
-
 class Writer:
     """The one writer of a results file. Use as a context manager: leaving it lets the file go.
+
+    `headers` are those that were in the file when it was opened, `done` the indices of its closed comparisons,
+    `records` theirs; all are empty where it is new.
 
     Nothing is created or changed before `write_header`, so a run that is refused meanwhile leaves no trace. The file is
     locked (advisory, `flock`) from then on, and from the beginning where it exists.
@@ -158,13 +127,19 @@ class Writer:
 
     def __init__(self, path: Path | str, *, resume: bool) -> None:
         self.path = Path(path)
+        self.headers: tuple[RunHeader, ...] = ()
+        self.done: tuple[int, ...] = ()
+        self.records: tuple[Record, ...] = ()
         self._descriptor: int | None = None
-        self._state = ResumeState()
         self._size = 0
         self._safe = 0
         self._header_written = False
+        parent = self.path.parent
         if not os.path.lexists(self.path):
-            self._check_directory()
+            if not parent.is_dir():
+                raise StoreError(f"{self.path} can't be written: there is no directory {parent}; create it first")
+            if not os.access(parent, os.W_OK | os.X_OK):
+                raise StoreError(f"{self.path} can't be written: the directory {parent} is not writable")
         elif not self.path.is_file():
             what = "a directory" if self.path.is_dir() else "no regular file"
             raise StoreError(f"{self.path} is {what}: name another")
@@ -172,21 +147,6 @@ class Writer:
             raise StoreError(f"{self.path} exists: add --resume to go on with it, or name another")
         else:
             self._open_existing()
-
-    @property
-    def headers(self) -> tuple[RunHeader, ...]:
-        """Headers that were in the file when it was opened; none in a fresh one."""
-        return self._state.headers
-
-    @property
-    def done(self) -> tuple[int, ...]:
-        """Indices of the comparisons that were closed when the file was opened."""
-        return self._state.done
-
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """Records of those comparisons."""
-        return self._state.records
 
     def write_header(self, header: RunHeader) -> None:
         """Create the file, or cut off what a killed run left behind, and write `header`."""
@@ -244,13 +204,6 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _check_directory(self) -> None:
-        parent = self.path.parent
-        if not parent.is_dir():
-            raise StoreError(f"{self.path} can't be written: there is no directory {parent}; create it first")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise StoreError(f"{self.path} can't be written: the directory {parent} is not writable")
-
     def _open_existing(self) -> None:
         try:
             # O_NONBLOCK: a pipe of that name must be refused below, not waited for.
@@ -262,11 +215,13 @@ class Writer:
                 raise StoreError(f"{self.path} is no regular file: name another")
             self._lock()
             with open(self._descriptor, "rb", closefd=False) as file:
-                self._state = _state(self.path, file)
+                parsed = _parse(self.path, file, resuming=True)
         except BaseException:
             self.close()
             raise
-        self._size, self._safe = self._state.whole_bytes, len(self._state.done)
+        self.headers, self.records = tuple(parsed.headers), tuple(parsed.records)
+        self.done = tuple(end.index for end in parsed.ends)
+        self._size, self._safe = parsed.whole_bytes, len(self.done)
 
     def _create(self) -> None:
         try:
@@ -298,7 +253,10 @@ class Writer:
             os.fsync(self._descriptor)
         except OSError as error:
             self._undo()
-            self._refuse_write(error)
+            safe = f"{self._safe} comparison{' is' if self._safe == 1 else 's are'} safe"
+            if error.errno in DISK_FULL:
+                raise StoreError(f"the disk of {self.path} is full: {safe}; free space and add --resume") from None
+            raise StoreError(f"{self.path} can't be written: {error.strerror}: {safe}; add --resume to go on") from None
         except BaseException:
             # An interrupt while the disk is waited for: the lines are there, and others may have read them already.
             if os.fstat(self._descriptor).st_size == size:
@@ -313,12 +271,6 @@ class Writer:
         # Should this fail too, the first error is the one to report: readers and `--resume` leave a torn end out.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, self._size)
-
-    def _refuse_write(self, error: OSError) -> NoReturn:
-        safe = f"{self._safe} comparison{' is' if self._safe == 1 else 's are'} safe"
-        if error.errno in DISK_FULL:
-            raise StoreError(f"the disk of {self.path} is full: {safe}; free space and add --resume") from None
-        raise StoreError(f"{self.path} can't be written: {error.strerror}: {safe}; add --resume to go on") from None
 
 
 @dataclass
@@ -351,7 +303,9 @@ def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
             if not parsed.headers and not isinstance(item, RunHeader):
                 raise ValueError("expected a run header before anything else")
             if isinstance(item, ComparisonEnd):
-                _check_closes(item, in_hand)
+                own = sum(record.comparison == item.index for record in in_hand)
+                if own != item.cells:
+                    raise ValueError(f"comparison {item.index} closes with {item.cells} cells, but has {own} before it")
         except ValueError as error:
             if resuming and parsed.headers and not any(map(_CLOSES.search, itertools.chain([line], lines))):
                 break  # a crash of the machine may leave garbage where the comparison in hand was
@@ -379,8 +333,7 @@ def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
     if torn:
         parsed.warnings.append(f"{path}: the last line is torn and left out")
     if unclosed:
-        records = "1 record" if unclosed == 1 else f"{unclosed} records"
-        parsed.warnings.append(f"{path}: {records} of comparisons that were not finished left out")
+        parsed.warnings.append(f"{path}: {counted(unclosed, 'record')} of comparisons that were not finished left out")
     return parsed
 
 
@@ -402,7 +355,8 @@ def _refuse_foreign(path: Path, first: bytes) -> None:
     """Raise StoreError unless the `first` line is that of a results file, or the beginning of one."""
     if first.endswith(b"\n"):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if msgspec.json.decode(first, type=_Kind).kind == RUN:
+            header = msgspec.json.decode(first)
+            if isinstance(header, dict) and header.get("kind") == RUN:
                 return
     elif first.startswith(HEADER_START) or HEADER_START.startswith(first):
         return
@@ -414,15 +368,5 @@ def _refuse_foreign(path: Path, first: bytes) -> None:
     raise StoreError(f"{path} is no results file of w8a8-bench: {why}")
 
 
-class _Kind(msgspec.Struct):
-    kind: str
-
-
 _CLOSES = re.compile(rf'"kind"\s*:\s*"(?:{RUN}|{COMPARISON})"'.encode())
 """However another program may have spaced it."""
-
-
-def _check_closes(end: ComparisonEnd, records: Iterable[Record]) -> None:
-    own = [record for record in records if record.comparison == end.index]
-    if len(own) != end.cells:
-        raise ValueError(f"comparison {end.index} closes with {end.cells} cells, but has {len(own)} before it")

@@ -29,9 +29,7 @@ def merge_measures(passes: Sequence[Measured]) -> Measured:
             "samples": _union([one["samples"] for one in duplicates]),
             "blocks": _union([one["blocks"] for one in duplicates]),
         }
-    return records, replace(
-        ends[0], seconds=_summed(ends), duplicate=duplicate, machine=_machine(ends, "passes"), memory_bytes=_peak(ends)
-    )
+    return records, _as_one(ends, duplicate, "passes")
 
 
 def merge_processes(processes: Sequence[Measured], settings: Settings) -> Measured:
@@ -54,18 +52,14 @@ def merge_processes(processes: Sequence[Measured], settings: Settings) -> Measur
             "samples": _end_to_end([one["samples"] for one in duplicates]),
             "blocks": _end_to_end([_shifted(one["blocks"], p * stride) for p, one in enumerate(duplicates)]),
         }
-    return records, replace(
-        ends[0],
-        seconds=_summed(ends),
-        blocks=sum(end.blocks for end in ends),
-        duplicate=duplicate,
-        machine=_machine(ends, "processes"),
-        memory_bytes=_peak(ends),
-    )
+    return records, replace(_as_one(ends, duplicate, "processes"), blocks=sum(end.blocks for end in ends))
 
 
 def _with_measures(records: Sequence[Record]) -> Record:
-    first = records[0] if records[0].status is not Status.OK else _worst_of_answers(records)
+    # One whose answer or process can't be trusted goes before the first; what one pass could not time, another did.
+    untrusted = (Status.INCORRECT, Status.CRASHED, Status.TIMED_OUT, Status.IMPLAUSIBLE)
+    bad = (record for record in records if record.status in untrusted)
+    first = next(bad, records[0]) if records[0].status is Status.OK else records[0]
     if first.status is not Status.OK:
         return first
     missing = [f"{record.status.value}: {record.reason}" for record in records if record.status is not Status.OK]
@@ -84,7 +78,8 @@ def _with_measures(records: Sequence[Record]) -> Record:
 def _with_processes(
     records: Sequence[Record], stride: int, process_of_block: tuple[int, ...], settings: Settings
 ) -> Record:
-    first = _worst(records)
+    # A fault in one process is the cell's.
+    first = next((record for record in records if record.status is not Status.OK), records[0])
     if first.status is not Status.OK:
         return first
     merged = replace(
@@ -99,17 +94,6 @@ def _with_processes(
     if width is None or width > settings.stop.target:
         merged = replace(merged, flags=(*merged.flags, "unsettled"))
     return merged
-
-
-def _worst(records: Sequence[Record]) -> Record:
-    """The first that is not ok, so that a fault in one process or pass is the cell's; else the first."""
-    return next((record for record in records if record.status is not Status.OK), records[0])
-
-
-def _worst_of_answers(records: Sequence[Record]) -> Record:
-    """The first whose answer or process can't be trusted; else the first: what one pass could not time, another did."""
-    untrusted = (Status.INCORRECT, Status.CRASHED, Status.TIMED_OUT, Status.IMPLAUSIBLE)
-    return next((record for record in records if record.status in untrusted), records[0])
 
 
 def _flags(records: Sequence[Record]) -> tuple[str, ...]:
@@ -141,14 +125,13 @@ def _machine(ends: Sequence[ComparisonEnd], what: str) -> Mapping[str, object]:
     return {**merged, what: [end.machine for end in ends]}
 
 
-def _summed(ends: Sequence[ComparisonEnd]) -> dict[str, float]:
-    phases: dict[str, float] = {}
-    for end in ends:
-        for phase, seconds in end.seconds.items():
-            phases[phase] = phases.get(phase, 0.0) + seconds
-    return phases
-
-
-def _peak(ends: Sequence[ComparisonEnd]) -> int | None:
-    known = [end.memory_bytes for end in ends if end.memory_bytes is not None]
-    return max(known) if known else None
+def _as_one(ends: Sequence[ComparisonEnd], duplicate: Duplicate, what: str) -> ComparisonEnd:
+    """The first of `ends` with what took time, memory and disturbed the machine in all of them."""
+    phases = dict.fromkeys(phase for end in ends for phase in end.seconds)
+    return replace(
+        ends[0],
+        seconds={phase: sum(end.seconds.get(phase, 0.0) for end in ends) for phase in phases},
+        duplicate=duplicate,
+        machine=_machine(ends, what),
+        memory_bytes=max((end.memory_bytes for end in ends if end.memory_bytes is not None), default=None),
+    )

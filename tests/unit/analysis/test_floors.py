@@ -80,7 +80,6 @@ def test_the_operations_floor_is_the_published_peak_at_its_clock() -> None:
     floor = least_seconds(problem(SQUARE), H200, clock_mhz=1830.0, cold=False)
     assert floor.operations_s == pytest.approx(2 * 8192**3 / 1979e12, rel=1e-3)
     assert floor.bytes_s is None
-    assert floor.seconds == floor.operations_s
 
 
 def test_without_a_measured_clock_the_highest_counts() -> None:
@@ -101,7 +100,6 @@ def test_without_a_measured_clock_the_highest_counts() -> None:
 def test_the_bytes_floor_counts_inputs_alone(what: Problem, expected: int) -> None:
     floor = least_seconds(what, H200, clock_mhz=None, cold=True)
     assert floor.bytes_s == pytest.approx(expected / 4.917e12, rel=1e-12)
-    assert floor.operations_s is not None and floor.seconds == max(floor.operations_s, floor.bytes_s)
 
 
 def test_too_many_operations_are_implausible_beyond_the_margin() -> None:
@@ -150,7 +148,7 @@ def test_the_larger_floor_is_the_one_that_is_named() -> None:
 )
 def test_where_nothing_is_known_nothing_is_implausible(device: Device) -> None:
     floor = least_seconds(problem(SQUARE), device, clock_mhz=None, cold=True)
-    assert (floor.operations_s, floor.bytes_s, floor.seconds) == (None, None, None)
+    assert (floor.operations_s, floor.bytes_s) == (None, None)
     assert why_implausible(problem(SQUARE), 1e-12, device, clock_mhz=None, cold=True) is None
 
 

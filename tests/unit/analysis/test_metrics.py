@@ -10,7 +10,7 @@ from w8a8_bench.analysis import metrics
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations, GemmShape, Problem, Scaling, work
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
-from w8a8_bench.stats import Difference, Ratio
+from w8a8_bench.stats import Estimate
 from w8a8_bench.text import format_difference, format_time
 
 SHAPE = GemmShape(m=3, n=5, k=129)
@@ -61,8 +61,8 @@ def test_baseline_is_a_kernel_that_names_can_read() -> None:
 def test_speedup_is_of_the_same_blocks_and_above_one_where_faster() -> None:
     baseline = record(BASELINE, *(4.0 * drift for drift in range(1, 8)))
     fast = record(INT8, *(2.0 * drift for drift in range(1, 8)))
-    assert metrics.speedup(fast, baseline, "time_host") == Ratio(2.0, (2.0, 2.0))
-    assert metrics.speedup(baseline, baseline, "time_host") == Ratio(1.0, (1.0, 1.0))
+    assert metrics.speedup(fast, baseline, "time_host") == Estimate(2.0, (2.0, 2.0))
+    assert metrics.speedup(baseline, baseline, "time_host") == Estimate(1.0, (1.0, 1.0))
 
 
 def test_no_speedup_where_one_side_was_not_measured() -> None:
@@ -95,7 +95,7 @@ def test_quantization_costs_the_whole_minus_the_prequantized_gemm_of_the_same_bl
     drift = [float(block) for block in range(1, 8)]
     twin = record(INT8, *drift)
     dynamic = inside(INT8, *(seconds + 0.25 for seconds in drift))
-    assert metrics.quantization_cost(dynamic, twin, "time_host") == Difference(0.25, (0.25, 0.25))
+    assert metrics.quantization_cost(dynamic, twin, "time_host") == Estimate(0.25, (0.25, 0.25))
     shifted = replace(dynamic, blocks={"time_host": tuple(range(1, 8))})
     assert metrics.quantization_cost(shifted, twin, "time_host").median == -0.75, "by block, not by position"
 
@@ -130,7 +130,7 @@ def test_the_twin_is_the_same_kernel_and_scheme_in_the_same_comparison() -> None
     ],
 )
 def test_a_difference_has_its_sign_and_its_interval_in_the_same_unit(median, interval, expected) -> None:
-    assert format_difference(Difference(median, interval)) == expected
+    assert format_difference(Estimate(median, interval)) == expected
 
 
 def duplicate(kernel: str, seconds: tuple[float, ...], blocks: tuple[int, ...]):

@@ -26,7 +26,9 @@ def at(m: int, seconds: float, *, kernel: str = FP8, spread: float = 0.001, n: i
 
 
 def found(*records):
-    return [(cliff.m, cliff.padded_m, round(cliff.ratio.median, 3)) for cliff in find_cliffs(records)]
+    return [
+        (cliff.record.problem.shape.m, cliff.padded_m, round(cliff.ratio.median, 3)) for cliff in find_cliffs(records)
+    ]
 
 
 def test_a_slower_smaller_m_is_a_cliff_with_the_fastest_larger_m_to_pad_to() -> None:

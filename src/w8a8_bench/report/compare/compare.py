@@ -7,7 +7,7 @@ p-values are held against a false discovery rate, not each against a level of it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
@@ -17,7 +17,7 @@ from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.report.compare.run_variance import Effects, Shift, effects, shift
 from w8a8_bench.results.record import Record
 from w8a8_bench.stats import Interval, Variance, discoveries, t_reach, t_tail
-from w8a8_bench.text import one_line
+from w8a8_bench.text import few, one_line
 from w8a8_bench.timing.measures import headline
 
 ERROR_RATE = 0.01
@@ -183,7 +183,7 @@ def _why_apart(pairing: Pairing) -> str:
     for name in dict.fromkeys(name for facts in (*ours, *theirs) for name in facts):
         a, b = ({facts.get(name, "none"): None for facts in side} for side in (ours, theirs))
         if not a.keys() & b.keys():
-            return f"{name} is {_few(a)} in one and {_few(b)} in the other"
+            return f"{name} is {few(map(one_line, a))} in one and {few(map(one_line, b))} in the other"
     return "kernels, shapes, labels, schemes or activations differ"
 
 
@@ -191,11 +191,6 @@ def _facts(record: Record) -> dict[str, str]:
     problem = record.problem
     labels = {name: str(value) for name, value in record.labels.items()}
     return {**labels, "kernel": record.text, "shape": str(problem.shape), "activations": problem.activations.value}
-
-
-def _few(values: Iterable[str], most: int = 3) -> str:
-    found = [one_line(value) for value in values]
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def _measures(record: Record) -> set[str]:

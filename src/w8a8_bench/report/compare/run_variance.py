@@ -124,9 +124,10 @@ def shift(base: Record, new: Record, measure: str) -> Shift | None:
     for record in (base, new):
         if record.status is not Status.OK or not record.samples.get(measure):
             return None
-    return _shift(
-        base, new, *((record.samples[measure], _groups(record, record.blocks[measure])) for record in (base, new))
-    )
+    ours, theirs = ((r.samples[measure], _groups(r, r.blocks[measure])) for r in (base, new))
+    base_s, new_s = stats.estimate(*ours), stats.estimate(*theirs)
+    a, b = stats.relative_variance(*ours), stats.relative_variance(*theirs)
+    return Shift(base, new, base_s, new_s, math.log(new_s / base_s), total_variance([a, b]) if a and b else None)
 
 
 def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measure: str, *, anchored: bool) -> Effects:
@@ -155,16 +156,6 @@ def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measu
     )
 
 
-Side = tuple[Sequence[float], Sequence[int] | None]
-"""Samples of one run, and the process of each."""
-
-
-def _shift(base: Record, new: Record, ours: Side, theirs: Side) -> Shift:
-    base_s, new_s = stats.estimate(*ours), stats.estimate(*theirs)
-    a, b = stats.relative_variance(*ours), stats.relative_variance(*theirs)
-    return Shift(base, new, base_s, new_s, math.log(new_s / base_s), total_variance([a, b]) if a and b else None)
-
-
 def _groups(record: Record, blocks: Sequence[int]) -> Sequence[int] | None:
     """The process that took each of `blocks`; None if one took all."""
     processes = record.processes
@@ -187,9 +178,10 @@ def _apart(comparison: MeasuredComparison, measure: str) -> tuple[float, Varianc
     twice = duplicate(comparison.end, comparison.records, measure)
     if twice is None:
         return None
-    original = twice.original
+    original, again = twice
     by_block = dict(zip(original.blocks[measure], original.samples[measure], strict=True))
-    ratios = {b: sample / by_block[b] for sample, b in zip(twice.samples, twice.blocks, strict=True) if b in by_block}
+    taken = zip(again.samples[measure], again.blocks[measure], strict=True)
+    ratios = {block: sample / by_block[block] for sample, block in taken if block in by_block}
     if not ratios:
         return None
     pairs = list(ratios.values()), _groups(original, tuple(ratios))
@@ -204,9 +196,8 @@ def _anchors(pair: ShapePair, shifts: Sequence[Shift], measure: str) -> dict[str
         if _is_anchor(one.new.kernel):
             found.setdefault(one.new.kernel, []).append(one)
     base, new = (duplicate(one.end, one.records, measure) for one in (pair.base, pair.new))
-    if base and new and base.original.kernel == new.original.kernel in found:
-        ours, theirs = ((one.samples, _groups(one.original, one.blocks)) for one in (base, new))
-        found[new.original.kernel].append(_shift(base.original, new.original, ours, theirs))
+    if base and new and base[1].kernel == new[1].kernel in found and (again := shift(base[1], new[1], measure)):
+        found[again.new.kernel].append(again)
     return {kernel: moved for kernel, ones in found.items() if (moved := _mean(ones))}
 
 

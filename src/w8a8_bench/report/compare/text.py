@@ -12,9 +12,9 @@ from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.report.compare.compare import ERROR_RATE, JudgedCell, Judgement, Outcome, Shape
 from w8a8_bench.report.compare.conditions import ChangedCondition, anchored
 from w8a8_bench.results.json_lines import Results
-from w8a8_bench.results.record import Record, RunHeader
+from w8a8_bench.results.record import Record
 from w8a8_bench.stats import Interval
-from w8a8_bench.text import GAP, aligned, format_time, markdown, markdown_table, one_line
+from w8a8_bench.text import GAP, aligned, counted, format_time, markdown, markdown_table, one_line
 
 CHANGED = (Judgement.SLOWER, Judgement.FASTER)
 NOTHING = "-"
@@ -58,7 +58,11 @@ def render_text(compared: Compared, *, everything: bool = False) -> str:
         tables.append(_cells(shape.pair.where.title, [(shape, timed) for timed in rows], with_shape=False))
     for table in [*tables, _statuses(outcome)]:
         if table.rows:
-            lines += [one_line(table.title), *aligned([table.header, *_harmless(table.rows)], table.left), ""]
+            lines += [
+                one_line(table.title),
+                *aligned([table.header, *([*map(one_line, row)] for row in table.rows)], table.left),
+                "",
+            ]
     return "\n".join([*lines, *map(one_line, [*_lists(outcome), *_notes(compared)])])
 
 
@@ -82,16 +86,16 @@ def summary(outcome: Outcome) -> str:
     """One line: how many cells are what, their mean, and what is worse for another reason than time."""
     counts = Counter(timed.verdict for timed in outcome.timed)
     parts = [f"{counts[verdict]} {verdict.value}" for verdict in Judgement]
-    text = f"{', '.join(parts)} of {_cells_of(len(outcome.timed))}"
+    text = f"{', '.join(parts)} of {counted(len(outcome.timed), 'cell')}"
     if outcome.mean:
         text += f" by {outcome.measure}; new/base {_ratio(outcome.mean.ratio)} ({_interval(outcome.mean.interval)})"
     if beyond := outcome.beyond():
         worst = max(timed.ratio for timed in beyond)
         text += f"; {len(beyond)} slower by more than {_percent(outcome.threshold)}, the worst {_ratio(worst)}"
     if worse := outcome.worse():
-        text += f"; {_cells_of(len(worse))} worse in status"
+        text += f"; {counted(len(worse), 'cell')} worse in status"
     if lost := len(outcome.only_base):
-        text += f"; {_cells_of(lost)} of base {'is' if lost == 1 else 'are'} not in new"
+        text += f"; {counted(lost, 'cell')} of base {'is' if lost == 1 else 'are'} not in new"
     if 2 * counts[Judgement.INCONCLUSIVE] > len(outcome.timed):
         text += f"; most can't be judged{_reach(outcome.timed)}"
     return text
@@ -105,17 +109,15 @@ def _reach(timed: Sequence[JudgedCell]) -> str:
 
 
 def _runs(compared: Compared) -> list[tuple[str, ...]]:
-    sides = (("base", compared.base_name, compared.base), ("new", compared.new_name, compared.new))
-    return [tuple(map(one_line, (side, name, *_run(results.headers)))) for side, name, results in sides]
-
-
-def _run(headers: Sequence[RunHeader]) -> tuple[str, str]:
-    header = headers[0]
-    facts = [str(header.device.get("name") or header.device.get("kind"))]
-    facts += [f"torch {header.environment['torch']}"] if "torch" in header.environment else []
-    facts += [f"git {str(header.environment['git_revision'])[:12]}"] if "git_revision" in header.environment else []
-    resumed = f", resumed {len(headers) - 1}x" if len(headers) > 1 else ""
-    return header.time + resumed, ", ".join(facts)
+    rows = []
+    for side, name, results in (("base", compared.base_name, compared.base), ("new", compared.new_name, compared.new)):
+        header, *further = results.headers
+        facts = [str(header.device.get("name") or header.device.get("kind"))]
+        facts += [f"torch {header.environment['torch']}"] if "torch" in header.environment else []
+        facts += [f"git {str(header.environment['git_revision'])[:12]}"] if "git_revision" in header.environment else []
+        resumed = f", resumed {len(further)}x" if further else ""
+        rows.append(tuple(map(one_line, (side, name, header.time + resumed, ", ".join(facts)))))
+    return rows
 
 
 def _conditions(compared: Compared) -> list[str]:
@@ -187,9 +189,9 @@ def _lists(outcome: Outcome) -> Iterator[str]:
         kernels = Counter(record.text for record in records)
         names = ", ".join(f"{cell} at {n} shape{'s' * (n > 1)}" for cell, n in kernels.items())
         if records:
-            yield f"only in {side}: {_cells_of(len(records))}: {names}"
+            yield f"only in {side}: {counted(len(records), 'cell')}: {names}"
     if outcome.untimed:
-        yield f"timed in neither, with the same status: {_cells_of(outcome.untimed)}"
+        yield f"timed in neither, with the same status: {counted(outcome.untimed, 'cell')}"
 
 
 def _notes(compared: Compared) -> Iterator[str]:
@@ -219,7 +221,8 @@ def _notes(compared: Compared) -> Iterator[str]:
     for side, ends in (("base", [s.pair.base.end for s in shapes]), ("new", [s.pair.new.end for s in shapes])):
         if strangers := sum(bool(end.machine.get("other_processes")) for end in ends):
             yield f"warning: other processes were on the GPU at {strangers} of {len(shapes)} shapes of {side}"
-    clocks = [_clock(records, outcome.measure) for records in zip(*_records(outcome.timed), strict=True)]
+    pairs = ((timed.shift.base, timed.shift.new) for timed in outcome.timed)
+    clocks = [_clock(records, outcome.measure) for records in zip(*pairs, strict=True)]
     if len(clocks) == 2 and all(clocks) and abs(clocks[1] / clocks[0] - 1) > CLOCK_MARGIN:
         yield f"SM clock: {clocks[0]:.0f} MHz in base, {clocks[1]:.0f} MHz in new (median)"
     if outcome.timed:
@@ -230,10 +233,6 @@ def _notes(compared: Compared) -> Iterator[str]:
         )
 
 
-def _records(timed: Iterable[JudgedCell]) -> Iterator[tuple[Record, Record]]:
-    return ((one.shift.base, one.shift.new) for one in timed)
-
-
 def _clock(records: Iterable[Record], measure: str | None) -> float:
     clocks = [clock for record in records for clock in record.clock_mhz.get(measure or "", ())]
     return stats.median(clocks) if clocks else 0.0
@@ -242,27 +241,21 @@ def _clock(records: Iterable[Record], measure: str | None) -> float:
 def _markdown(table: Table) -> list[str]:
     if not table.rows:
         return []
-    rows = [[_shown(text, code=place in table.code) for place, text in enumerate(row)] for row in table.rows]
+    rows = [
+        [
+            f"`{text}`" if place in table.code and NAME.fullmatch(text) else markdown(text)
+            for place, text in enumerate(row)
+        ]
+        for row in table.rows
+    ]
     return [f"### {table.title}", "", *markdown_table(table.header, rows, table.left), ""]
-
-
-def _shown(text: str, *, code: bool) -> str:
-    return f"`{text}`" if code and NAME.fullmatch(text) else markdown(text)
 
 
 def _folded(table: Table) -> list[str]:
     if not table.rows:
         return []
-    head = f"<details><summary>{table.title}: {_cells_of(len(table.rows))}</summary>"
+    head = f"<details><summary>{table.title}: {counted(len(table.rows), 'cell')}</summary>"
     return [head, "", *_markdown(table)[2:], "</details>", ""]
-
-
-def _harmless(rows: Iterable[Iterable[str]]) -> list[list[str]]:
-    return [[one_line(text) for text in row] for row in rows]
-
-
-def _cells_of(number: int) -> str:
-    return f"{number} cell{'' if number == 1 else 's'}"
 
 
 def _ratio(ratio: float) -> str:

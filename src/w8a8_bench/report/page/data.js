@@ -104,27 +104,28 @@ function hasBaseline(measure = state.measure) {
 function speeds(rows) {
   if (hasBaseline()) return new Map(rows.map((row) => [row, value(row, 'speedup')]).filter(([, one]) => one !== null));
   const timed = rows.filter((row) => value(row, 'seconds') !== null);
-  const fastest = new Map();
-  for (const row of timed) {
-    const comparison = current.rows.comparison[row];
-    fastest.set(comparison, Math.min(fastest.get(comparison) ?? Infinity, value(row, 'seconds')));
+  return new Map([...groupBy(timed, (row) => current.rows.comparison[row]).values()].flatMap((alike) => {
+    const fastest = Math.min(...alike.map((row) => value(row, 'seconds')));
+    return alike.map((row) => [row, fastest / value(row, 'seconds')]);
+  }));
+}
+
+/* Items by key, both in the order in which they come. */
+function groupBy(items, keyOf) {
+  const groups = new Map();
+  for (const item of items) {
+    const key = keyOf(item);
+    if (groups.has(key)) groups.get(key).push(item);
+    else groups.set(key, [item]);
   }
-  return new Map(timed.map((row) => [row, fastest.get(current.rows.comparison[row]) / value(row, 'seconds')]));
+  return groups;
 }
 
 /* Values of rows by kernel and size: {kernel: {x: [values]}}. */
 function byKernelAndSize(rows, valueOf) {
-  const table = new Map();
-  for (const row of rows) {
-    const one = valueOf(row);
-    if (one === null || one === undefined) continue;
-    const kernel = kernelOf(row);
-    if (!table.has(kernel)) table.set(kernel, new Map());
-    const sizes = table.get(kernel);
-    if (!sizes.has(xOf(row))) sizes.set(xOf(row), []);
-    sizes.get(xOf(row)).push(one);
-  }
-  return table;
+  const known = rows.filter((row) => (valueOf(row) ?? null) !== null);
+  const bySize = (some) => new Map([...groupBy(some, xOf)].map(([x, alike]) => [x, alike.map(valueOf)]));
+  return new Map([...groupBy(known, kernelOf)].map(([kernel, some]) => [kernel, bySize(some)]));
 }
 
 /* Letters by speed over all shapes, the fastest A. Hues begin with the fastest of each provider and scheme, so that
@@ -152,13 +153,8 @@ const eightBits = (kernel) => current.kernels[kernel].eight_bits;
 
 /* The first 8-bit kernel of each provider, format, scheme and kind of activations. */
 function firstOfKinds(kernels) {
-  const kinds = new Map();
-  for (const kernel of kernels.filter(eightBits)) {
-    const { provider, format, scheme, activations } = current.kernels[kernel];
-    const kind = [provider, format, scheme, activations].join(' ');
-    if (!kinds.has(kind)) kinds.set(kind, kernel);
-  }
-  return [...kinds.values()];
+  const kindOf = (kernel) => ['provider', 'format', 'scheme', 'activations'].map((name) => current.kernels[kernel][name]).join(' ');
+  return [...groupBy(kernels.filter(eightBits), kindOf).values()].map(([first]) => first);
 }
 
 /* Kernels that ran at more shapes first, so that one easy shape makes no winner. */

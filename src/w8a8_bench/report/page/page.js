@@ -37,8 +37,7 @@ function draw() {
 }
 
 function drawHead() {
-  const label = document.getElementById('device');
-  label.textContent = current.device;
+  document.getElementById('device').textContent = current.device;
   document.title = `W8A8 GEMM report: ${current.device}`;
   const fact = (title) => {
     const found = current.facts.flatMap((group) => group.facts).find(([name]) => name === title);
@@ -56,14 +55,8 @@ function drawHead() {
 
 /* Mean speed of every kernel over `rows`, the best first; those that ran at all shapes before others. */
 function standings(rows) {
-  const found = speeds(rows);
-  const means = new Map();
-  for (const [row, speed] of found) {
-    if (baselineKernel(kernelOf(row))) continue;
-    if (!means.has(kernelOf(row))) means.set(kernelOf(row), []);
-    means.get(kernelOf(row)).push({ row, speed });
-  }
-  const list = [...means].map(([kernel, all]) => ({ kernel, all, speeds: all.map((one) => one.speed) }));
+  const found = [...speeds(rows)].map(([row, speed]) => ({ row, speed })).filter(({ row }) => !baselineKernel(kernelOf(row)));
+  const list = [...groupBy(found, ({ row }) => kernelOf(row))].map(([kernel, all]) => ({ kernel, all, speeds: all.map((one) => one.speed) }));
   const shapes = list.length ? Math.max(...list.map((one) => one.speeds.length)) : 0;
   list.sort((a, b) => compareRanks(a.speeds, b.speeds, shapes));
   return { list, shapes };
@@ -110,14 +103,12 @@ function drawVerdict(rows) {
 function drawBestOfSchemes(candidates, shapes) {
   const table = document.getElementById('schemes');
   table.replaceChildren();
-  const best = new Map();
-  for (const one of candidates) {
-    const { format, scheme, activations } = current.kernels[one.kernel];
-    const name = [format, scheme, activations === 'prequantized' ? '' : activations].filter(Boolean).join(' ');
-    if (!best.has(name)) best.set(name, one);
-  }
+  const best = groupBy(candidates, ({ kernel }) => {
+    const { format, scheme, activations } = current.kernels[kernel];
+    return [format, scheme, activations === 'prequantized' ? '' : activations].filter(Boolean).join(' ');
+  });
   table.hidden = best.size < 2;
-  for (const [name, one] of best) {
+  for (const [name, [one]] of best) {
     const line = add(table, 'tr');
     add(line, 'td', {}, name);
     add(line, 'td', { class: 'ratio number' }, formatRatio(geometricMean(one.speeds)));

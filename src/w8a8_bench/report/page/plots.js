@@ -5,12 +5,7 @@ function drawMap(body, { kernels, sizes, cells, total, text, tone, describe, cor
   const parts = partsOf(sizes);
   for (const part of parts) {
     const totals = sizes.length > 1 && part === parts[parts.length - 1];
-    const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
-    const head = add(add(table, 'thead'), 'tr');
-    add(head, 'th', { scope: 'col' }, corner);
-    for (const size of part) add(head, 'th', { scope: 'col' }, String(size));
-    if (totals) add(head, 'th', { scope: 'col', class: 'total' }, 'all');
-    const rows = add(table, 'tbody');
+    const rows = addMap(body, [corner, ...part], totals);
     for (const kernel of kernels) {
       const on = chosen.has(kernel);
       const line = add(rows, 'tr', { class: on ? 'selected' : null });
@@ -27,6 +22,15 @@ function drawMap(body, { kernels, sizes, cells, total, text, tone, describe, cor
   }
 }
 
+/* The body of a table with these titles above its columns; `totals`: one more over all of them. */
+function addMap(body, titles, totals = false) {
+  const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
+  const head = add(add(table, 'thead'), 'tr');
+  for (const title of titles) add(head, 'th', { scope: 'col' }, String(title));
+  if (totals) add(head, 'th', { scope: 'col', class: 'total' }, 'all');
+  return add(table, 'tbody');
+}
+
 /* The sizes that each table has as columns: all in one on a screen, which scrolls; on paper as many as it is wide. */
 function partsOf(sizes, most = 12) {
   if (!state.printing || sizes.length <= most) return [sizes];
@@ -39,8 +43,7 @@ function addCell(line, one, { text, tone, describe, shape }) {
   const [color, share] = tone(one);
   cell.style.setProperty('--tone', `var(--${color})`);
   cell.style.setProperty('--share', `${Math.round(share)}%`);
-  const [small] = [one.note].filter(Boolean);
-  if (small) add(cell, 'small', {}, ` ${small}`);
+  if (one.note) add(cell, 'small', {}, ` ${one.note}`);
   if (describe) {
     cell.addEventListener('pointermove', (event) => tip.show(event, (parent) => describe(parent, one)));
     cell.addEventListener('pointerleave', () => tip.hide());
@@ -94,19 +97,16 @@ function pointOf(row, curve) {
 /* A plot a layer: a curve a kernel. */
 function drawCurves(body, rows, curve, chosen, { marks = false } = {}) {
   const drawable = rows.filter((row) => value(row, curve.column) !== null);
-  const layers = [...new Set(drawable.map(layerOf))].sort((a, b) => a - b);
+  const byLayer = groupBy(drawable, layerOf);
+  const layers = [...byLayer.keys()].sort((a, b) => a - b);
   const shown = state.allLayers ? layers : layers.slice(0, MOST_PLOTS);
-  const byLayer = new Map(shown.map((layer) => [layer, new Map()]));
-  for (const row of drawable) {
-    const kernels = byLayer.get(layerOf(row));
-    if (!kernels) continue;
-    if (!kernels.has(kernelOf(row))) kernels.set(kernelOf(row), []);
-    kernels.get(kernelOf(row)).push(pointOf(row, curve));
-  }
   const plots = add(body, 'div', { class: 'plots' });
   const { columns, width } = gridOf(shown.length);
   plots.style.setProperty('--columns', columns);
-  for (const layer of shown) drawLayer(plots, layer, byLayer.get(layer), curve, chosen, width, marks);
+  for (const layer of shown) {
+    const points = byLayer.get(layer).map((row) => pointOf(row, curve));
+    drawLayer(plots, layer, groupBy(points, (p) => kernelOf(p.row)), curve, chosen, width, marks);
+  }
   if (shown.length < layers.length) {
     const more = add(add(body, 'p', { class: 'pages more' }), 'button', { type: 'button' }, `Show all ${layers.length} layers`);
     more.addEventListener('click', () => {
@@ -224,8 +224,8 @@ function drawRoofline(body, rows, chosen) {
   if (!points.length) return false;
   const { roofs, bandwidth } = current;
   const formats = new Set(points.map((p) => current.kernels[kernelOf(p.row)].format));
-  const drawn = [...new Map(roofs.filter((roof) => formats.has(roof.format)).map((roof) => [roof.tflops, []])).keys()]
-    .map((tflops) => ({ tflops, names: roofs.filter((r) => r.tflops === tflops && formats.has(r.format)).map((r) => r.format) }));
+  const drawn = [...groupBy(roofs.filter((roof) => formats.has(roof.format)), (roof) => roof.tflops)]
+    .map(([tflops, alike]) => ({ tflops, names: alike.map((roof) => roof.format) }));
   const figure = add(body, 'figure');
   const { width } = gridOf(1);
   const height = Math.round(Math.max(300, Math.min(520, width * 0.5)));
@@ -249,11 +249,7 @@ function drawRoofline(body, rows, chosen) {
     add(svg, 'path', { class: 'roof', d: `${slope}${x(start)} ${y(tflops)}L${box.right} ${y(tflops)}` });
   }
   const placed = points.map((p) => ({ ...p, left: x(p.x), top: y(p.y) }));
-  const byKernel = new Map();
-  for (const p of placed) {
-    if (!byKernel.has(kernelOf(p.row))) byKernel.set(kernelOf(p.row), []);
-    byKernel.get(kernelOf(p.row)).push(p);
-  }
+  const byKernel = groupBy(placed, (p) => kernelOf(p.row));
   const size = points.length > 3000 ? 3 : 5;
   const order = [...byKernel.keys()].sort((a, b) => (chosen.has(a) ? 1 : 0) - (chosen.has(b) ? 1 : 0));
   for (const kernel of order) {

@@ -1,7 +1,5 @@
 /* The sections below the verdict, each from the rows that the filters select. */
 
-const axisName = () => current.axis;
-
 /* Cells of a heat map: the mean of a kernel at a size, and over all. */
 function meansOf(rows, valueOf, mean = geometricMean) {
   const table = byKernelAndSize(rows, valueOf);
@@ -31,13 +29,13 @@ function drawSpeedup(rows, withBaseline, chosen) {
   const several = new Set(rows.map(layerOf)).size > 1;
   const what = hasBaseline() ? 'Speed-up over bf16' : 'Speed beside the fastest kernel of each shape';
   const note = [
-    `${several ? 'Geometric mean over the selected layers' : 'Ratio of samples of the same block'}, by ${axisName()}.`,
+    `${several ? 'Geometric mean over the selected layers' : 'Ratio of samples of the same block'}, by ${current.axis}.`,
     ' Kernels without a time at every shape stand below, with the number of theirs.',
     ' A click on a letter draws its kernel in color or in grey.',
   ];
   if (!hasBaseline()) note.unshift('These records have no bf16 baseline. ');
   return section('speedup', what, note, (body) => drawMap(body, {
-    ...map, chosen, corner: `kernel \\ ${axisName()}`,
+    ...map, chosen, corner: `kernel \\ ${current.axis}`,
     total: (kernel) => {
       const all = map.total(kernel);
       return { ...all, note: all.values.length < shapes ? `of ${all.values.length}` : '' };
@@ -49,12 +47,7 @@ function drawSpeedup(rows, withBaseline, chosen) {
 /* The fastest kernel of every shape, and how many may be as fast: those whose interval of the median meets its own. */
 function drawBest(rows, chosen) {
   const timed = rows.filter((row) => value(row, 'seconds') !== null);
-  const byShape = new Map();
-  for (const row of timed) {
-    const comparison = current.rows.comparison[row];
-    if (!byShape.has(comparison)) byShape.set(comparison, []);
-    byShape.get(comparison).push(row);
-  }
+  const byShape = groupBy(timed, (row) => current.rows.comparison[row]);
   if (![...byShape.values()].some((group) => group.length > 1)) return hideSection('best');
   const found = speeds(rows);
   const layers = [...new Set(timed.map(layerOf))].sort((a, b) => a - b);
@@ -70,7 +63,7 @@ function drawBest(rows, chosen) {
     winners.set(`${layerOf(best)} ${xOf(best)}`, { row, ties: [best, ...ties].filter((one) => one !== row) });
   }
   const note = `The kernel with the least time, and its ${hasBaseline() ? 'speed-up over bf16' : 'time'}. “+2”: two more may be as fast, since 95% intervals meet; of those within ${percentText(1 - AS_FAST)}, the one with the best mean over all shapes stands here.`;
-  return section('best', `Best kernel by layer and ${axisName()}`, note, (body) => {
+  return section('best', `Best kernel by layer and ${current.axis}`, note, (body) => {
     const used = [...new Set([...winners.values()].map((one) => kernelOf(one.row)))].sort((a, b) => current.badges[a].rank - current.badges[b].rank);
     addLegend(body, used);
     for (const part of partsOf(sizes, 7)) drawBestTable(body, layers, part, winners, found);
@@ -78,11 +71,7 @@ function drawBest(rows, chosen) {
 }
 
 function drawBestTable(body, layers, sizes, winners, found) {
-  const table = add(add(body, 'div', { class: 'scroll', tabindex: '0' }), 'table', { class: 'map' });
-  const head = add(add(table, 'thead'), 'tr');
-  add(head, 'th', { scope: 'col' }, `layer \\ ${axisName()}`);
-  for (const size of sizes) add(head, 'th', { scope: 'col' }, String(size));
-  const lines = add(table, 'tbody');
+  const lines = addMap(body, [`layer \\ ${current.axis}`, ...sizes]);
   for (const layer of layers) {
     const line = add(lines, 'tr');
     add(add(line, 'th', { scope: 'row' }), 'span', { class: 'layer' }, current.layerTitles[layer]);
@@ -122,7 +111,7 @@ function drawTime(rows, chosen) {
     ring.className = 'mark';
     note.push(ring, ' is a cliff: padding to a larger m is faster.');
   }
-  return section('time', `${curve.name === 'Time' ? 'Time' : curve.name} over ${axisName()}`, note, (body) => {
+  return section('time', `${curve.name} over ${current.axis}`, note, (body) => {
     const controls = add(body, 'div', { class: 'controls' });
     addSwitch(controls, 'curve', 'What the curves show', known.map(([name, one]) => [name, one.name]), state.y, (name) => {
       state.y = name;
@@ -146,7 +135,7 @@ function drawLimits(rows, chosen) {
     addLegend(body, drawn.sort((a, b) => current.badges[a].rank - current.badges[b].rank));
     drawRoofline(body, timed, chosen);
     if (!known) return;
-    add(body, 'h3', {}, `Percent of the limit by kernel and ${axisName()}`);
+    add(body, 'h3', {}, `Percent of the limit by kernel and ${current.axis}`);
     add(body, 'p', { class: 'note' }, 'Geometric mean over the selected layers. m: memory sets the limit, c: arithmetic does, mc: one or the other, by shape.');
     const map = meansOf(timed, (row) => value(row, 'limit'));
     const bounds = byKernelAndSize(timed, (row) => value(row, 'memory_bound'));
@@ -156,7 +145,7 @@ function drawLimits(rows, chosen) {
     };
     map.kernels.sort((a, b) => map.total(b).mean - map.total(a).mean);
     drawMap(body, {
-      ...map, chosen, corner: `kernel \\ ${axisName()}`,
+      ...map, chosen, corner: `kernel \\ ${current.axis}`,
       cells: (kernel, size) => map.cells(kernel, size) && { ...map.cells(kernel, size), note: note(kernel, size) },
       total: (kernel) => ({ ...map.total(kernel), note: note(kernel, null) }),
       text: (one) => formatPercent(one.mean), tone: toneOfShare, describe: describeMean(formatPercent),
@@ -169,17 +158,11 @@ function drawSchemes(rows, chosen) {
   if (!datas.length) return hideSection('accuracy');
   if (!datas.includes(state.data)) [state.data] = datas;
   const found = speeds(rows);
-  const byKernel = new Map();
-  for (const [row, speed] of found) {
-    const accuracy = current.sqnr[state.data][row];
-    if (accuracy === null) continue;
-    if (!byKernel.has(kernelOf(row))) byKernel.set(kernelOf(row), []);
-    byKernel.get(kernelOf(row)).push({ speed, accuracy });
-  }
-  const points = [...byKernel].map(([kernel, all]) => {
-    const levels = all.map((one) => one.accuracy);
+  const known = [...found.keys()].filter((row) => current.sqnr[state.data][row] !== null);
+  const points = [...groupBy(known, kernelOf)].map(([kernel, all]) => {
+    const levels = all.map((row) => current.sqnr[state.data][row]);
     return {
-      kernel, count: all.length, speed: geometricMean(all.map((one) => one.speed)),
+      kernel, count: all.length, speed: geometricMean(all.map((row) => found.get(row))),
       accuracy: levels.reduce((sum, one) => sum + one, 0) / levels.length, low: Math.min(...levels), high: Math.max(...levels),
     };
   });
@@ -222,13 +205,13 @@ function drawQuantization(rows, chosen) {
     if (!known.length) return add(body, 'p', { class: 'empty' }, 'No cost: the same kernels were not measured on prequantized activations beside these.');
     const map = meansOf(known, (row) => (100 * value(row, 'quantization_cost_seconds')) / value(row, 'seconds'), (all) => all.reduce((a, b) => a + b, 0) / all.length);
     map.kernels.sort((a, b) => map.total(a).mean - map.total(b).mean);
-    add(body, 'h3', {}, `Share of the whole time by kernel and ${axisName()}`);
+    add(body, 'h3', {}, `Share of the whole time by kernel and ${current.axis}`);
     drawMap(body, {
-      ...map, chosen, corner: `kernel \\ ${axisName()}`, text: (one) => formatPercent(one.mean),
+      ...map, chosen, corner: `kernel \\ ${current.axis}`, text: (one) => formatPercent(one.mean),
       tone: (one) => ['slower', 85 * Math.max(0, Math.min(1, one.mean / 60))], describe: describeMean(formatPercent),
     });
     const colored = new Set([...chosen, ...map.kernels.slice(0, 6)]);
-    add(body, 'h3', { class: 'gap' }, `Time added, over ${axisName()}`);
+    add(body, 'h3', { class: 'gap' }, `Time added, over ${current.axis}`);
     addLegend(body, map.kernels.filter((kernel) => colored.has(kernel)));
     return drawCurves(body, known, CURVES.cost, colored);
   });
@@ -259,16 +242,12 @@ function drawCliffs(rows) {
 }
 
 function drawStatuses(rows) {
-  const groups = new Map();
-  for (const row of rows) {
-    if (isOk(row)) continue;
-    const key = `${current.rows.status[row]} ${current.rows.reason[row]}`;
-    if (!groups.has(key)) groups.set(key, { status: current.statuses[current.rows.status[row]], reason: current.reasons[current.rows.reason[row]], rows: [] });
-    groups.get(key).rows.push(row);
-  }
+  const groups = groupBy(rows.filter((row) => !isOk(row)), (row) => `${current.rows.status[row]} ${current.rows.reason[row]}`);
   if (!groups.size) return hideSection('statuses');
-  const items = [...groups.values()];
-  for (const group of items) group.kernels = [...new Set(group.rows.map(kernelOf))];
+  const items = [...groups.values()].map((alike) => ({
+    status: current.statuses[current.rows.status[alike[0]]], reason: current.reasons[current.rows.reason[alike[0]]],
+    rows: alike, kernels: [...new Set(alike.map(kernelOf))],
+  }));
   const fault = (group) => current.faults.includes(group.status);
   items.sort((a, b) => fault(b) - fault(a) || b.rows.length - a.rows.length);
   const broken = items.filter(fault).reduce((sum, group) => sum + group.rows.length, 0);

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from w8a8_bench import stats
 from w8a8_bench.analysis import metrics
 from w8a8_bench.kernel import Status
-from w8a8_bench.problem import Activations, ActScale, Azp, Problem, Scaling, WeightScale
+from w8a8_bench.problem import Activations, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.report.table import EMULATED
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import Record, RunHeader
 from w8a8_bench.shapes import models
+from w8a8_bench.text import counted
 from w8a8_bench.timing.measures import headline
 
 OUT = Format.BF16
@@ -62,39 +64,6 @@ class Requirements:
 
 
 @dataclass(frozen=True)
-class Scheme:
-    """How operands are quantized; `scaling` None is the 16-bit baseline."""
-
-    format: Format
-    scaling: Scaling | None
-    azp: Azp
-
-    @classmethod
-    def of(cls, problem: Problem) -> Scheme:
-        return cls(problem.format, problem.scaling, problem.azp)
-
-    @property
-    def text(self) -> str:
-        if self.scaling is None:
-            return self.format.value
-        azp = "" if self.azp is Azp.NONE else f" azp {self.azp.value}"
-        return f"{self.format.value} {self.scaling.name}{azp}"
-
-    @property
-    def complexity(self) -> int:
-        """How many parts it has beyond a product in 16 bits; the simplest scheme has the fewest.
-
-        One for quantizing at all, one for a weight scale a channel, one for an activation scale a token, two each for
-        blocks and groups (which change the sum itself too), one for a static zero point and two for one a token.
-        """
-        if self.scaling is None:
-            return 0
-        weight = {WeightScale.TENSOR: 0, WeightScale.CHANNEL: 1, WeightScale.BLOCK: 2}[self.scaling.weight]
-        activation = {ActScale.TENSOR: 0, ActScale.TOKEN: 1, ActScale.GROUP: 2}[self.scaling.activation]
-        return 1 + weight + activation + {Azp.NONE: 0, Azp.TENSOR: 1, Azp.TOKEN: 2}[self.azp]
-
-
-@dataclass(frozen=True)
 class CandidateKernel:
     """A cell with its time in seconds, and its speed-up over the baseline of its own comparison by samples of the same
     blocks. The baseline itself is one too.
@@ -103,8 +72,8 @@ class CandidateKernel:
     record: Record
     comparison: MeasuredComparison
     measure: str
-    time: stats.Ratio
-    speedup: stats.Ratio
+    time: stats.Estimate
+    speedup: stats.Estimate
 
     @property
     def scheme(self) -> Scheme:
@@ -117,7 +86,7 @@ class CandidateKernel:
         return self.scheme.complexity, fast, -self.speedup.median, self.record.kernel
 
 
-def ratio(a: CandidateKernel, b: CandidateKernel) -> stats.Ratio:
+def ratio(a: CandidateKernel, b: CandidateKernel) -> stats.Estimate:
     """Time of a over time of b: by samples of the same blocks, or else both over the baseline beside them."""
     if a.comparison is b.comparison and (paired := metrics.speedup(b.record, a.record, a.measure)) and paired.interval:
         return paired
@@ -214,8 +183,7 @@ class Candidates:
             else:
                 lines.append(f"left out, SQNR{of_data} unknown: {scheme.text}")
         if self._repeated:
-            cells = "1 cell" if self._repeated == 1 else f"{self._repeated} cells"
-            lines.append(f"measured more than once, and the first time taken: {cells}")
+            lines.append(f"measured more than once, and the first time taken: {counted(self._repeated, 'cell')}")
         return lines
 
     def _judged(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
@@ -253,7 +221,7 @@ class Candidates:
     def _timed(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
         """The cell with its time and its speed-up; None where there are too few samples for intervals."""
         samples, groups = record.samples[self.measure], record.groups(self.measure)
-        time = stats.Ratio(stats.estimate(samples, groups), stats.interval(samples, groups))
+        time = stats.Estimate(stats.estimate(samples, groups), stats.interval(samples, groups))
         speedup = metrics.speedup(record, baseline, self.measure)
         if speedup is None or speedup.interval is None or time.interval is None:
             return None
@@ -283,12 +251,9 @@ def _one_kind(files: Sequence[Results]) -> tuple[str, str]:
             for name, value in facts.items():
                 first, where = seen.setdefault(name, (value, str(file.path)))
                 if first != value:
+                    here, there = (f"no {name}" if one is None else f"{name} {one}" for one in (value, first))
                     raise ValueError(
-                        f"{where} has {_shown(name, first)} and {file.path} has {_shown(name, value)}: "
+                        f"{where} has {there} and {file.path} has {here}: "
                         "records that are compared must be of one device and one setting"
                     )
     return str(seen["device"][0]), str(seen["data"][0])
-
-
-def _shown(name: str, value: object) -> str:
-    return f"no {name}" if value is None else f"{name} {value}"

@@ -22,9 +22,9 @@ from w8a8_bench.report.recommend.choices import (
     Candidates,
     ModelLayer,
     Requirements,
-    Scheme,
     ratio,
 )
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
 
 TIE = 0.01
@@ -54,8 +54,8 @@ class Total:
     `speedup` is the baseline's total over this one. Its interval comes from the paired ratios of the layers.
     """
 
-    time: stats.Ratio
-    speedup: stats.Ratio
+    time: stats.Estimate
+    speedup: stats.Estimate
     choices: Mapping[ModelLayer, CandidateKernel]
 
 
@@ -70,7 +70,7 @@ class SchemeTotals:
 
     scheme: Scheme
     by_m: Mapping[int, Total]
-    overall: stats.Ratio | None
+    overall: stats.Estimate | None
     sqnr_db: Mapping[str, float]
 
 
@@ -86,23 +86,10 @@ class ModelTime:
 
 
 @dataclass(frozen=True)
-class Partial:
-    """A scheme that is faster than what could be chosen, over the m that it has; at others it lacks some layer's time.
-
-    sizes    the m that it has
-    speedup  geometric mean over these, over the baseline
-    """
-
-    scheme: Scheme
-    sizes: tuple[int, ...]
-    speedup: stats.Ratio
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
-    partial    what might be taken instead, were its times complete; None where nothing would
+    partial    what might be taken instead, were its times complete, with the mean over the m that it has; or None
     unlimited  what would be taken without a limit to the SQNR, where that is another scheme
     """
 
@@ -117,7 +104,7 @@ class Recommendation:
     times: tuple[ModelTime, ...]
     schemes: tuple[SchemeTotals, ...]
     deploy: SchemeTotals
-    partial: Partial | None
+    partial: SchemeTotals | None
     unlimited: SchemeTotals | None
     notes: tuple[str, ...]
 
@@ -203,7 +190,7 @@ def _best(choices: Sequence[CandidateKernel]) -> CandidateKernel:
     return min((one for one in choices if not _is_slower(ratio(one, fastest))), key=lambda choice: choice.rank)
 
 
-def _is_slower(against: stats.Ratio) -> bool:
+def _is_slower(against: stats.Estimate) -> bool:
     return against.interval is not None and against.interval[0] > 1 + TIE
 
 
@@ -235,16 +222,16 @@ def _schemes(counted: Sequence[ModelLayer], baselines: Mapping[int, Total], tabl
     return tuple(rows)
 
 
-def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> Partial | None:
+def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> SchemeTotals | None:
     """Of the schemes that lack some m, the one that gains most over `deploy` at the m that it has."""
-    gains: list[tuple[float, Partial]] = []
+    gains: list[tuple[float, SchemeTotals]] = []
     for row in schemes:
         if row.overall is not None or not row.by_m:
             continue
         gain = _geometric_mean([_ratio_of_sums(deploy.by_m[m].choices, row.by_m[m].choices) for m in row.by_m])
         if _is_slower(gain):
             speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
-            gains.append((gain.median, Partial(row.scheme, tuple(row.by_m), speedup)))
+            gains.append((gain.median, replace(row, overall=speedup)))
     return max(gains, key=lambda one: one[0])[1] if gains else None
 
 
@@ -254,7 +241,7 @@ def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTo
     def gain(row: SchemeTotals) -> float:
         return _geometric_mean([row.by_m[m].speedup for m in sizes]).median
 
-    def against(row: SchemeTotals, other: SchemeTotals) -> stats.Ratio:
+    def against(row: SchemeTotals, other: SchemeTotals) -> stats.Estimate:
         return _geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
 
     fastest = max(rows, key=gain)
@@ -268,33 +255,33 @@ def _total(choices: Mapping[ModelLayer, CandidateKernel], baseline: Total | None
     middle = sum(count * time.median for count, time in parts)
     below = math.hypot(*(count * (time.median - time.interval[0]) for count, time in parts if time.interval))
     above = math.hypot(*(count * (time.interval[1] - time.median) for count, time in parts if time.interval))
-    speedup = _ratio_of_sums(baseline.choices, choices) if baseline else stats.Ratio(1.0, (1.0, 1.0))
-    return Total(stats.Ratio(middle, (middle - below, middle + above)), speedup, choices)
+    speedup = _ratio_of_sums(baseline.choices, choices) if baseline else stats.Estimate(1.0, (1.0, 1.0))
+    return Total(stats.Estimate(middle, (middle - below, middle + above)), speedup, choices)
 
 
-def _ratio_of_sums(a: Mapping[ModelLayer, CandidateKernel], b: Mapping[ModelLayer, CandidateKernel]) -> stats.Ratio:
+def _ratio_of_sums(a: Mapping[ModelLayer, CandidateKernel], b: Mapping[ModelLayer, CandidateKernel]) -> stats.Estimate:
     """Total of a over total of b. Its interval is that of the layers' ratios, each with its share of b's total."""
     total_a, total_b = (sum(_count(layer) * c.time.median for layer, c in one.items()) for one in (a, b))
     middle, below, above = total_a / total_b, 0.0, 0.0
     for layer, choice in b.items():
         of_layer, share = ratio(a[layer], choice), _count(layer) * choice.time.median / total_b
         if of_layer.interval is None:
-            return stats.Ratio(middle, None)
+            return stats.Estimate(middle, None)
         below = math.hypot(below, share * (of_layer.median - of_layer.interval[0]))
         above = math.hypot(above, share * (of_layer.interval[1] - of_layer.median))
-    return stats.Ratio(middle, (middle - below, middle + above))
+    return stats.Estimate(middle, (middle - below, middle + above))
 
 
-def _geometric_mean(ratios: Sequence[stats.Ratio]) -> stats.Ratio:
+def _geometric_mean(ratios: Sequence[stats.Estimate]) -> stats.Estimate:
     """Of independent ratios, with the interval that theirs make."""
     number = len(ratios)
     middle = math.exp(math.fsum(math.log(one.median) for one in ratios) / number)
     ends = [(one.median, *one.interval) for one in ratios if one.interval and one.interval[0] > 0]
     if len(ends) < number:
-        return stats.Ratio(middle, None)
+        return stats.Estimate(middle, None)
     below = math.hypot(*(math.log(median / low) for median, low, _ in ends)) / number
     above = math.hypot(*(math.log(high / median) for median, _, high in ends)) / number
-    return stats.Ratio(middle, (middle * math.exp(-below), middle * math.exp(above)))
+    return stats.Estimate(middle, (middle * math.exp(-below), middle * math.exp(above)))
 
 
 def _count(layer: ModelLayer) -> int:

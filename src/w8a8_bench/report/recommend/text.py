@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import CandidateKernel, ModelLayer, Requirements
-from w8a8_bench.report.recommend.recommend import TIE, ModelTime, Partial, Recommendation, SchemeTotals, Total
+from w8a8_bench.report.recommend.choices import CandidateKernel, Requirements
+from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
-from w8a8_bench.stats import Ratio
+from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
 
 KIND = "recommendation"
@@ -29,13 +29,28 @@ def markdown(what: Recommendation) -> str:
             "",
             *_verdict(what),
             "",
-            *_how(what),
+            f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
+            f"{what.required.activations.value}, data {text.one_line(what.data)}; "
+            f"from {text.one_line(', '.join(what.files))}.",
+            "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
+            "attention, the head and everything else is not in it.",
             "",
             "## The whole model",
             "",
             *_table(
                 ("m", "bf16", "best of each layer", "speed-up", "one scheme for all", "time", "speed-up"),
-                [_model_row(time) for time in what.times],
+                [
+                    (
+                        str(time.m),
+                        text.format_time(time.baseline.time.median),
+                        text.format_time(time.mix.time.median),
+                        _speedup(time.mix.speedup),
+                        time.scheme.text,
+                        text.format_time(time.single.time.median),
+                        _speedup(time.single.speedup),
+                    )
+                    for time in what.times
+                ],
                 left=(4,),
             ),
             "",
@@ -53,7 +68,7 @@ def markdown(what: Recommendation) -> str:
                     *("layer", "count", "k", "n", "m", "best kernel", "scheme", "time", "±95%", "count x time"),
                     *("bf16 time", "speed-up", "error"),
                 ),
-                [_layer_row(one.layer, one.m, one.baseline, one.best) for one in what.layers],
+                [_layer_row(one) for one in what.layers],
                 left=(0, 5, 6),
             ),
             "",
@@ -66,6 +81,11 @@ def markdown(what: Recommendation) -> str:
 
 def to_json(what: Recommendation) -> dict[str, object]:
     """The same in plain objects: seconds, ratios, dB."""
+    partial = what.partial and {
+        "scheme": what.partial.scheme.text,
+        "m": list(what.partial.by_m),
+        **_speedup_json(what.partial.overall),
+    }
     return {
         "kind": KIND,
         "version": VERSION,
@@ -80,7 +100,7 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "baseline": BASELINE,
         "files": list(what.files),
         "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
-        "incomplete_but_faster": _partial_json(what.partial),
+        "incomplete_but_faster": partial,
         "without_min_sqnr": what.unlimited.scheme.text if what.unlimited else None,
         "whole_model": [
             {
@@ -128,10 +148,10 @@ def _verdict(what: Recommendation) -> list[str]:
         text = f"**No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
     lines = [text]
     if partial:
-        lacks = [str(time.m) for time in what.times if time.m not in partial.sizes]
+        lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
-            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.speedup)} over {BASELINE} "
-            f"at m={', '.join(map(str, partial.sizes))}. It lacks m={', '.join(lacks)}; the notes say what."
+            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over {BASELINE} "
+            f"at m={', '.join(map(str, partial.by_m))}. It lacks m={', '.join(lacks)}; the notes say what."
         )
     if what.unlimited:
         lines.append(
@@ -139,16 +159,6 @@ def _verdict(what: Recommendation) -> list[str]:
             f"{_speedup(what.unlimited.overall)} over {BASELINE}."
         )
     return lines
-
-
-def _how(what: Recommendation) -> list[str]:
-    return [
-        f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-        f"{what.required.activations.value}, data {text.one_line(what.data)}; "
-        f"from {text.one_line(', '.join(what.files))}.",
-        "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
-        "attention, the head and everything else is not in it.",
-    ]
 
 
 def _rules(required: Requirements) -> list[str]:
@@ -163,18 +173,6 @@ def _rules(required: Requirements) -> list[str]:
         of_data = f"of {required.sqnr_data} data" if required.sqnr_data else "the smallest over data"
         lines.append(f"schemes need an SQNR of {required.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
     return lines
-
-
-def _model_row(time: ModelTime) -> list[str]:
-    return [
-        str(time.m),
-        text.format_time(time.baseline.time.median),
-        text.format_time(time.mix.time.median),
-        _speedup(time.mix.speedup),
-        time.scheme.text,
-        text.format_time(time.single.time.median),
-        _speedup(time.single.speedup),
-    ]
 
 
 def _schemes_table(what: Recommendation) -> list[str]:
@@ -199,32 +197,32 @@ def _sqnr(row: SchemeTotals, data: str) -> str:
     return f"{row.sqnr_db[data]:.1f} dB" if data in row.sqnr_db else UNKNOWN
 
 
-def _layer_row(layer: ModelLayer, m: int, baseline: CandidateKernel, best: CandidateKernel) -> list[str]:
-    error = best.record.error
+def _layer_row(one: LayerChoice) -> list[str]:
+    layer, best, error = one.layer, one.best, one.best.record.error
     return [
         layer.name,
         NOTHING if layer.count is None else str(layer.count),
         str(layer.k),
         str(layer.n),
-        str(m),
+        str(one.m),
         best.record.kernel,
         best.scheme.text,
         text.format_time(best.time.median),
         _half_width(best.time),
         NOTHING if layer.count is None else text.format_time(layer.count * best.time.median),
-        text.format_time(baseline.time.median),
+        text.format_time(one.baseline.time.median),
         f"{best.speedup.median:.2f}x",
         f"{error['relative']:.1e}" if error else NOTHING,
     ]
 
 
-def _speedup(ratio: Ratio | None) -> str:
+def _speedup(ratio: Estimate | None) -> str:
     if ratio is None:
         return NOTHING
     return f"{ratio.median:.2f}x {_half_width(ratio)}".rstrip()
 
 
-def _half_width(value: Ratio) -> str:
+def _half_width(value: Estimate) -> str:
     """Half of the interval over the estimate; nothing where there is none, or it is a ratio to itself."""
     if value.interval is None or value.interval == (1.0, 1.0):
         return ""
@@ -242,20 +240,11 @@ def _total_json(total: Total) -> dict[str, object]:
     return {
         **_time_json(total.time),
         **_speedup_json(total.speedup),
-        "kernels": _kernels_json(total.choices),
+        "kernels": {
+            layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text}
+            for layer, choice in total.choices.items()
+        },
     }
-
-
-def _kernels_json(choices: Mapping[ModelLayer, CandidateKernel]) -> dict[str, object]:
-    return {
-        layer.name: {"kernel": choice.record.kernel, "scheme": choice.scheme.text} for layer, choice in choices.items()
-    }
-
-
-def _partial_json(partial: Partial | None) -> dict[str, object] | None:
-    if partial is None:
-        return None
-    return {"scheme": partial.scheme.text, "m": list(partial.sizes), **_speedup_json(partial.speedup)}
 
 
 def _scheme_json(row: SchemeTotals) -> dict[str, object]:
@@ -286,13 +275,13 @@ def _choice_json(choice: CandidateKernel) -> dict[str, object]:
     }
 
 
-def _time_json(time: Ratio) -> dict[str, object]:
+def _time_json(time: Estimate) -> dict[str, object]:
     return {"time_s": time.median, "time_interval_s": _ends(time)}
 
 
-def _speedup_json(speedup: Ratio | None) -> dict[str, object]:
+def _speedup_json(speedup: Estimate | None) -> dict[str, object]:
     return {"speedup": speedup.median if speedup else None, "speedup_interval": _ends(speedup)}
 
 
-def _ends(value: Ratio | None) -> list[float] | None:
+def _ends(value: Estimate | None) -> list[float] | None:
     return list(value.interval) if value and value.interval else None

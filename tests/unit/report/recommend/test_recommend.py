@@ -14,9 +14,10 @@ from made_results import HEADER, end, in_file, record
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp, GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, Scheme
+from w8a8_bench.report.recommend.choices import ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import recommend
 from w8a8_bench.report.recommend.text import markdown, to_json
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record
@@ -143,8 +144,8 @@ def test_a_scheme_that_would_win_but_lacks_a_time_leaves_it_undecided() -> None:
     ]
     advice = advise(*without)
     assert advice.deploy.scheme.text == "bf16"
-    assert (advice.partial.scheme.text, advice.partial.sizes) == ("fp8 tensor-w-tensor-a", (16,))
-    assert advice.partial.speedup.median == pytest.approx(80 / 58)
+    assert (advice.partial.scheme.text, tuple(advice.partial.by_m)) == ("fp8 tensor-w-tensor-a", (16,))
+    assert advice.partial.overall.median == pytest.approx(80 / 58)
     text = markdown(advice)
     assert "**Undecided: no scheme that beats bf16 has a time at every m.**" in text
     assert "at m=16. It lacks m=32; the notes say what." in text
