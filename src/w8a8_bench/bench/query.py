@@ -8,9 +8,8 @@ from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.contract import support_of, with_place
+from w8a8_bench.providers.contract import support_of
 from w8a8_bench.providers.provider import pass_interrupts
-from w8a8_bench.text import in_one_line
 
 
 def load(provider: str) -> Probe:
@@ -26,7 +25,7 @@ def answer(kernel: str, shape: GemmShape, device: Device) -> str:
         support = support_of(registry.get(kernel), name.problem(shape, fmt, name.default_scheme), device)
     except BaseException as error:  # a third party's kernel; its fault is what the user came for
         pass_interrupts(error)
-        return f"no: {with_place(error) if registry.provider_of(kernel).origin else in_one_line(error)}"
+        return f"no: {registry.provider_of(kernel).said(error)}"
     if not support:
         return f"no: {support.reason}"
     if name.format is Format.FP8 and not device.is_cuda:

@@ -72,28 +72,6 @@ class GpuLimits:
         return 2 * self.memory_bus_bits / 8 * self.max_memory_clock_mhz * 1e6
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuProcess:
-    """A process with a compute context on the GPU. `name` and `memory_bytes` are None if they can't be read."""
-
-    pid: int
-    name: str | None
-    memory_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OtherProcesses:
-    """Who else computes on the GPU. `count` is None if NVML does not say.
-
-    If `own_found` is false, NVML's pids are of another namespace than ours, as in some containers. `processes` then
-    holds our processes too, nobody can tell which, and none has a name, because its pid is another process here.
-    """
-
-    count: int | None
-    processes: tuple[GpuProcess, ...]
-    own_found: bool
-
-
 class Telemetry:
     """One GPU as NVML sees it. A MIG slice is seen as the whole GPU that it is part of.
 
@@ -148,30 +126,20 @@ class Telemetry:
             throttle=tuple(name for bit, name in REASONS.items() if (reasons or 0) & bit),
         )
 
-    def other_processes(self, own: Collection[int]) -> OtherProcesses:
-        """The compute processes on the GPU except `own`: the pids, as this process sees them, that use it already.
+    def other_processes(self, own: Collection[int]) -> int | None:
+        """Compute processes on the GPU except `own`: the pids, as this process sees them, that use it already.
 
-        If none of `own` is on NVML's list, len(own) of the list are taken to be ours. If the list is empty although we
-        use the GPU, the list is hidden from us, and nothing is known.
+        If none of `own` is on NVML's list, as in a container with pids of its own, len(own) of the list are taken to be
+        ours. None if NVML does not say, as where the list is empty although we use the GPU: it is hidden from us.
         """
         listed = self._ask("other_processes", ("nvmlDeviceGetComputeRunningProcesses",))
         if listed is None:
-            return OtherProcesses(count=None, processes=(), own_found=False)
+            return None
         if own and not listed:
             self.errors.setdefault("other_processes", "NVML lists no process, not even this one")
-            return OtherProcesses(count=None, processes=(), own_found=False)
-        own_found = not own or any(entry.pid in own for entry in listed)
-        processes = tuple(
-            GpuProcess(
-                pid=entry.pid,
-                name=self._process_name(entry.pid) if own_found else None,
-                memory_bytes=entry.usedGpuMemory,
-            )
-            for entry in listed
-            if not (own_found and entry.pid in own)
-        )
-        count = len(processes) if own_found else max(0, len(processes) - len(own))
-        return OtherProcesses(count=count, processes=processes, own_found=own_found)
+            return None
+        ours = sum(entry.pid in own for entry in listed) or len(own)
+        return max(0, len(listed) - ours)
 
     def close(self) -> None:
         if not self._closed:
@@ -205,13 +173,6 @@ class Telemetry:
                 return None
         self.errors.setdefault(query, "NVML has no such query here")
         return None
-
-    def _process_name(self, pid: int) -> str | None:
-        """None for a process that has ended or that may not be read. This is not an error."""
-        try:
-            return str(self._nvml.nvmlSystemGetProcessName(pid))
-        except (self._nvml.NVMLError, UnicodeDecodeError):
-            return None
 
 
 def versions() -> dict[str, str]:

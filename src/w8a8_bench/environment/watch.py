@@ -84,9 +84,9 @@ class Watch:
         if isinstance(self._telemetry, TelemetryUnavailable):
             return
         others = self._telemetry.other_processes([os.getpid()])
-        if others.count is not None:
+        if others is not None:
             # NVML lists this process and the run's other workers alike; only this one's number is known here.
-            self._others = max(self._others or 0, others.count - (self._workers - 1))
+            self._others = max(self._others or 0, others - (self._workers - 1))
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
