@@ -47,7 +47,12 @@ def run(args: argparse.Namespace) -> int:
         with Worker(args.device, WorkerLimits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()
             if args.timing:
-                _refuse_to_test(args, device)
+                if not device.is_cuda:
+                    raise UsageError(
+                        "--timing needs a GPU: it tests the timing of CUDA graphs, and this device is a CPU"
+                    )
+                if args.out is not None and Path(args.out).exists():
+                    raise UsageError(f"--out {args.out} exists: name another file")
             _print_device(device, environment)
             if args.timing:
                 return _test_timing(args, worker, device, environment)
@@ -172,14 +177,6 @@ def _asked(worker: Worker, questions: Sequence[Mapping[str, object]]) -> list[st
             answers.append(Probe.broken(reason) if "provider" in questions[len(answers)] else f"no: {reason}")
             worker.restart()
     return answers
-
-
-def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
-    """Raise UsageError if the self-test can't run, or has nowhere to leave its verdicts."""
-    if not device.is_cuda:
-        raise UsageError("--timing needs a GPU: it tests the timing of CUDA graphs, and this device is a CPU")
-    if args.out is not None and Path(args.out).exists():
-        raise UsageError(f"--out {args.out} exists: name another file")
 
 
 def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, environment: dict[str, object]) -> int:

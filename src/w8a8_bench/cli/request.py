@@ -12,25 +12,52 @@ from pathlib import Path
 
 import msgspec
 
-from w8a8_bench.bench.plan import make_plan
+from w8a8_bench.bench.plan import digest, make_plan
 from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.cli.paste import is_script
-from w8a8_bench.cli.plan import QUICK, Plan
 from w8a8_bench.cli.quick import Quick, plain, quick
 from w8a8_bench.environment.detect import check_device_name, expects_cuda
 from w8a8_bench.problem import SCHEMES, Activations, Scaling
-from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.problem.comparison import Comparison, LabelledShape
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.providers import registry
 from w8a8_bench.shapes import batch_sizes, csv_file, models
-from w8a8_bench.shapes.range import range_
-from w8a8_bench.shapes.square import square
+from w8a8_bench.shapes.steps import range_, square
 from w8a8_bench.timing.measures import Timer, choose
 from w8a8_bench.timing.settings import RIGORS, Settings
 
 ALL = "all"
 """Of `--schemes`: every combination that has a meaning. Of `--devices`: all GPUs."""
+
+
+QUICK = "quick_bench"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the arguments ask for, all of it valid."""
+
+    command: str
+    formats: tuple[Format, ...]
+    comparisons: tuple[Comparison, ...]
+    settings: Settings
+    rigor: str
+
+    def to_json(self) -> dict[str, object]:
+        """What a results file must have in common with this run, so that `--resume` may go on with it."""
+        return {
+            "command": self.command,
+            "dtypes": [fmt.value for fmt in self.formats],
+            "comparisons": len(self.comparisons),
+            "cells": digest(self.comparisons),
+            "seed": self.settings.seed,
+            "data": self.settings.data.value,
+            "measures": list(self.settings.measures),
+            "rigor": self.rigor,
+            "processes": self.settings.processes,
+            "duty": self.settings.duty,
+        }
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from w8a8_bench.bench.worker import NO_TORCH, why_no_torch
 from w8a8_bench.cli import dry_run, interrupt
 from w8a8_bench.cli.errors import EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.cli.files import Files, files_of
-from w8a8_bench.cli.plan import QUICK, Plan
-from w8a8_bench.cli.request import ALL, SweepRequest, make_request
+from w8a8_bench.cli.request import ALL, QUICK, Plan, SweepRequest, make_request
 from w8a8_bench.cli.session import Session
 from w8a8_bench.environment.detect import likely_gpus
 from w8a8_bench.environment.device import Device
@@ -116,7 +115,7 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
         session.introduce(environment, changes)
         return session.go(workers)
     except KeyboardInterrupt:
-        session.broken_off("interrupted", pickled=session.is_small)
+        session.broken_off("interrupted", in_a_hurry=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         session.broken_off("nobody reads standard output any more")

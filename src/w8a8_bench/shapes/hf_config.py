@@ -26,9 +26,6 @@ MAX_BYTES = 2**20
 MAX_NUMBER = 2**24
 """Largest number of a field: a hundred times the largest of any published model."""
 
-MAX_DIGITS = 100
-"""Longest number anywhere in the file; Python itself refuses to read those of thousands of digits."""
-
 
 def read(path: Path) -> tuple[Layer, ...]:
     """The layers of the model that `path` configures: a config.json, or the directory that holds one.
@@ -202,33 +199,12 @@ def _loads(data: bytes) -> dict[str, object]:
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_int, object_pairs_hook=_object)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("not a configuration: nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("not a configuration: expected a JSON object")
     return value
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise ValueError(f"the field {_shown(name)} is there twice")
-        fields[name] = value
-    return fields
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _int(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits: far too large")
-    return int(digits)
 
 
 def _shown(value: object) -> str:
