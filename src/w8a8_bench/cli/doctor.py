@@ -181,8 +181,18 @@ def _asked(worker: Worker, questions: Sequence[Mapping[str, object]]) -> list[st
 
 def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, environment: dict[str, object]) -> int:
     verdicts = []
+    header = RunHeader(
+        schema=SCHEMA,
+        command=(args.prog, *args.words),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment,
+        device=to_builtins(device),
+        plan={"command": "doctor --timing"},
+        settings={"duty": DEFAULT_DUTY, "seed": args.seed},
+        resumed=False,
+    )
     with _lines(args.out) as write:
-        write(to_json(_header(args, device, environment)))
+        write(to_json(header))
         for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
             verdicts.append(verdict)
             write(verdict)
@@ -205,19 +215,6 @@ def _lines(path: str | None) -> Iterator[Callable[[Mapping[str, object]], None]]
             yield lambda line: print(json.dumps(line), file=file, flush=True)
     except OSError as error:
         raise UsageError(f"--out {path} can't be written: {error.strerror}") from None
-
-
-def _header(args: argparse.Namespace, device: Device, environment: dict[str, object]) -> RunHeader:
-    return RunHeader(
-        schema=SCHEMA,
-        command=(args.prog, *args.words),
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        environment=environment,
-        device=to_builtins(device),
-        plan={"command": "doctor --timing"},
-        settings={"duty": DEFAULT_DUTY, "seed": args.seed},
-        resumed=False,
-    )
 
 
 def _progress(what: str, done: float) -> None:

@@ -23,7 +23,6 @@ from w8a8_bench.cli.request import ALL, QUICK, Plan, SweepRequest, make_request
 from w8a8_bench.cli.session import Session
 from w8a8_bench.environment.detect import likely_gpus
 from w8a8_bench.environment.device import Device
-from w8a8_bench.kernel import Probe
 from w8a8_bench.providers import registry
 from w8a8_bench.results.json_lines import StoreError, Writer
 from w8a8_bench.results.record import SCHEMA, RunHeader
@@ -106,7 +105,9 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
         writer.cut()
     else:
         if writer.headers:
-            refuse_lost_providers(writer, _probes(plan))
+            kernels = dict.fromkeys(cell.kernel for comparison in plan.comparisons for cell in comparison.cells)
+            providers = map(registry.provider_of, kernels)
+            refuse_lost_providers(writer, {provider.name: provider.probe() for provider in providers})
         writer.write_header(_header(request, plan, devices, environment, resumed=bool(writer.headers)))
     for remark in registry.remarks(request.kernels, plan.formats, request.providers, cuda=device.is_cuda):
         print(remark, file=sys.stderr)
@@ -126,12 +127,6 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
     except OSError as error:  # of printing: what is kept has an error of its own
         session.broken_off(f"standard output can't be written: {error.strerror}")
         return EXIT_FAULTS
-
-
-def _probes(plan: Plan) -> dict[str, Probe]:
-    """Whether the providers of the plan's kernels can be used, by name."""
-    kernels = dict.fromkeys(cell.kernel for comparison in plan.comparisons for cell in comparison.cells)
-    return {provider.name: provider.probe() for provider in map(registry.provider_of, kernels)}
 
 
 def _header(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from w8a8_bench.problem import GemmShape
@@ -108,8 +108,9 @@ def model_shapes(
         if not values:
             raise ValueError(f"no {name} was given: expected at least one")
     layers = {model: layers_of(model) for model in models}
-    _check_at_least_1("TP size", tp_sizes)
-    _check_at_least_1("batch size", batch_sizes)
+    for what, sizes in (("TP size", tp_sizes), ("batch size", batch_sizes)):
+        if min(sizes) < 1:
+            raise ValueError(f"{what} {next(size for size in sizes if size < 1)}: expected at least 1")
     names = {model: name_of(model) for model in models}
     shared = Counter(names.values())
     names = {model: model if shared[name] > 1 else name for model, name in names.items()}
@@ -197,9 +198,3 @@ def _short(name: str) -> str:
 
 def _letters(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
-
-
-def _check_at_least_1(what: str, sizes: Iterable[int]) -> None:
-    for size in sizes:
-        if size < 1:
-            raise ValueError(f"{what} {size}: expected at least 1")

@@ -52,7 +52,12 @@ class FakeTelemetry(Telemetry):
 @pytest.fixture
 def telemetry(monkeypatch):
     def use(fake):
-        monkeypatch.setattr(watch_module.Telemetry, "open", classmethod(lambda cls, device: fake))
+        def opened(cls, device):
+            if isinstance(fake, TelemetryUnavailable):
+                raise fake
+            return fake
+
+        monkeypatch.setattr(watch_module.Telemetry, "open", classmethod(opened))
         return fake
 
     return use
