@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from w8a8_bench.bench.plan import digest, make_plan
+from w8a8_bench.cli import quick
 from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.cli.paste import is_script
-from w8a8_bench.cli.quick import Quick, plain, quick
 from w8a8_bench.environment.detect import check_device_name, expects_cuda
 from w8a8_bench.problem import SCHEMES, Activations, Scaling
 from w8a8_bench.problem.comparison import Comparison, LabelledShape
@@ -145,12 +145,12 @@ def _plan(args: argparse.Namespace) -> Plan:
     everything = ALL in (args.schemes or ())
     schemes: Sequence[Scaling] | None = SCHEMES if everything else _schemes(args.schemes)
     if args.command == QUICK and schemes is None:
-        schemes = _quick(args).schemes
+        schemes = quick.SCHEMES
     activations = [Activations.parse(name) for name in args.activations]
     data = Distribution.parse(args.data)
     kernels = registry.select(args.kernels, formats, args.providers)
     if args.command == QUICK and not args.kernels:
-        kernels = plain(kernels)
+        kernels = quick.plain(kernels)
     comparisons = make_plan(
         _shapes(args), kernels, formats, schemes=schemes, activations=activations, legal_only=everything
     )
@@ -196,7 +196,7 @@ def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
     if args.dtype is None:
         if args.command != QUICK:
             raise ValueError(f"--dtype is missing: expected one of {', '.join(tokens)}")
-        return _quick(args).formats
+        return quick.quick(cuda=_expects_cuda(args))[0]
     for token in args.dtype:
         if token not in tokens:
             raise ValueError(f"--dtype {token!r}: expected one of {', '.join(tokens)}")
@@ -215,11 +215,7 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
         if not args.csv:
             raise ValueError("--csv '': expected the name of a file with columns m, n and k")
         return csv_file.read(Path(args.csv))
-    return _quick(args).shapes
-
-
-def _quick(args: argparse.Namespace) -> Quick:
-    return quick(cuda=_expects_cuda(args))
+    return quick.quick(cuda=_expects_cuda(args))[1]
 
 
 def _expects_cuda(args: argparse.Namespace) -> bool:

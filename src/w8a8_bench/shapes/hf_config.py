@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from w8a8_bench.shapes import read_at_most
-from w8a8_bench.shapes.layers import DeepseekConfig, Layer, LlamaConfig
+from w8a8_bench.shapes.layers import Layer, deepseek_layers, llama_layers
 
 FILE_NAME = "config.json"
 
@@ -129,14 +129,14 @@ class _Llama:
             raise ValueError(
                 f"{fields.prefix}num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
             )
-        return LlamaConfig(
+        return llama_layers(
             hidden_size=hidden,
             num_hidden_layers=fields.number("num_hidden_layers"),
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
             head_dim=self._head_dim(fields, hidden, heads),
             intermediate_size=fields.number("intermediate_size"),
-        ).layers()
+        )
 
     def _head_dim(self, fields: _Fields, hidden: int, heads: int) -> int:
         if "head_dim" in fields.values and not fields.is_null("head_dim"):
@@ -152,7 +152,7 @@ class _Llama:
 
 
 def _deepseek(fields: _Fields) -> tuple[Layer, ...]:
-    return DeepseekConfig(
+    return deepseek_layers(
         hidden_size=fields.number("hidden_size"),
         num_hidden_layers=fields.number("num_hidden_layers"),
         num_attention_heads=fields.number("num_attention_heads"),
@@ -169,7 +169,7 @@ def _deepseek(fields: _Fields) -> tuple[Layer, ...]:
         # In the files of these models, but no field of the classes of `transformers`, which have experts in every
         # block from first_k_dense_replace on.
         moe_layer_freq=fields.number("moe_layer_freq", absent=1),
-    ).layers()
+    )
 
 
 RULES: Mapping[str, Callable[[_Fields], tuple[Layer, ...]]] = {
