@@ -1,20 +1,14 @@
-"""What a worker is asked about providers and kernels without measuring any: does the library load, what is refused."""
+"""What a worker is asked about kernels without measuring any: what is refused, and why."""
 
 from __future__ import annotations
 
 from w8a8_bench.environment.device import Device
-from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
 from w8a8_bench.providers.contract import support_of
 from w8a8_bench.providers.provider import pass_interrupts
-
-
-def load(provider: str) -> Probe:
-    """Whether a provider's library loads here, and not only whether it is there."""
-    return next(one for one in registry.all_providers() if one.name == provider).load()
 
 
 def answer(kernel: str, shape: GemmShape, device: Device) -> str:

@@ -122,29 +122,23 @@ class _Attempts:
 
     def measure(self) -> Finished:
         """The records of all cells: those that were measured, and those that were stopped before they could be."""
-        result = self._measure_what_is_left()
-        device = self.workers.device
+        result, comparison, device = self._measure_what_is_left(), self.comparison, self.workers.device
         measured = iter(result.records if result else ())
         records = [
-            _unmeasured(self.comparison, cell, *self.stopped[index]) if index in self.stopped else next(measured)
-            for index, cell in enumerate(self.comparison.cells)
+            _unmeasured(comparison, cell, *self.stopped[index]) if index in self.stopped else next(measured)
+            for index, cell in enumerate(comparison.cells)
         ]
-        end = (
-            replace(result.end, cells=len(records))
-            if result
-            else ComparisonEnd(
-                index=self.comparison.index,
-                shape=self.comparison.shape,
-                labels=dict(self.comparison.where.labels),
-                seconds={},
-                blocks=0,
-                cells=len(records),
+        if result:
+            end = replace(result.end, cells=len(records))
+        else:
+            labels = dict(comparison.where.labels)
+            end = ComparisonEnd(
+                index=comparison.index, shape=comparison.shape, labels=labels, seconds={}, blocks=0, cells=len(records)
             )
-        )
         if self.losses:
             end = replace(end, machine={**end.machine, "workers_lost": self.losses})
         name = device.uuid or device.kind
-        return Finished(self.comparison, tuple(replace(record, device=name) for record in records), end)
+        return Finished(comparison, tuple(replace(record, device=name) for record in records), end)
 
     def _measure_what_is_left(self) -> Finished | None:
         """What was measured of the cells that are left in the end; None where none is."""

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import w8a8_bench
@@ -115,18 +116,14 @@ def _split_list(option: str, words: Sequence[str]) -> list[str]:
     return values
 
 
-def _whole_number(text: str) -> int:
+def _number(text: str, kind: Callable[[str], float] = float, what: str = "a number") -> float:
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}") from None
+        raise argparse.ArgumentTypeError(f"expected {what}, got {shown(text)}") from None
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}") from None
+_whole_number = partial(_number, kind=int, what="a whole number")
 
 
 def _parser(prog: str) -> _Parser:

@@ -20,9 +20,8 @@ MODELS: dict[str, tuple[Layer, ...]] = {
     "meta-llama/Llama-2-7b-hf": llama_layers(32, 4096, 32, 32, 128, 11008),
     "meta-llama/Llama-2-13b-hf": llama_layers(40, 5120, 40, 40, 128, 13824),
     "meta-llama/Llama-2-70b-hf": llama_layers(80, 8192, 64, 8, 128, 28672),
-    "meta-llama/Llama-3-8b": llama_layers(
-        32, 4096, 32, 8, 128, 14336
-    ),  # vLLM's name; the Hub's is meta-llama/Meta-Llama-3-8B
+    # vLLM's name; the Hub's is meta-llama/Meta-Llama-3-8B
+    "meta-llama/Llama-3-8b": llama_layers(32, 4096, 32, 8, 128, 14336),
     "meta-llama/Llama-3.1-8B-Instruct": llama_layers(32, 4096, 32, 8, 128, 14336),
     # vLLM's name; the Hub's is meta-llama/Llama-3.1-405B
     "meta-llama/Llama-3.1-405b-hf": llama_layers(126, 16384, 128, 8, 128, 53248),
