@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -191,21 +191,30 @@ def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, envir
         settings={"duty": DEFAULT_DUTY, "seed": args.seed},
         resumed=False,
     )
-    try:
-        # A line each, so that a test broken off keeps its verdicts.
-        with open(args.out or os.devnull, "x" if args.out else "w", encoding="utf-8") as file:
-            print(json.dumps(to_json(header)), file=file, flush=True)
-            for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
-                verdicts.append(verdict)
-                print(json.dumps(verdict), file=file, flush=True)
-    except OSError as error:
-        raise UsageError(f"--out {args.out} can't be written: {error.strerror}") from None
+    with _lines(args.out) as write:
+        write(to_json(header))
+        for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
+            verdicts.append(verdict)
+            write(verdict)
     if sys.stderr.isatty():
         print(end="\r\x1b[K", file=sys.stderr)
     print("\n" + _table(verdicts))
     if args.out is not None:
         print(f"verdicts: {args.out}")
     return EXIT_COMPLETE if all(verdict["passed"] for verdict in verdicts) else EXIT_FAULTS
+
+
+@contextlib.contextmanager
+def _lines(path: str | None) -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """What appends an object to a new file at `path`, a line each, so that a test broken off keeps its verdicts."""
+    if path is None:
+        yield lambda line: None
+        return
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            yield lambda line: print(json.dumps(line), file=file, flush=True)
+    except OSError as error:
+        raise UsageError(f"--out {path} can't be written: {error.strerror}") from None
 
 
 def _progress(what: str, done: float) -> None:
