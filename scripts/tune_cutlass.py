@@ -29,6 +29,7 @@ from typing import Any
 import msgspec
 import torch
 
+from w8a8_bench.bench.time_cells import make_method
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
@@ -42,7 +43,6 @@ from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers.cutlass import bind
 from w8a8_bench.stats import median
-from w8a8_bench.timing.choose import make_method
 from w8a8_bench.timing.measures import TIME_COLD, Timer
 from w8a8_bench.timing.method import Method, Sampler, rest
 from w8a8_bench.timing.settings import Settings

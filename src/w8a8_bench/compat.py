@@ -117,15 +117,11 @@ def measurement(record: Record, label: str, sub_label: str, device: Device | Non
     return Measurement(number_per_run=launches, raw_times=raw_times, task_spec=spec)
 
 
-def label(formats: Iterable[Format]) -> str:
-    """The label of the command line's tables: `scaled-torch.int8-gemm`."""
-    return f"scaled-{dtype_text(formats)}-gemm"
-
-
 def measurements(records: Iterable[Record], formats: Sequence[Format]) -> list[Measurement]:
-    """All `ok` records in the original's form, with the command line's labels."""
+    """All `ok` records in the original's form, labelled as the command line's tables are: `scaled-torch.int8-gemm`."""
+    label = f"scaled-{dtype_text(formats)}-gemm"
     return [
-        measurement(record, label(formats), record.problem.shape.mkn)
+        measurement(record, label, record.problem.shape.mkn)
         for record in records
         if record.status is Status.OK and record.samples.get(headline(record.samples) or "")
     ]

@@ -182,8 +182,7 @@ def _stop_if_it_raises(run: CellRun, step: Callable[[], None]) -> None:
 def _said(run: CellRun, error: BaseException) -> str:
     """What was raised, and where in code that is not this project's."""
     with contextlib.suppress(KeyError):  # a kernel of the caller's own, which no provider has
-        if not registry.provider_of(run.cell.kernel).origin:
-            return in_one_line(error)
+        return registry.provider_of(run.cell.kernel).said(error)
     return with_place(error)
 
 

@@ -303,20 +303,15 @@ def _others(against: Sequence[str], problem: Problem) -> tuple[list[Cell], list[
             cells.append(_named_cell(name, problem, list(providers)))
             continue
         provider = providers[name]
-        found = [Cell(one, problem) for one in provider.kernels + provider.on_request if _computes(one, problem)]
+        names = map(KernelName.parse, provider.kernels + provider.on_request)
+        scaled = [one for one in names if not (one.is_baseline or one.why_not_under(problem.scaling))]
+        same = [one for one in scaled if one.problem(problem.shape, problem.format, problem.scaling) == problem]
+        found = [Cell(one.text, problem) for one in same]
         cells += found
         if not found:
             why = f"can't be used: {provider.fault}" if provider.fault else "has no kernel for this problem"
             notes.append(one_line(f"{name} {why}"))
     return cells, notes
-
-
-def _computes(kernel: str, problem: Problem) -> bool:
-    """Whether `kernel`, by its name, computes this very problem."""
-    name = KernelName.parse(kernel)
-    if name.is_baseline or name.why_not_under(problem.scaling):
-        return False
-    return name.problem(problem.shape, problem.format, problem.scaling) == problem
 
 
 def _named_cell(kernel: object, problem: Problem, providers: Sequence[str]) -> Cell:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from w8a8_bench.problem import Activations, GemmShape, Scaling
+from w8a8_bench.problem import Activations, Scaling
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
@@ -30,35 +30,23 @@ def make_plan(
     (`legal_only`) illegal combinations are dropped, but each kernel keeps at least one cell. If A is quantized inside
     the timed region, the same kernel on prequantized A is a cell too: the cost of quantizing is the difference.
     """
-    return tuple(
-        Comparison(index, where, _cells(where.shape, kernels, formats, schemes, activations, legal_only))
-        for index, where in enumerate(shapes)
-    )
-
-
-def _cells(
-    shape: GemmShape,
-    kernels: Sequence[str],
-    formats: Sequence[Format],
-    schemes: Sequence[Scaling] | None,
-    activations: Sequence[Activations],
-    legal_only: bool,
-) -> tuple[Cell, ...]:
-    cells: dict[Cell, None] = {}
-    for text in kernels:
-        name = KernelName.parse(text)
-        # A cast twin takes whatever 8-bit operands the run is over; in a run over both, the first.
-        fmt = formats[0] if name.casts_inside else name.format
-        problems = [
-            name.problem(shape, fmt, scheme, kind) for scheme in _schemes_of(name, schemes) for kind in activations
-        ]
-        if legal_only:
-            problems = [problem for problem in problems if not problem.why_illegal()] or problems[:1]
-        for problem in problems:
-            if not problem.why_illegal():
-                cells[Cell(text, replace(problem, activations=Activations.PREQUANTIZED))] = None
-            cells[Cell(text, problem)] = None
-    return tuple(cells)
+    comparisons = []
+    for index, where in enumerate(shapes):
+        cells: dict[Cell, None] = {}
+        for text in kernels:
+            name = KernelName.parse(text)
+            # A cast twin takes whatever 8-bit operands the run is over; in a run over both, the first.
+            fmt = formats[0] if name.casts_inside else name.format
+            asked = [(scheme, kind) for scheme in _schemes_of(name, schemes) for kind in activations]
+            problems = [name.problem(where.shape, fmt, scheme, kind) for scheme, kind in asked]
+            if legal_only:
+                problems = [problem for problem in problems if not problem.why_illegal()] or problems[:1]
+            for problem in problems:
+                if not problem.why_illegal():
+                    cells[Cell(text, replace(problem, activations=Activations.PREQUANTIZED))] = None
+                cells[Cell(text, problem)] = None
+        comparisons.append(Comparison(index, where, tuple(cells)))
+    return tuple(comparisons)
 
 
 def _schemes_of(name: KernelName, schemes: Sequence[Scaling] | None) -> tuple[Scaling | None, ...]:

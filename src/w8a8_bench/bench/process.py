@@ -152,10 +152,6 @@ class Worker:
         self._errors.close()
         self._status.close()
 
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
     def hello(self) -> tuple[Device, dict[str, object]]:
         """The device and the environment, as the worker found them. A worker that is lost before it says so, is started
         again, `STARTS` times in all. Raises SweepRefused where it found none, and WorkerLost.

@@ -1,21 +1,14 @@
-"""What a worker is asked about providers and kernels without measuring any: does the library load, what is refused."""
+"""What a worker is asked about kernels without measuring any: what is refused, and why."""
 
 from __future__ import annotations
 
 from w8a8_bench.environment.device import Device
-from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.contract import support_of, with_place
+from w8a8_bench.providers.contract import support_of
 from w8a8_bench.providers.provider import pass_interrupts
-from w8a8_bench.text import in_one_line
-
-
-def load(provider: str) -> Probe:
-    """Whether a provider's library loads here, and not only whether it is there."""
-    return next(one for one in registry.all_providers() if one.name == provider).load()
 
 
 def answer(kernel: str, shape: GemmShape, device: Device) -> str:
@@ -26,7 +19,7 @@ def answer(kernel: str, shape: GemmShape, device: Device) -> str:
         support = support_of(registry.get(kernel), name.problem(shape, fmt, name.default_scheme), device)
     except BaseException as error:  # a third party's kernel; its fault is what the user came for
         pass_interrupts(error)
-        return f"no: {with_place(error) if registry.provider_of(kernel).origin else in_one_line(error)}"
+        return f"no: {registry.provider_of(kernel).said(error)}"
     if not support:
         return f"no: {support.reason}"
     if name.format is Format.FP8 and not device.is_cuda:

@@ -6,7 +6,7 @@ reason, and the rest of the comparison is measured without it; else the comparis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -103,7 +103,7 @@ def measure_with_retries(
         attempts.stopped = dict.fromkeys(range(len(comparison.cells)), (Status.OUT_OF_MEMORY, fitted))
     else:
         attempts.settings = fitted
-    return _whole(comparison, attempts.measure(), attempts.stopped, attempts.losses, workers.device)
+    return attempts.measure()
 
 
 @dataclass
@@ -120,7 +120,27 @@ class _Attempts:
     losses: int = 0
     unexplained: int = 0
 
-    def measure(self) -> Finished | None:
+    def measure(self) -> Finished:
+        """The records of all cells: those that were measured, and those that were stopped before they could be."""
+        result, comparison, device = self._measure_what_is_left(), self.comparison, self.workers.device
+        measured = iter(result.records if result else ())
+        records = [
+            _unmeasured(comparison, cell, *self.stopped[index]) if index in self.stopped else next(measured)
+            for index, cell in enumerate(comparison.cells)
+        ]
+        if result:
+            end = replace(result.end, cells=len(records))
+        else:
+            labels = dict(comparison.where.labels)
+            end = ComparisonEnd(
+                index=comparison.index, shape=comparison.shape, labels=labels, seconds={}, blocks=0, cells=len(records)
+            )
+        if self.losses:
+            end = replace(end, machine={**end.machine, "workers_lost": self.losses})
+        name = device.uuid or device.kind
+        return Finished(comparison, tuple(replace(record, device=name) for record in records), end)
+
+    def _measure_what_is_left(self) -> Finished | None:
         """What was measured of the cells that are left in the end; None where none is."""
         while left := [place for place in range(len(self.comparison.cells)) if place not in self.stopped]:
             try:
@@ -163,32 +183,6 @@ class _Attempts:
 
     def _part(self, places: Sequence[int]) -> Comparison:
         return replace(self.comparison, cells=tuple(self.comparison.cells[place] for place in places))
-
-
-def _whole(
-    comparison: Comparison,
-    result: Finished | None,
-    stopped: Mapping[int, tuple[Status, str]],
-    losses: int,
-    device: Device,
-) -> Finished:
-    """The records of all cells: those that were measured, and those that were stopped before they could be."""
-    measured = iter(result.records if result else ())
-    labels = dict(comparison.where.labels)
-    name = device.uuid or device.kind
-    records = [
-        _unmeasured(comparison, cell, *stopped[index]) if index in stopped else next(measured)
-        for index, cell in enumerate(comparison.cells)
-    ]
-    end = ComparisonEnd(
-        index=comparison.index, shape=comparison.shape, labels=labels, seconds={}, blocks=0, cells=len(records)
-    )
-    if result:
-        end = replace(result.end, cells=len(records))
-    if losses:
-        end = replace(end, machine={**end.machine, "workers_lost": losses})
-    whole = [replace(record, device=name) for record in records]
-    return Finished(comparison, tuple(whole), end)
 
 
 def _unmeasured(comparison: Comparison, cell: Cell, status: Status, reason: str) -> Record:

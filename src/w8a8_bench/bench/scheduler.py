@@ -92,9 +92,9 @@ class _Scheduler:
                 self._events.put(partial(self._ended_comparison, result, done))
                 done.wait()
         except BaseException as error:
-            self._events.put(partial(self._give_up, error))
+            self._events.put(partial(self._ended, error))
         else:
-            self._events.put(self._ended)
+            self._events.put(partial(self._ended, None))
 
     def _next(self, share: int) -> Comparison | None:
         """The next comparison of a share, or the last of the longest; waited for while another device's may come back.
@@ -115,9 +115,6 @@ class _Scheduler:
             self._in_hand -= 1
             self._changed.notify_all()
 
-    def _ended(self) -> None:
-        self._working -= 1
-
     def _ended_comparison(self, result: Finished, done: threading.Event) -> None:
         self._finished(result)
         for line in self._failures.note(result.records):
@@ -127,13 +124,15 @@ class _Scheduler:
             self._changed.notify_all()
         done.set()
 
-    def _give_up(self, error: BaseException) -> None:
-        if not isinstance(error, SweepRefused | WorkerLost):
+    def _ended(self, error: BaseException | None) -> None:
+        """A device is done, or is given up for `error`."""
+        if error is not None and not isinstance(error, SweepRefused | WorkerLost):
             raise error
-        self._gone = error
         self._working -= 1
-        if self._working:
-            self._said(f"a device is given up, and the others go on: {error}")
+        if error is not None:
+            self._gone = error
+            if self._working:
+                self._said(f"a device is given up, and the others go on: {error}")
 
     def _tell(self, comparison: Comparison, phase: str, what: str, done: float) -> None:
         self._events.put(partial(self._progress, comparison, phase, what, done))

@@ -10,13 +10,15 @@ from functools import partial
 from w8a8_bench.bench.cell_run import CellRun, CellRuns
 from w8a8_bench.correctness.fingerprints import InputWatch
 from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment.device import Device
 from w8a8_bench.environment.watch import Watch
 from w8a8_bench.kernel import FAULTS, Launches, Prepared, Status, Step
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
-from w8a8_bench.timing.choose import make_method
+from w8a8_bench.timing.measures import TIME_KERNEL, Timer
 from w8a8_bench.timing.method import Method, Sample, TimedCell, rest
+from w8a8_bench.timing.settings import Settings
 
 DUPLICATE = -1
 """Among the cells that are timed: the baseline once more."""
@@ -158,3 +160,22 @@ class CellTiming:
             if not run.alive:
                 broken.append(run)
         return taken if run.alive else {}
+
+
+def make_method(device: Device, settings: Settings) -> Method:
+    """A fresh method for one comparison. Each is a file, imported when it is used."""
+    if settings.measures == (TIME_KERNEL,):
+        from w8a8_bench.timing.profiler import ProfilerMethod
+
+        return ProfilerMethod(device, settings.most_sets)
+    if settings.timer is Timer.GRAPH:
+        from w8a8_bench.timing.cuda_graph import GraphMethod
+
+        return GraphMethod(device, settings.measures, settings.most_sets)
+    if settings.timer is Timer.EVENT:
+        from w8a8_bench.timing.cuda_events import EventMethod
+
+        return EventMethod(device, settings.measures)
+    from w8a8_bench.timing.host import HostMethod
+
+    return HostMethod(device, settings.measures)

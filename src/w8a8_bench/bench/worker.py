@@ -144,11 +144,13 @@ def _test(device: Device, options: Mapping[str, Any], progress: Progress, answer
 def _answer(device: Device, questions: Sequence[Mapping[str, Any]], answers: TextIO, in_hand: InHand) -> None:
     from w8a8_bench.bench import query
     from w8a8_bench.problem import GemmShape
+    from w8a8_bench.providers import registry
 
+    providers = {provider.name: provider for provider in reversed(registry.all_providers())}
     for place, question in enumerate(questions):
         in_hand(place, Step.ASK)
         if "provider" in question:
-            answer: dict[str, object] = {"probe": asdict(query.load(question["provider"]))}
+            answer: dict[str, object] = {"probe": asdict(providers[question["provider"]].load())}
         else:
             answer = {"text": query.answer(question["kernel"], GemmShape(**question["shape"]), device)}
         in_hand(None, None)

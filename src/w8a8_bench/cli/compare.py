@@ -18,14 +18,10 @@ from w8a8_bench.text import one_line
 FORMATS = {"text": render_text, "markdown": render_markdown}
 
 
+@without_collector()
 def run(args: argparse.Namespace) -> int:
     if not 0 <= args.threshold < math.inf:
         raise UsageError(f"--threshold {args.threshold:g}: expected a percentage of 0 or more")
-    with without_collector():
-        return _compare(args)
-
-
-def _compare(args: argparse.Namespace) -> int:
     try:
         base, new = read(Path(args.base)), read(Path(args.new))
         pairing = pair(base, new)

@@ -47,7 +47,12 @@ def run(args: argparse.Namespace) -> int:
         with Worker(args.device, WorkerLimits(step_s=STEP_S)) as worker:
             device, environment = worker.hello()
             if args.timing:
-                _refuse_to_test(args, device)
+                if not device.is_cuda:
+                    raise UsageError(
+                        "--timing needs a GPU: it tests the timing of CUDA graphs, and this device is a CPU"
+                    )
+                if args.out is not None and Path(args.out).exists():
+                    raise UsageError(f"--out {args.out} exists: name another file")
             _print_device(device, environment)
             if args.timing:
                 return _test_timing(args, worker, device, environment)
@@ -174,18 +179,20 @@ def _asked(worker: Worker, questions: Sequence[Mapping[str, object]]) -> list[st
     return answers
 
 
-def _refuse_to_test(args: argparse.Namespace, device: Device) -> None:
-    """Raise UsageError if the self-test can't run, or has nowhere to leave its verdicts."""
-    if not device.is_cuda:
-        raise UsageError("--timing needs a GPU: it tests the timing of CUDA graphs, and this device is a CPU")
-    if args.out is not None and Path(args.out).exists():
-        raise UsageError(f"--out {args.out} exists: name another file")
-
-
 def _test_timing(args: argparse.Namespace, worker: Worker, device: Device, environment: dict[str, object]) -> int:
     verdicts = []
+    header = RunHeader(
+        schema=SCHEMA,
+        command=(args.prog, *args.words),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        environment=environment,
+        device=to_builtins(device),
+        plan={"command": "doctor --timing"},
+        settings={"duty": DEFAULT_DUTY, "seed": args.seed},
+        resumed=False,
+    )
     with _lines(args.out) as write:
-        write(to_json(_header(args, device, environment)))
+        write(to_json(header))
         for verdict in worker.self_test(duty=DEFAULT_DUTY, seed=args.seed, progress=_progress):
             verdicts.append(verdict)
             write(verdict)
@@ -208,19 +215,6 @@ def _lines(path: str | None) -> Iterator[Callable[[Mapping[str, object]], None]]
             yield lambda line: print(json.dumps(line), file=file, flush=True)
     except OSError as error:
         raise UsageError(f"--out {path} can't be written: {error.strerror}") from None
-
-
-def _header(args: argparse.Namespace, device: Device, environment: dict[str, object]) -> RunHeader:
-    return RunHeader(
-        schema=SCHEMA,
-        command=(args.prog, *args.words),
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        environment=environment,
-        device=to_builtins(device),
-        plan={"command": "doctor --timing"},
-        settings={"duty": DEFAULT_DUTY, "seed": args.seed},
-        resumed=False,
-    )
 
 
 def _progress(what: str, done: float) -> None:

@@ -20,12 +20,6 @@ def run(request: SweepRequest) -> int:
         raise UsageError(f"{records} exists: add --resume to go on with it, or name another")
     if not records.parent.is_dir():
         raise UsageError(f"--out {records} can't be written: there is no directory {records.parent}; create it first")
-    print(described(request))
-    return EXIT_COMPLETE
-
-
-def described(request: SweepRequest) -> str:
-    """The shapes, the cells and about how long they take."""
     plan = request.plan_on(cuda=request.cuda)
     cells = [cell for comparison in plan.comparisons for cell in comparison.cells]
     devices = max(1, likely_gpus()) if request.devices == (ALL,) else len(request.devices)
@@ -33,15 +27,14 @@ def described(request: SweepRequest) -> str:
     shapes = [comparison.where.title for comparison in plan.comparisons]
     took_s = START_S + Pace(plan.comparisons, plan.settings, cuda=request.cuda, devices=devices).whole_s
     compiling = "; kernels that were never compiled here add 1 to 2 s each" if request.cuda else ""
-    return "\n".join(
-        [
-            f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(len(cells), 'cell')}, "
-            f"rigor {plan.rigor}",
-            *(f"  {one_line(title)}" for title in shapes[:MOST_LISTED]),
-            *([f"  and {len(shapes) - MOST_LISTED} more shapes"] if len(shapes) > MOST_LISTED else []),
-            "kernels, those that can't run here among them (`doctor` names these):",
-            *(f"  {text}" for text in dict.fromkeys(cell.text for cell in cells)),
-            f"estimate: about {duration(took_s)}{compiling}",
-            "nothing was measured, since --dry-run was given",
-        ]
+    print(
+        f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(len(cells), 'cell')}, rigor {plan.rigor}",
+        *(f"  {one_line(title)}" for title in shapes[:MOST_LISTED]),
+        *([f"  and {len(shapes) - MOST_LISTED} more shapes"] if len(shapes) > MOST_LISTED else []),
+        "kernels, those that can't run here among them (`doctor` names these):",
+        *(f"  {text}" for text in dict.fromkeys(cell.text for cell in cells)),
+        f"estimate: about {duration(took_s)}{compiling}",
+        "nothing was measured, since --dry-run was given",
+        sep="\n",
     )
+    return EXIT_COMPLETE

@@ -11,7 +11,8 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import w8a8_bench
@@ -65,6 +66,7 @@ DEFAULT_THRESHOLD_PERCENT = 1.0
 class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line; the usage text is what `--help` is for."""
 
+    commands: Mapping[str, argparse.ArgumentParser]
     _unknown: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -114,18 +116,14 @@ def _split_list(option: str, words: Sequence[str]) -> list[str]:
     return values
 
 
-def _whole_number(text: str) -> int:
+def _number(text: str, kind: Callable[[str], float] = float, what: str = "a number") -> float:
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}") from None
+        raise argparse.ArgumentTypeError(f"expected {what}, got {shown(text)}") from None
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}") from None
+_whole_number = partial(_number, kind=int, what="a whole number")
 
 
 def _parser(prog: str) -> _Parser:
@@ -138,6 +136,7 @@ def _parser(prog: str) -> _Parser:
     parser.add_argument("--version", action="version", version=f"w8a8-bench {w8a8_bench.__version__}")
     parser.set_defaults(prog=prog, words=())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    parser.commands = commands.choices
 
     def add(name: str, text: str, module: str, parents: Sequence[_Parser] = ()) -> _Parser:
         command = commands.add_parser(name, help=text, description=text, parents=parents, formatter_class=_formatter)
@@ -334,8 +333,10 @@ def _arrange(argv: Sequence[str], parser: _Parser) -> list[str]:
     The original's users write `--kernels a b square_bench`, where argparse would take the command for a third kernel.
     """
     flags = [_dashed(word) for word in argv]
-    commands = _commands(parser)
-    takes_one, takes_many = _arity(commands)
+    commands = parser.commands
+    actions = [action for command in commands.values() for action in command._actions]
+    takes_one = {option for action in actions if action.nargs is None for option in action.option_strings}
+    takes_many = {option for action in actions if action.nargs == "+" for option in action.option_strings}
     position = 0
     while position < len(flags):
         word = flags[position]
@@ -380,25 +381,8 @@ def _unrecognized(words: Sequence[str], command: argparse.ArgumentParser) -> str
 
 
 def _dashed(word: str) -> str:
-    if not word.startswith("--"):
-        return word
     name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
-
-
-def _commands(parser: _Parser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise AssertionError("the parser has commands")
-
-
-def _arity(commands: dict[str, argparse.ArgumentParser]) -> tuple[set[str], set[str]]:
-    """Options that take one value, and those that take several."""
-    actions = [action for command in commands.values() for action in command._actions]
-    one = {option for action in actions if action.nargs is None for option in action.option_strings}
-    many = {option for action in actions if action.nargs == "+" for option in action.option_strings}
-    return one, many
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _completes(word: str, options: set[str]) -> bool:
@@ -415,7 +399,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "w8a8-bench") -> int:
         interrupt.install()
         args, unknown = parser.parse_known_args(_arrange(words, parser))
         if unknown:
-            raise UsageError(_unrecognized(unknown, _commands(parser)[args.command]))
+            raise UsageError(_unrecognized(unknown, parser.commands[args.command]))
         args.words = words
         with interrupt.nothing_to_keep(prog):
             run: Callable[[argparse.Namespace], int] = importlib.import_module(args.module).run

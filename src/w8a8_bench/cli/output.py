@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,21 +50,13 @@ def write(path: Path, text: str) -> None:
             path.write_text(text, encoding="utf-8")
             return
         path = path.resolve()  # a link goes on pointing where it did
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        partial = path.with_name(f".{path.name}.partial")
         try:
-            with open(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-            os.chmod(partial, mode)
-            os.replace(partial, path)
+            partial.write_text(text, encoding="utf-8")
+            if path.exists():
+                shutil.copymode(path, partial)
+            partial.replace(path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"--out {path} can't be written: {error.strerror}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from w8a8_bench.problem import PER_TENSOR, GemmShape, Scaling
 from w8a8_bench.problem.comparison import LabelledShape
@@ -24,22 +23,20 @@ DEPLOYED = Scaling.parse("channel-w-token-a")
 NO_FP8 = "fp8, which this CPU would only emulate (--dtype fp8 does)"
 
 
-@dataclass(frozen=True)
-class Quick:
-    """What the command measures unless its options say otherwise."""
-
-    formats: tuple[Format, ...]
-    shapes: tuple[LabelledShape, ...]
-    schemes: tuple[Scaling, ...] = (PER_TENSOR, DEPLOYED)
+SCHEMES = (PER_TENSOR, DEPLOYED)
+"""Unless options say otherwise."""
 
 
-def quick(*, cuda: bool) -> Quick:
-    """On a GPU all layers of an 8B model in both formats; on a CPU two squares and one layer in INT8."""
+def quick(*, cuda: bool) -> tuple[tuple[Format, ...], tuple[LabelledShape, ...]]:
+    """Formats and shapes, unless options say otherwise.
+
+    On a GPU all layers of an 8B model in both formats; on a CPU two squares and one layer in INT8.
+    """
     if cuda:
-        return Quick(W8A8_FORMATS, tuple(models.model_shapes([MODEL], [1], TOKENS)))
+        return W8A8_FORMATS, models.model_shapes([MODEL], [1], TOKENS)
     squares = [LabelledShape(GemmShape(m=size, n=size, k=size)) for size in CPU_SQUARES]
     layers = models.model_shapes([MODEL], [1], [CPU_TOKENS])
-    return Quick((Format.INT8,), (*squares, *(one for one in layers if one.labels["layer"] == CPU_LAYER)))
+    return (Format.INT8,), (*squares, *(one for one in layers if one.labels["layer"] == CPU_LAYER))
 
 
 def plain(kernels: Sequence[str]) -> tuple[str, ...]:

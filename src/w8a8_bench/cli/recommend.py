@@ -46,7 +46,10 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     layers = _layers(args.model, args.tp)
     required = _required(args)
     inputs = Inputs(args.results)
-    output.check(out, [*inputs.paths, *_configuration(args.model)])
+    read = inputs.paths
+    if args.model not in models.MODELS:
+        read.append(Path(args.model, hf_config.FILE_NAME) if os.path.isdir(args.model) else Path(args.model))
+    output.check(out, read)
     files = inputs.read()
     if not any(file.comparisons for file in files):
         raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend from")
@@ -54,13 +57,6 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     if inputs.directories:
         _refuse_several_devices(files, inputs)
     return recommend(args.model, args.tp, layers, files, required)
-
-
-def _configuration(model: str) -> list[Path]:
-    """The file that the layers were read from; none for a name of `list models`."""
-    if model in models.MODELS:
-        return []
-    return [Path(model, hf_config.FILE_NAME) if os.path.isdir(model) else Path(model)]
 
 
 def _of_the_model(files: Sequence[Results], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Results]:

@@ -12,25 +12,52 @@ from pathlib import Path
 
 import msgspec
 
-from w8a8_bench.bench.plan import make_plan
+from w8a8_bench.bench.plan import digest, make_plan
+from w8a8_bench.cli import quick
 from w8a8_bench.cli.errors import UsageError
 from w8a8_bench.cli.paste import is_script
-from w8a8_bench.cli.plan import QUICK, Plan
-from w8a8_bench.cli.quick import Quick, plain, quick
 from w8a8_bench.environment.detect import check_device_name, expects_cuda
 from w8a8_bench.problem import SCHEMES, Activations, Scaling
-from w8a8_bench.problem.comparison import LabelledShape
+from w8a8_bench.problem.comparison import Comparison, LabelledShape
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.providers import registry
 from w8a8_bench.shapes import batch_sizes, csv_file, models
-from w8a8_bench.shapes.range import range_
-from w8a8_bench.shapes.square import square
+from w8a8_bench.shapes.steps import range_, square
 from w8a8_bench.timing.measures import Timer, choose
 from w8a8_bench.timing.settings import RIGORS, Settings
 
 ALL = "all"
 """Of `--schemes`: every combination that has a meaning. Of `--devices`: all GPUs."""
+
+
+QUICK = "quick_bench"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the arguments ask for, all of it valid."""
+
+    command: str
+    formats: tuple[Format, ...]
+    comparisons: tuple[Comparison, ...]
+    settings: Settings
+    rigor: str
+
+    def to_json(self) -> dict[str, object]:
+        """What a results file must have in common with this run, so that `--resume` may go on with it."""
+        return {
+            "command": self.command,
+            "dtypes": [fmt.value for fmt in self.formats],
+            "comparisons": len(self.comparisons),
+            "cells": digest(self.comparisons),
+            "seed": self.settings.seed,
+            "data": self.settings.data.value,
+            "measures": list(self.settings.measures),
+            "rigor": self.rigor,
+            "processes": self.settings.processes,
+            "duty": self.settings.duty,
+        }
 
 
 @dataclass(frozen=True)
@@ -118,12 +145,12 @@ def _plan(args: argparse.Namespace) -> Plan:
     everything = ALL in (args.schemes or ())
     schemes: Sequence[Scaling] | None = SCHEMES if everything else _schemes(args.schemes)
     if args.command == QUICK and schemes is None:
-        schemes = _quick(args).schemes
+        schemes = quick.SCHEMES
     activations = [Activations.parse(name) for name in args.activations]
     data = Distribution.parse(args.data)
     kernels = registry.select(args.kernels, formats, args.providers)
     if args.command == QUICK and not args.kernels:
-        kernels = plain(kernels)
+        kernels = quick.plain(kernels)
     comparisons = make_plan(
         _shapes(args), kernels, formats, schemes=schemes, activations=activations, legal_only=everything
     )
@@ -169,7 +196,7 @@ def _formats(args: argparse.Namespace) -> tuple[Format, ...]:
     if args.dtype is None:
         if args.command != QUICK:
             raise ValueError(f"--dtype is missing: expected one of {', '.join(tokens)}")
-        return _quick(args).formats
+        return quick.quick(cuda=_expects_cuda(args))[0]
     for token in args.dtype:
         if token not in tokens:
             raise ValueError(f"--dtype {token!r}: expected one of {', '.join(tokens)}")
@@ -188,11 +215,7 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
         if not args.csv:
             raise ValueError("--csv '': expected the name of a file with columns m, n and k")
         return csv_file.read(Path(args.csv))
-    return _quick(args).shapes
-
-
-def _quick(args: argparse.Namespace) -> Quick:
-    return quick(cuda=_expects_cuda(args))
+    return quick.quick(cuda=_expects_cuda(args))[1]
 
 
 def _expects_cuda(args: argparse.Namespace) -> bool:

@@ -60,13 +60,8 @@ class Inputs:
 
         Raises UsageError for any other file that can't be read, and for a directory without any results.
         """
-        results = [read(path) for path in self._named]
-        left_out = []
-        for path in self._found:
-            if _is_of_a_sweep(path):
-                results.append(read(path))
-            else:
-                left_out.append(path)
+        left_out = [path for path in self._found if not _is_of_a_sweep(path)]
+        results = [read(path) for path in self.paths if path not in left_out]
         others = {directory: [p for p in files if p in left_out] for directory, files in self._directories.items()}
         for directory, files in self._directories.items():
             if others[directory] == files:

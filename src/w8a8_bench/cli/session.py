@@ -13,11 +13,10 @@ from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.cli import interrupt, output, paste
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.files import Files
-from w8a8_bench.cli.plan import QUICK, Plan
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.cli.quick import MODEL, NO_FP8
 from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE
-from w8a8_bench.cli.request import SweepRequest
+from w8a8_bench.cli.request import QUICK, Plan, SweepRequest
 from w8a8_bench.cli.tables import costs, print_compare_tables, print_comparison, print_faults
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
@@ -158,13 +157,9 @@ class Session:
     def _command(self, *words: str) -> str:
         return paste.command(self._request.prog, *words)
 
-    @property
-    def is_small(self) -> bool:
-        """Whether what was measured is pickled in no time: who interrupts does not wait."""
-        return len(self._records) <= MOST_PICKLED_AT_ONCE
-
-    def broken_off(self, why: str, *, pickled: bool = True) -> None:
-        """Keep what there is, and say how to go on."""
+    def broken_off(self, why: str, *, in_a_hurry: bool = False) -> None:
+        """Keep what there is, and say how to go on. Who is `in_a_hurry` does not wait for a large pickle."""
+        pickled = not in_a_hurry or len(self._records) <= MOST_PICKLED_AT_ONCE
         words = [*_without_out(self._request.words), "--out", str(self._files.records), "--resume"]
         done, records = f"{len(self._done)} of {len(self._plan.comparisons)} shapes", self._files.records
         if records.exists():

@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from msgspec import to_builtins
@@ -19,12 +18,9 @@ from w8a8_bench.bench.worker import NO_TORCH, why_no_torch
 from w8a8_bench.cli import dry_run, interrupt
 from w8a8_bench.cli.errors import EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.cli.files import Files, files_of
-from w8a8_bench.cli.plan import QUICK, Plan
-from w8a8_bench.cli.request import ALL, SweepRequest, make_request
+from w8a8_bench.cli.request import ALL, QUICK, SweepRequest, make_request
 from w8a8_bench.cli.session import Session
 from w8a8_bench.environment.detect import likely_gpus
-from w8a8_bench.environment.device import Device
-from w8a8_bench.kernel import Probe
 from w8a8_bench.providers import registry
 from w8a8_bench.results.json_lines import StoreError, Writer
 from w8a8_bench.results.record import SCHEMA, RunHeader
@@ -107,8 +103,21 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
         writer.cut()
     else:
         if writer.headers:
-            refuse_lost_providers(writer, _probes(plan))
-        writer.write_header(_header(request, plan, devices, environment, resumed=bool(writer.headers)))
+            kernels = dict.fromkeys(cell.kernel for comparison in plan.comparisons for cell in comparison.cells)
+            providers = map(registry.provider_of, kernels)
+            refuse_lost_providers(writer, {provider.name: provider.probe() for provider in providers})
+        header = RunHeader(
+            schema=SCHEMA,
+            command=(request.prog, *request.words),
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            environment=environment,
+            device=to_builtins(device),
+            devices=to_builtins(tuple(devices)),
+            plan=plan.to_json(),
+            settings=to_builtins(plan.settings),
+            resumed=bool(writer.headers),
+        )
+        writer.write_header(header)
     for remark in registry.remarks(request.kernels, plan.formats, request.providers, cuda=device.is_cuda):
         print(remark, file=sys.stderr)
     session = Session(request, plan, devices, files, writer)
@@ -116,7 +125,7 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
         session.introduce(environment, changes)
         return session.go(workers)
     except KeyboardInterrupt:
-        session.broken_off("interrupted", pickled=session.is_small)
+        session.broken_off("interrupted", in_a_hurry=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         session.broken_off("nobody reads standard output any more")
@@ -127,25 +136,3 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
     except OSError as error:  # of printing: what is kept has an error of its own
         session.broken_off(f"standard output can't be written: {error.strerror}")
         return EXIT_FAULTS
-
-
-def _probes(plan: Plan) -> dict[str, Probe]:
-    """Whether the providers of the plan's kernels can be used, by name."""
-    kernels = dict.fromkeys(cell.kernel for comparison in plan.comparisons for cell in comparison.cells)
-    return {provider.name: provider.probe() for provider in map(registry.provider_of, kernels)}
-
-
-def _header(
-    request: SweepRequest, plan: Plan, devices: Sequence[Device], environment: dict[str, object], *, resumed: bool
-) -> RunHeader:
-    return RunHeader(
-        schema=SCHEMA,
-        command=(request.prog, *request.words),
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        environment=environment,
-        device=to_builtins(devices[0]),
-        devices=to_builtins(tuple(devices)),
-        plan=plan.to_json(),
-        settings=to_builtins(plan.settings),
-        resumed=resumed,
-    )

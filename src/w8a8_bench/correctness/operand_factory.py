@@ -7,9 +7,9 @@ difference between their times does not come from their data, and memory is spen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
@@ -40,7 +40,6 @@ OUTLIER_SPACING = 256
 BIAS_FLOOR = 0.5
 """Least magnitude of a bias over that of a typical output: a missing bias shows in every column."""
 
-K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -51,22 +50,6 @@ class _Weights:
     b: torch.Tensor
     scale: torch.Tensor
     column_sums: torch.Tensor | None
-
-
-@dataclass
-class _WeightCache:
-    w: torch.Tensor | None = None
-    wide: dict[Format, torch.Tensor] = field(default_factory=dict)
-    quantized: dict[BVariant, _Weights] = field(default_factory=dict)
-
-
-@dataclass
-class _Cache:
-    x: dict[bool, torch.Tensor] = field(default_factory=dict)
-    wide_a: dict[Format, torch.Tensor] = field(default_factory=dict)
-    a: dict[AVariant, Quantized] = field(default_factory=dict)
-    bias: dict[Format, torch.Tensor] = field(default_factory=dict)
-    azp_adj: dict[tuple[AVariant, BVariant], torch.Tensor] = field(default_factory=dict)
 
 
 class OperandFactory:
@@ -84,8 +67,8 @@ class OperandFactory:
         self.device = torch.device(device)
         self.data = Distribution.parse(data)
         self.seed = seed
-        self._cache = _Cache()
-        self._weight_cache: _WeightCache = weights_of._weight_cache if weights_of else _WeightCache()
+        self._cache: dict[Hashable, Any] = {}
+        self._weight_cache: dict[Hashable, Any] = weights_of._weight_cache if weights_of else {}
 
     def make(self, problem: Problem, *, guarded: bool = False) -> Operands:
         """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands.
@@ -122,27 +105,24 @@ class OperandFactory:
 
     def forget(self) -> None:
         """Make everything anew when it is next asked for."""
-        self._cache, self._weight_cache = _Cache(), _WeightCache()
+        self._cache, self._weight_cache = {}, {}
 
     def activations(self, *, shifted: bool = False) -> torch.Tensor:
         """Source activations [m,k] in bf16; with `shifted`, those of problems with a zero point (`AZP_SHIFT`,
         `ONE_SIDED`), which are the same for zeros and units."""
-        shifted = shifted and self.data not in (Distribution.ZEROS, Distribution.UNIT)
-        if shifted not in self._cache.x:
-            if shifted:
-                x = self.activations() + AZP_SHIFT
-                if self.shape.m > 1:
-                    x[0] = x[0].abs() + ONE_SIDED
-                self._cache.x[True] = x
-            else:
-                self._cache.x[False] = self._source(self.shape.m, "x", self._outliers())
-        return self._cache.x[shifted]
+        if shifted and self.data not in (Distribution.ZEROS, Distribution.UNIT):
+            return _cached(self._cache, "shifted x", self._shifted)
+        return _cached(self._cache, "x", lambda: self._source(self.shape.m, "x", self._outliers()))
+
+    def _shifted(self) -> torch.Tensor:
+        x = self.activations() + AZP_SHIFT
+        if self.shape.m > 1:
+            x[0] = x[0].abs() + ONE_SIDED
+        return x
 
     def weights(self) -> torch.Tensor:
         """Source weights [n,k] in bf16."""
-        if self._weight_cache.w is None:
-            self._weight_cache.w = self._source(self.shape.n, "w", None)
-        return self._weight_cache.w
+        return _cached(self._weight_cache, "w", lambda: self._source(self.shape.n, "w", None))
 
     def _side_a(self, problem: Problem) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """A, its scale and its zero point. If the kernel quantizes, A is x, and dynamic scales are the kernel's."""
@@ -159,7 +139,7 @@ class OperandFactory:
         return quantized.q, quantized.scale, quantized.azp
 
     def _activations(self, variant: AVariant) -> Quantized:
-        return _cached(self._cache.a, variant, lambda: self._quantize_a(*variant))
+        return _cached(self._cache, variant, lambda: self._quantize_a(*variant))
 
     def _quantize_a(self, fmt: Format, activation: ActScale, azp: Azp) -> Quantized:
         x = self.activations(shifted=azp is not Azp.NONE)
@@ -175,7 +155,7 @@ class OperandFactory:
         return Quantized(apply_static(x, scale, zero_point, fmt), scale, zero_point)
 
     def _weights(self, variant: BVariant) -> _Weights:
-        return _cached(self._weight_cache.quantized, variant, lambda: self._quantize_b(*variant))
+        return _cached(self._weight_cache, variant, lambda: self._quantize_b(*variant))
 
     def _quantize_b(self, fmt: Format, weight: WeightScale) -> _Weights:
         n, k = self.shape.n, self.shape.k
@@ -190,7 +170,7 @@ class OperandFactory:
 
     def _azp_adj(self, problem: Problem) -> torch.Tensor:
         """int32 [n]: column sums of B, times the zero point if there is one for the whole tensor."""
-        return _cached(self._cache.azp_adj, (a_variant(problem), b_variant(problem)), lambda: self._sum_b(problem))
+        return _cached(self._cache, (a_variant(problem), b_variant(problem)), lambda: self._sum_b(problem))
 
     def _sum_b(self, problem: Problem) -> torch.Tensor:
         sums = self._weights(b_variant(problem)).column_sums
@@ -204,13 +184,13 @@ class OperandFactory:
         return sums.to(torch.int32)
 
     def _wide_a(self, fmt: Format) -> torch.Tensor:
-        return _cached(self._cache.wide_a, fmt, lambda: self.activations().to(torch_dtype(fmt)))
+        return _cached(self._cache, ("wide", fmt), lambda: self.activations().to(torch_dtype(fmt)))
 
     def _wide_b(self, fmt: Format) -> torch.Tensor:
-        return _cached(self._weight_cache.wide, fmt, lambda: self.weights().to(torch_dtype(fmt)).t())
+        return _cached(self._weight_cache, ("wide", fmt), lambda: self.weights().to(torch_dtype(fmt)).t())
 
     def _bias(self, out: Format) -> torch.Tensor:
-        return _cached(self._cache.bias, out, lambda: self._make_bias(out))
+        return _cached(self._cache, ("bias", out), lambda: self._make_bias(out))
 
     def _make_bias(self, out: Format) -> torch.Tensor:
         """[n] of either sign, about as large as the outputs without it: rms(x) * rms(w) * sqrt(k), or 1 for zeros."""
@@ -258,10 +238,11 @@ class OperandFactory:
         return generator
 
 
-def _cached(cache: dict[K, V], key: K, make: Callable[[], V]) -> V:
+def _cached(cache: dict[Hashable, Any], key: Hashable, make: Callable[[], V]) -> V:
     if key not in cache:
         cache[key] = make()
-    return cache[key]
+    value: V = cache[key]
+    return value
 
 
 def _rms(values: torch.Tensor) -> float:

@@ -100,24 +100,17 @@ class _Known:
         self._tensors: list[torch.Tensor] = []
 
     def number(self, tensor: torch.Tensor) -> int:
-        like = [(i, other) for i, other in enumerate(self._tensors) if _is_like(tensor, other)]
+        facts = tensor.shape, tensor.dtype, tensor.device, tensor.stride()
+        like = [(i, x) for i, x in enumerate(self._tensors) if (x.shape, x.dtype, x.device, x.stride()) == facts]
         for index, other in like:
             if tensor.data_ptr() == other.data_ptr():
                 return index
+        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.element_size()]
         for index, other in like:
-            if _has_same_bits(tensor, other):
+            if torch.equal(tensor.view(bits), other.view(bits)):
                 return index
         self._tensors.append(tensor)  # held, so that its address is not given to another
         return len(self._tensors) - 1
-
-
-def _is_like(x: torch.Tensor, y: torch.Tensor) -> bool:
-    return x.shape == y.shape and x.dtype == y.dtype and x.device == y.device and x.stride() == y.stride()
-
-
-def _has_same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
-    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[x.element_size()]
-    return torch.equal(x.view(bits), y.view(bits))
 
 
 class Oracle:
@@ -174,7 +167,7 @@ class Oracle:
 
     def _product(self, operands: Operands, *, with_magnitude: bool) -> _Product:
         a, b = operands.a, operands.b
-        scales = _group_scales(operands)
+        scales = operands.scales() if operands.problem.scaling == BLOCKWISE else ()  # which differ along k
         key = tuple(self._known.number(tensor) for tensor in (a, b, *scales))
         product = self._products.get(key)
         if product is None or (with_magnitude and product.magnitude is None):
@@ -212,11 +205,6 @@ def _epilogue_scales(operands: Operands) -> tuple[torch.Tensor | None, torch.Ten
     if operands.scale_a is None or operands.scale_b is None or operands.problem.scaling == BLOCKWISE:
         return None, None
     return operands.scale_a.double(), operands.scale_b.double()
-
-
-def _group_scales(operands: Operands) -> tuple[torch.Tensor, ...]:
-    """Scales that differ along k, and so are part of the product."""
-    return operands.scales() if operands.problem.scaling == BLOCKWISE else ()
 
 
 def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, with_magnitude: bool) -> _Product:

@@ -61,9 +61,9 @@ def scheme_sqnr_db(
         wide = _quantized_weights(weights, columns, b).values().t()
         for scheme in (scheme for scheme in schemes if scheme[1] == b):
             for name, reference in references.items():
-                ratio = _db(reference, codes[name, scheme[0]].values() @ wide)
-                if ratio is not None:
-                    found[scheme][name] = ratio
+                noise = float((reference - codes[name, scheme[0]].values() @ wide).square().sum())
+                if noise and (signal := float(reference.square().sum())):
+                    found[scheme][name] = 10 * math.log10(signal / noise)
     return found
 
 
@@ -107,10 +107,3 @@ def _quantized_weights(w: torch.Tensor, columns: torch.Tensor, variant: BVariant
     if weight is WeightScale.BLOCK:
         scale = scale[columns // BLOCK]
     return _Codes(apply_static(part, scale, None, fmt), scale, None)
-
-
-def _db(reference: torch.Tensor, approximate: torch.Tensor) -> float | None:
-    signal, noise = float(reference.square().sum()), float((reference - approximate).square().sum())
-    if signal == 0.0 or noise == 0.0:
-        return None
-    return 10 * math.log10(signal / noise)

@@ -69,11 +69,11 @@ def resolve_device(wanted: str) -> Device:
         uuid=f"GPU-{facts.uuid}",
         pci_bus_id=_pci_bus_id(facts),
     )
-    opened = telemetry.Telemetry.open(device)
-    if isinstance(opened, telemetry.TelemetryUnavailable):
+    try:
+        with telemetry.Telemetry.open(device) as opened:
+            limits = opened.limits
+    except telemetry.TelemetryUnavailable:
         return device
-    with opened:
-        limits = opened.limits
     return replace(device, max_sm_clock_mhz=limits.max_sm_clock_mhz, memory_bandwidth=limits.memory_bandwidth)
 
 

@@ -6,7 +6,8 @@ holds the reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,8 @@ SLOWDOWNS = ("sw_thermal", "hw_slowdown", "hw_thermal", "power_brake")
 """The reasons that void a timed block. The rest, a power cap above all, are an operating point."""
 
 
-@dataclass(frozen=True)
-class TelemetryUnavailable:
-    """Returned instead of a `Telemetry` if there is none; the reason is one line."""
-
-    reason: str
+class TelemetryUnavailable(Exception):
+    """There is no telemetry; the text says why, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,28 +70,6 @@ class GpuLimits:
         return 2 * self.memory_bus_bits / 8 * self.max_memory_clock_mhz * 1e6
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuProcess:
-    """A process with a compute context on the GPU. `name` and `memory_bytes` are None if they can't be read."""
-
-    pid: int
-    name: str | None
-    memory_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OtherProcesses:
-    """Who else computes on the GPU. `count` is None if NVML does not say.
-
-    If `own_found` is false, NVML's pids are of another namespace than ours, as in some containers. `processes` then
-    holds our processes too, nobody can tell which, and none has a name, because its pid is another process here.
-    """
-
-    count: int | None
-    processes: tuple[GpuProcess, ...]
-    own_found: bool
-
-
 class Telemetry:
     """One GPU as NVML sees it. A MIG slice is seen as the whole GPU that it is part of.
 
@@ -113,21 +89,20 @@ class Telemetry:
         )
 
     @classmethod
-    def open(cls, device: Device) -> Telemetry | TelemetryUnavailable:
+    def open(cls, device: Device) -> Telemetry:
         """Find the GPU by UUID. If NVML does not know it, as for a MIG slice: by PCI address, or as the only GPU.
 
-        Never by index: NVML's order is not CUDA's, and CUDA_VISIBLE_DEVICES hides no GPU from NVML.
+        Never by index: NVML's order is not CUDA's, and CUDA_VISIBLE_DEVICES hides no GPU from NVML. Raises
+        TelemetryUnavailable.
         """
         if not device.is_cuda:
-            return TelemetryUnavailable("the device is no GPU")
+            raise TelemetryUnavailable("the device is no GPU")
         nvml = _start()
-        if isinstance(nvml, TelemetryUnavailable):
-            return nvml
-        handle = _find(nvml, device)
-        if isinstance(handle, TelemetryUnavailable):
+        try:
+            return cls(nvml, _find(nvml, device))
+        except TelemetryUnavailable:
             _stop(nvml)
-            return handle
-        return cls(nvml, handle)
+            raise
 
     def snapshot(self) -> Snapshot:
         nvml = self._nvml
@@ -148,30 +123,20 @@ class Telemetry:
             throttle=tuple(name for bit, name in REASONS.items() if (reasons or 0) & bit),
         )
 
-    def other_processes(self, own: Collection[int]) -> OtherProcesses:
-        """The compute processes on the GPU except `own`: the pids, as this process sees them, that use it already.
+    def other_processes(self, own: Collection[int]) -> int | None:
+        """Compute processes on the GPU except `own`: the pids, as this process sees them, that use it already.
 
-        If none of `own` is on NVML's list, len(own) of the list are taken to be ours. If the list is empty although we
-        use the GPU, the list is hidden from us, and nothing is known.
+        If none of `own` is on NVML's list, as in a container with pids of its own, len(own) of the list are taken to be
+        ours. None if NVML does not say, as where the list is empty although we use the GPU: it is hidden from us.
         """
         listed = self._ask("other_processes", ("nvmlDeviceGetComputeRunningProcesses",))
         if listed is None:
-            return OtherProcesses(count=None, processes=(), own_found=False)
+            return None
         if own and not listed:
             self.errors.setdefault("other_processes", "NVML lists no process, not even this one")
-            return OtherProcesses(count=None, processes=(), own_found=False)
-        own_found = not own or any(entry.pid in own for entry in listed)
-        processes = tuple(
-            GpuProcess(
-                pid=entry.pid,
-                name=self._process_name(entry.pid) if own_found else None,
-                memory_bytes=entry.usedGpuMemory,
-            )
-            for entry in listed
-            if not (own_found and entry.pid in own)
-        )
-        count = len(processes) if own_found else max(0, len(processes) - len(own))
-        return OtherProcesses(count=count, processes=processes, own_found=own_found)
+            return None
+        ours = sum(entry.pid in own for entry in listed) or len(own)
+        return max(0, len(listed) - ours)
 
     def close(self) -> None:
         if not self._closed:
@@ -206,61 +171,54 @@ class Telemetry:
         self.errors.setdefault(query, "NVML has no such query here")
         return None
 
-    def _process_name(self, pid: int) -> str | None:
-        """None for a process that has ended or that may not be read. This is not an error."""
-        try:
-            return str(self._nvml.nvmlSystemGetProcessName(pid))
-        except (self._nvml.NVMLError, UnicodeDecodeError):
-            return None
-
 
 def versions() -> dict[str, str]:
     """Versions of the GPU driver, of the CUDA that it offers (`driver_cuda`) and of NVML, or why one is missing."""
-    nvml = _start()
-    if isinstance(nvml, TelemetryUnavailable):
-        return _missing(nvml.reason)
     try:
-        cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
-        return {
-            "driver": str(nvml.nvmlSystemGetDriverVersion()),
-            "driver_cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
-            "nvml": str(nvml.nvmlSystemGetNVMLVersion()),
-        }
-    except nvml.NVMLError as error:
-        return _missing(f"NVML says {error}")
-    finally:
-        _stop(nvml)
+        with _started() as nvml:
+            cuda = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+            return {
+                "driver": str(nvml.nvmlSystemGetDriverVersion()),
+                "driver_cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+                "nvml": str(nvml.nvmlSystemGetNVMLVersion()),
+            }
+    except TelemetryUnavailable as why:
+        return {"driver": f"unknown: {why}", "driver_cuda": f"unknown: {why}", "nvml": f"unavailable: {why}"}
 
 
 def count() -> int:
     """GPUs that NVML knows, whether CUDA may use them or not; 0 if there is no NVML."""
-    nvml = _start()
-    if isinstance(nvml, TelemetryUnavailable):
-        return 0
     try:
-        return int(nvml.nvmlDeviceGetCount())
-    except nvml.NVMLError:
+        with _started() as nvml:
+            return int(nvml.nvmlDeviceGetCount())
+    except TelemetryUnavailable:
         return 0
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[Any]:
+    """As `_start`, and stopped again. What NVML raises meanwhile becomes TelemetryUnavailable too."""
+    nvml = _start()
+    try:
+        yield nvml
+    except nvml.NVMLError as error:
+        raise TelemetryUnavailable(f"NVML says {error}") from None
     finally:
         _stop(nvml)
 
 
-def _missing(reason: str) -> dict[str, str]:
-    return {"driver": f"unknown: {reason}", "driver_cuda": f"unknown: {reason}", "nvml": f"unavailable: {reason}"}
-
-
 def _start() -> Any:
-    """The module pynvml, its library initialized; TelemetryUnavailable if there is none."""
+    """The module pynvml, its library initialized. Raises TelemetryUnavailable if there is none."""
     try:
         import pynvml
     except ModuleNotFoundError as error:
         if error.name != "pynvml":
             raise
-        return TelemetryUnavailable("nvidia-ml-py is not installed")
+        raise TelemetryUnavailable("nvidia-ml-py is not installed") from None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return TelemetryUnavailable(f"NVML says {error}")
+        raise TelemetryUnavailable(f"NVML says {error}") from None
     return pynvml
 
 
@@ -272,7 +230,7 @@ def _stop(nvml: Any) -> None:
 
 
 def _find(nvml: Any, device: Device) -> Any:
-    """NVML's handle of the device; TelemetryUnavailable if none is certain to be this device."""
+    """NVML's handle of the device. Raises TelemetryUnavailable if none is certain to be this device."""
     said = []
     for function, address in (
         ("nvmlDeviceGetHandleByUUID", device.uuid),
@@ -288,6 +246,6 @@ def _find(nvml: Any, device: Device) -> Any:
         if count == 1:
             return nvml.nvmlDeviceGetHandleByIndex(0)
     except nvml.NVMLError as error:
-        return TelemetryUnavailable(f"NVML says {error}")
+        raise TelemetryUnavailable(f"NVML says {error}") from None
     said.append(f"it has {count} GPUs")
-    return TelemetryUnavailable(f"NVML says {', and '.join(said)}")
+    raise TelemetryUnavailable(f"NVML says {', and '.join(said)}")

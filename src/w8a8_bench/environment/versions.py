@@ -39,13 +39,13 @@ def describe(device: Device) -> dict[str, object]:
 def _nvml_facts(device: Device) -> dict[str, object]:
     """Versions of the driver, of the CUDA that it offers and of NVML, and the GPU's power limit in watts."""
     facts: dict[str, object] = {**telemetry.versions()}
-    opened = telemetry.Telemetry.open(device)
-    if isinstance(opened, telemetry.TelemetryUnavailable):
-        return {**facts, "nvml": f"unavailable: {opened.reason}", "power_limit_w": f"unknown: {opened.reason}"}
-    with opened:
-        limit = opened.limits.power_limit_w
-        facts["power_limit_w"] = f"unknown: {opened.errors['power_limit_w']}" if limit is None else limit
-    return facts
+    try:
+        with telemetry.Telemetry.open(device) as opened:
+            limit = opened.limits.power_limit_w
+            facts["power_limit_w"] = f"unknown: {opened.errors['power_limit_w']}" if limit is None else limit
+            return facts
+    except telemetry.TelemetryUnavailable as why:
+        return {**facts, "nvml": f"unavailable: {why}", "power_limit_w": f"unknown: {why}"}
 
 
 def _version(distribution: str) -> str:

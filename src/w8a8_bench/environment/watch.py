@@ -16,7 +16,12 @@ class Watch:
     """
 
     def __init__(self, device: Device, *, workers: int = 1) -> None:
-        self._telemetry = Telemetry.open(device)
+        self._telemetry: Telemetry | None = None
+        self._why_none = ""
+        try:
+            self._telemetry = Telemetry.open(device)
+        except TelemetryUnavailable as error:
+            self._why_none = str(error)
         self._workers = workers
         self._looks: list[Snapshot] = []
         self._blocks: list[dict[str, object]] = []
@@ -29,7 +34,7 @@ class Watch:
 
     def __exit__(self, *raised: object) -> None:
         self._count_others()
-        if isinstance(self._telemetry, Telemetry):
+        if self._telemetry:
             self._telemetry.close()
 
     def begin(self) -> None:
@@ -38,7 +43,7 @@ class Watch:
 
     def look(self) -> Snapshot | None:
         """The state at this moment; None if there is no telemetry."""
-        if isinstance(self._telemetry, TelemetryUnavailable):
+        if self._telemetry is None:
             return None
         snapshot = self._telemetry.snapshot()
         self._looks.append(snapshot)
@@ -72,8 +77,8 @@ class Watch:
 
         `other_processes` is the largest number that was seen, before or after; null if NVML does not say.
         """
-        if isinstance(self._telemetry, TelemetryUnavailable):
-            return {"telemetry": f"unavailable: {self._telemetry.reason}"}
+        if self._telemetry is None:
+            return {"telemetry": f"unavailable: {self._why_none}"}
         facts: dict[str, object] = {"telemetry": "NVML", "blocks": self._blocks, "other_processes": self._others}
         if self._telemetry.errors:
             facts["errors"] = dict(self._telemetry.errors)
@@ -81,12 +86,12 @@ class Watch:
 
     def _count_others(self) -> None:
         """Note how many other processes there are, if they are more than before."""
-        if isinstance(self._telemetry, TelemetryUnavailable):
+        if self._telemetry is None:
             return
         others = self._telemetry.other_processes([os.getpid()])
-        if others.count is not None:
+        if others is not None:
             # NVML lists this process and the run's other workers alike; only this one's number is known here.
-            self._others = max(self._others or 0, others.count - (self._workers - 1))
+            self._others = max(self._others or 0, others - (self._workers - 1))
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -17,14 +17,6 @@ class Format(str, Enum):
     BF16 = "bf16"
     FP16 = "fp16"
 
-    @classmethod
-    def parse(cls, token: str) -> Format:
-        """The format called `token`; raises ValueError with the choices."""
-        try:
-            return cls(token)
-        except ValueError:
-            raise ValueError(f"format {token!r}: expected one of {', '.join(f.value for f in cls)}") from None
-
     @property
     def torch_name(self) -> str:
         """Name of the dtype in `torch`, without the module: `getattr(torch, fmt.torch_name)`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from w8a8_bench.problem.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
+from w8a8_bench.problem import BLOCK, Activations, ActScale, Azp, Problem, WeightScale, ceil_div
 
 WORD_BYTES = 4
 """Size of a scale (fp32), of a zero point and of its adjustment (int32)."""

@@ -30,9 +30,6 @@ TORCH = os.path.join("-packages", "torch", "")
 
 NO_REASON = "refused, and no reason was given"
 
-MOST_CONFIG = 1 << 16
-"""Characters of a config as JSON: what was chosen, and no data."""
-
 
 class BrokenContract(TypeError):
     """What a provider returned breaks the protocol. The text says so without the name of the exception."""
@@ -103,10 +100,6 @@ def config_of(kernel: Kernel, prepared: Prepared) -> dict[str, object]:
         text = json.dumps({str(name): value for name, value in config.items()}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise BrokenContract(f"config is {shown(config)}: expected what goes into JSON ({error}){place}") from None
-    if len(text) > MOST_CONFIG:
-        raise BrokenContract(
-            f"config takes over {MOST_CONFIG} characters of JSON: expected what was chosen, and no data{place}"
-        )
     written: dict[str, object] = json.loads(text)
     return written
 

@@ -59,5 +59,4 @@ class CutlassKernel:
         return PreparedKernel(partial(bind, chosen), chosen.config.to_json())
 
 
-def kernel(name: str) -> CutlassKernel:
-    return CutlassKernel(name)
+kernel = CutlassKernel

@@ -85,7 +85,7 @@ class Provider:
             return self._probe()
         except BaseException as error:
             pass_interrupts(error)
-            return Probe.broken(f"probe() raised {self._said(error)}")
+            return Probe.broken(f"probe() raised {self.said(error)}")
 
     def _probe(self) -> Probe:
         """As `probe`, but raises a fault of the module's `probe`."""
@@ -94,7 +94,7 @@ class Provider:
         try:
             probe = Probe.of(self.package, self.distribution) if self.package else self._asked(probe_of)
         except LOADING as error:
-            return Probe.broken(f"probe() raised {self._said(error)}")
+            return Probe.broken(f"probe() raised {self.said(error)}")
         return replace(probe, version=one_line(probe.version), reason=one_line(probe.reason))
 
     def source(self) -> str:
@@ -119,7 +119,7 @@ class Provider:
         except Refused as error:
             return UnavailableKernel(name, in_one_line(error))
         except LOADING as error:
-            return UnavailableKernel(name, f"{self.name} {probe.version} does not load: {self._said(error)}")
+            return UnavailableKernel(name, f"{self.name} {probe.version} does not load: {self.said(error)}")
         return kernel
 
     def load(self) -> Probe:
@@ -131,19 +131,17 @@ class Provider:
             kernel = self.make(self.kernels[0])
         except BaseException as error:
             pass_interrupts(error)
-            return Probe.broken(self._said(error))
+            return Probe.broken(self.said(error))
         return Probe.broken(kernel.reason) if isinstance(kernel, UnavailableKernel) else probe
 
     def _asked(self, question: Callable[[Any], Any]) -> Any:
         """The module's answer. What it prints meanwhile is no part of anybody's output."""
         with printing_to_stderr(self.origin) if self.origin else contextlib.redirect_stdout(sys.stderr):
-            return question(self._module())
+            return question(_import(self.module) if self.loaded is None else self.loaded)
 
-    def _said(self, error: BaseException) -> str:
+    def said(self, error: BaseException) -> str:
+        """What was raised; of a third party's, and the line of its file."""
         return with_place(error) if self.origin else in_one_line(error)
-
-    def _module(self) -> Any:
-        return _import(self.module) if self.loaded is None else self.loaded
 
 
 @functools.cache

@@ -270,7 +270,11 @@ class PyTorchKernel:
         return self.parsed.variant == "fast_accum"
 
     def supports(self, problem: Problem, device: Device) -> Support:
-        reason = self._limit(problem, device)
+        name = self.parsed
+        if name.is_baseline:
+            return Support.yes()
+        limit = _int_mm_limit if name.format is Format.INT8 else _scaled_mm_limit
+        reason = name.why_not_under(problem.scaling) or limit(problem, device)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
@@ -290,16 +294,6 @@ class PyTorchKernel:
             return partial(emulated_scaled_mm, []), {"scaling": scaling, "emulated": EMULATION}
         fast = self.fast_accum
         return partial(scaled_mm, fast_accum=fast), {"scaling": scaling, "use_fast_accum": fast}
-
-    def _limit(self, problem: Problem, device: Device) -> str | None:
-        name = self.parsed
-        if name.is_baseline:
-            return None
-        if reason := name.why_not_under(problem.scaling):
-            return reason
-        if name.format is Format.INT8:
-            return _int_mm_limit(problem, device)
-        return _scaled_mm_limit(problem, device)
 
 
 def _int_mm_limit(problem: Problem, device: Device) -> str | None:
@@ -334,5 +328,4 @@ def _scaled_mm_limit(problem: Problem, device: Device) -> str | None:
     return None
 
 
-def kernel(name: str) -> PyTorchKernel:
-    return PyTorchKernel(name)
+kernel = PyTorchKernel

@@ -45,5 +45,4 @@ class TritonKernel:
         return prepare(problem, device)
 
 
-def kernel(name: str) -> TritonKernel:
-    return TritonKernel(name)
+kernel = TritonKernel

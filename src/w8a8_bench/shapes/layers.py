@@ -69,94 +69,82 @@ class Layer:
         return (part, self.n) if self.split == "k" else (self.k, part)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LlamaConfig:
-    """The fields of a model's config.json that fix its layers, for models built as Llama is.
+def llama_layers(
+    num_hidden_layers: int,
+    hidden_size: int,
+    num_attention_heads: int,
+    num_key_value_heads: int,
+    head_dim: int,
+    intermediate_size: int,
+) -> tuple[Layer, ...]:
+    """The four layers of a block, the same in every block, of a model built as Llama is, by fields of its config.json.
 
     `head_dim` stands in config.json in some models only; in the others it is hidden_size / num_attention_heads.
     """
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-
-    def layers(self) -> tuple[Layer, ...]:
-        """The four layers of a block, the same in every block."""
-        hidden, count = self.hidden_size, self.num_hidden_layers
-        heads = Share("attention heads", self.num_attention_heads, self.head_dim)
-        # A key and a value for each.
-        kv_heads = Share("KV heads", self.num_key_value_heads, 2 * self.head_dim, replicates=True)
-        return (
-            _column("qkv_proj", hidden, heads, kv_heads, count=count),
-            _row("o_proj", heads, hidden, count=count),
-            *_mlp("", hidden, self.intermediate_size, count),
-        )
+    count = num_hidden_layers
+    heads = Share("attention heads", num_attention_heads, head_dim)
+    # A key and a value for each.
+    kv_heads = Share("KV heads", num_key_value_heads, 2 * head_dim, replicates=True)
+    return (
+        _column("qkv_proj", hidden_size, heads, kv_heads, count=count),
+        _row("o_proj", heads, hidden_size, count=count),
+        *_mlp("", hidden_size, intermediate_size, count),
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeepseekConfig:
+def deepseek_layers(
+    *,
+    hidden_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int,
+    qk_nope_head_dim: int,
+    qk_rope_head_dim: int,
+    v_head_dim: int,
+    q_lora_rank: int | None,
+    kv_lora_rank: int,
+    intermediate_size: int,
+    moe_intermediate_size: int,
+    n_shared_experts: int | None,
+    n_routed_experts: int | None,
+    first_k_dense_replace: int,
+    moe_layer_freq: int = 1,
+) -> tuple[Layer, ...]:
     """The same for DeepSeek-V2 and V3: latent attention, and a mixture of experts in most blocks.
 
     q_lora_rank       None: queries are projected in one step
     n_routed_experts  None: every block has a dense MLP
     n_shared_experts  None or 0: none
+
+    Layers of all blocks, dense MLPs and experts. Rows of experts are those of one; all shared ones are one. vLLM's
+    benchmark has k=2048 for kv_b_proj of DeepSeek-Coder-V2-Lite, which contradicts the configuration (its input is the
+    latent vector, of kv_lora_rank = 512), and splits kv_a_proj_with_mqa, which every rank needs whole.
     """
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    q_lora_rank: int | None
-    kv_lora_rank: int
-    intermediate_size: int
-    moe_intermediate_size: int
-    n_shared_experts: int | None
-    n_routed_experts: int | None
-    first_k_dense_replace: int
-    moe_layer_freq: int = 1
-
-    def layers(self) -> tuple[Layer, ...]:
-        """Layers of all blocks, dense MLPs and experts. Rows of experts are those of one; all shared ones are one.
-
-        vLLM's benchmark has k=2048 for kv_b_proj of DeepSeek-Coder-V2-Lite, which contradicts the configuration (its
-        input is the latent vector, of kv_lora_rank = 512), and splits kv_a_proj_with_mqa, which every rank needs whole.
-        """
-        hidden, count = self.hidden_size, self.num_hidden_layers
-        sparse = self._sparse_blocks()
-        queries = Share("attention heads", self.num_attention_heads, self.qk_nope_head_dim + self.qk_rope_head_dim)
-        values = Share("attention heads", self.num_attention_heads, self.v_head_dim)
-        latent = Share("attention heads", self.num_attention_heads, self.qk_nope_head_dim + self.v_head_dim)
-        if self.q_lora_rank is None:
-            layers = [_column("q_proj", hidden, queries, count=count)]
-        else:
-            layers = [
-                Layer("q_a_proj", hidden, self.q_lora_rank, count=count),
-                _column("q_b_proj", self.q_lora_rank, queries, count=count),
-            ]
-        layers += [
-            Layer("kv_a_proj_with_mqa", hidden, self.kv_lora_rank + self.qk_rope_head_dim, count=count),
-            _column("kv_b_proj", self.kv_lora_rank, latent, count=count),
-            _row("o_proj", values, hidden, count=count),
+    hidden, count = hidden_size, num_hidden_layers
+    # Experts are in the blocks from first_k_dense_replace on whose number moe_layer_freq divides.
+    first = -(-first_k_dense_replace // moe_layer_freq) * moe_layer_freq
+    sparse = len(range(first, count, moe_layer_freq)) if n_routed_experts else 0
+    queries = Share("attention heads", num_attention_heads, qk_nope_head_dim + qk_rope_head_dim)
+    values = Share("attention heads", num_attention_heads, v_head_dim)
+    latent = Share("attention heads", num_attention_heads, qk_nope_head_dim + v_head_dim)
+    if q_lora_rank is None:
+        layers = [_column("q_proj", hidden, queries, count=count)]
+    else:
+        layers = [
+            Layer("q_a_proj", hidden, q_lora_rank, count=count),
+            _column("q_b_proj", q_lora_rank, queries, count=count),
         ]
-        if count > sparse:
-            layers += _mlp("", hidden, self.intermediate_size, count - sparse)
-        if sparse and self.n_shared_experts:
-            layers += _mlp("shared_experts.", hidden, self.n_shared_experts * self.moe_intermediate_size, sparse)
-        if sparse:
-            layers += _mlp("experts.", hidden, self.moe_intermediate_size, None)
-        return tuple(layers)
-
-    def _sparse_blocks(self) -> int:
-        """Blocks with experts: those from first_k_dense_replace on whose number moe_layer_freq divides."""
-        if not self.n_routed_experts:
-            return 0
-        first = -(-self.first_k_dense_replace // self.moe_layer_freq) * self.moe_layer_freq
-        return len(range(first, self.num_hidden_layers, self.moe_layer_freq))
+    layers += [
+        Layer("kv_a_proj_with_mqa", hidden, kv_lora_rank + qk_rope_head_dim, count=count),
+        _column("kv_b_proj", kv_lora_rank, latent, count=count),
+        _row("o_proj", values, hidden, count=count),
+    ]
+    if count > sparse:
+        layers += _mlp("", hidden, intermediate_size, count - sparse)
+    if sparse and n_shared_experts:
+        layers += _mlp("shared_experts.", hidden, n_shared_experts * moe_intermediate_size, sparse)
+    if sparse:
+        layers += _mlp("experts.", hidden, moe_intermediate_size, None)
+    return tuple(layers)
 
 
 def _mlp(prefix: str, hidden: int, intermediate: int, count: int | None) -> tuple[Layer, Layer]:

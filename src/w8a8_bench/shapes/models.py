@@ -5,45 +5,32 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.shapes import hf_config
-from w8a8_bench.shapes.layers import DeepseekConfig, Layer, LlamaConfig, TpDoesNotDivide
-
-
-def _llama(blocks: int, hidden: int, heads: int, kv_heads: int, head_dim: int, intermediate: int) -> tuple[Layer, ...]:
-    return LlamaConfig(
-        hidden_size=hidden,
-        num_hidden_layers=blocks,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=intermediate,
-    ).layers()
-
+from w8a8_bench.shapes.layers import Layer, TpDoesNotDivide, deepseek_layers, llama_layers
 
 # Source of a row: https://huggingface.co/<model id>/blob/main/config.json
 # (num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, head_dim, intermediate_size)
 MODELS: dict[str, tuple[Layer, ...]] = {
-    "mistralai/Mistral-7B-v0.1": _llama(32, 4096, 32, 8, 128, 14336),
-    "meta-llama/Llama-2-7b-hf": _llama(32, 4096, 32, 32, 128, 11008),
-    "meta-llama/Llama-2-13b-hf": _llama(40, 5120, 40, 40, 128, 13824),
-    "meta-llama/Llama-2-70b-hf": _llama(80, 8192, 64, 8, 128, 28672),
-    "meta-llama/Llama-3-8b": _llama(
-        32, 4096, 32, 8, 128, 14336
-    ),  # vLLM's name; the Hub's is meta-llama/Meta-Llama-3-8B
-    "meta-llama/Llama-3.1-8B-Instruct": _llama(32, 4096, 32, 8, 128, 14336),
+    "mistralai/Mistral-7B-v0.1": llama_layers(32, 4096, 32, 8, 128, 14336),
+    "meta-llama/Llama-2-7b-hf": llama_layers(32, 4096, 32, 32, 128, 11008),
+    "meta-llama/Llama-2-13b-hf": llama_layers(40, 5120, 40, 40, 128, 13824),
+    "meta-llama/Llama-2-70b-hf": llama_layers(80, 8192, 64, 8, 128, 28672),
+    # vLLM's name; the Hub's is meta-llama/Meta-Llama-3-8B
+    "meta-llama/Llama-3-8b": llama_layers(32, 4096, 32, 8, 128, 14336),
+    "meta-llama/Llama-3.1-8B-Instruct": llama_layers(32, 4096, 32, 8, 128, 14336),
     # vLLM's name; the Hub's is meta-llama/Llama-3.1-405B
-    "meta-llama/Llama-3.1-405b-hf": _llama(126, 16384, 128, 8, 128, 53248),
-    "meta-llama/Llama-3.3-70B-Instruct": _llama(80, 8192, 64, 8, 128, 28672),
-    "mistralai/Mistral-Large-Instruct-2407": _llama(88, 12288, 96, 8, 128, 28672),
-    "Qwen/Qwen2.5-7B-Instruct": _llama(28, 3584, 28, 4, 128, 18944),
-    "Qwen/Qwen2.5-32B-Instruct": _llama(64, 5120, 40, 8, 128, 27648),
-    "Qwen/Qwen2.5-72B-Instruct": _llama(80, 8192, 64, 8, 128, 29568),
-    "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct": DeepseekConfig(
+    "meta-llama/Llama-3.1-405b-hf": llama_layers(126, 16384, 128, 8, 128, 53248),
+    "meta-llama/Llama-3.3-70B-Instruct": llama_layers(80, 8192, 64, 8, 128, 28672),
+    "mistralai/Mistral-Large-Instruct-2407": llama_layers(88, 12288, 96, 8, 128, 28672),
+    "Qwen/Qwen2.5-7B-Instruct": llama_layers(28, 3584, 28, 4, 128, 18944),
+    "Qwen/Qwen2.5-32B-Instruct": llama_layers(64, 5120, 40, 8, 128, 27648),
+    "Qwen/Qwen2.5-72B-Instruct": llama_layers(80, 8192, 64, 8, 128, 29568),
+    "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct": deepseek_layers(
         hidden_size=2048,
         num_hidden_layers=27,
         num_attention_heads=16,
@@ -57,8 +44,8 @@ MODELS: dict[str, tuple[Layer, ...]] = {
         n_shared_experts=2,
         n_routed_experts=64,
         first_k_dense_replace=1,
-    ).layers(),
-    "CohereLabs/c4ai-command-a-03-2025": _llama(64, 12288, 96, 8, 128, 36864),
+    ),
+    "CohereLabs/c4ai-command-a-03-2025": llama_layers(64, 12288, 96, 8, 128, 36864),
 }
 
 
@@ -108,8 +95,9 @@ def model_shapes(
         if not values:
             raise ValueError(f"no {name} was given: expected at least one")
     layers = {model: layers_of(model) for model in models}
-    _check_at_least_1("TP size", tp_sizes)
-    _check_at_least_1("batch size", batch_sizes)
+    for what, sizes in (("TP size", tp_sizes), ("batch size", batch_sizes)):
+        if min(sizes) < 1:
+            raise ValueError(f"{what} {next(size for size in sizes if size < 1)}: expected at least 1")
     names = {model: name_of(model) for model in models}
     shared = Counter(names.values())
     names = {model: model if shared[name] > 1 else name for model, name in names.items()}
@@ -197,9 +185,3 @@ def _short(name: str) -> str:
 
 def _letters(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
-
-
-def _check_at_least_1(what: str, sizes: Iterable[int]) -> None:
-    for size in sizes:
-        if size < 1:
-            raise ValueError(f"{what} {size}: expected at least 1")

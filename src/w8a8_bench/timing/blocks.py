@@ -80,14 +80,10 @@ def run_blocks(
                 taken.samples[index].setdefault(measure, []).append(sample)
         taken.blocks += 1
         after_block(taken.blocks)
-        if _settled(taken, rule, headline):
+        if taken.blocks >= rule.min_blocks and all(
+            rule.settled(taken.seconds(index, headline))
+            for index, measures in taken.samples.items()
+            if headline in measures
+        ):
             break
     return taken
-
-
-def _settled(taken: BlockSamples, rule: StopRule, headline: str) -> bool:
-    return taken.blocks >= rule.min_blocks and all(
-        rule.settled(taken.seconds(index, headline))
-        for index, measures in taken.samples.items()
-        if headline in measures
-    )

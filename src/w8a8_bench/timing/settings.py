@@ -54,11 +54,6 @@ CELL_BUDGET_S = 1.0
 activations quantized inside, take 1.2 s, and most cells have no parts and settle sooner."""
 
 
-def default_budget_s(cells: int) -> float:
-    """Wall time of a comparison on a GPU: more where there are more cells than its usual time holds."""
-    return max(DEFAULT_BUDGET_S, CELL_BUDGET_S * cells)
-
-
 CPU_BUDGET_S = 5.0
 """Time for the blocks of a comparison on a CPU, after which none is begun. 40 blocks of small GEMMs, whose samples last
 5 ms, take less than that. Launches of a second are timed once."""
@@ -103,7 +98,7 @@ class Settings(Struct, frozen=True):
     def with_default_budget(self, cells: int, *, cuda: bool) -> Settings:
         """These settings with the budget of a comparison of up to `cells` for which none was asked."""
         if cuda:
-            return replace(self, budget_s=default_budget_s(cells), may_skip=True)
+            return replace(self, budget_s=max(DEFAULT_BUDGET_S, CELL_BUDGET_S * cells), may_skip=True)
         return replace(self, budget_s=CPU_BUDGET_S, may_skip=False)
 
     def passes(self) -> tuple[Settings, ...]:

@@ -181,7 +181,6 @@ def test_a_kernel_is_not_asked_about_what_has_no_meaning():
             "config is {'tile': nan}: expected what goes into JSON",
         ),
         (SimpleNamespace(config={"tile": Mute()}, bind=print), "config is <dict whose repr raises"),
-        (SimpleNamespace(config={"weights": "x" * 70000}, bind=print), "expected what was chosen, and no data"),
     ],
 )
 def test_what_is_no_prepared_kernel_is_the_cells_own_fault(prepared, says):

@@ -39,7 +39,7 @@ def test_a_worker_that_stops_outside_of_kernels_is_not_waited_for_for_ever(monke
     monkeypatch.setattr(process, "SILENCE_S", 0.5)
     with Worker("cpu", WorkerLimits(step_s=0.05)) as one:
         one.hello()
-        os.kill(one.process_id, signal.SIGSTOP)
+        os.kill(one._process.pid, signal.SIGSTOP)
         with pytest.raises(WorkerLost, match="did and said nothing for"):
             list(one.ask([{"provider": "pytorch"}]))
 
@@ -56,7 +56,7 @@ def test_error_output_is_cut_and_its_end_kept(worker):
     worker._errors.flush()
     worker._watch()
     assert os.fstat(worker._errors.fileno()).st_size <= process.STDERR_BYTES // 4
-    os.kill(worker.process_id, signal.SIGKILL)
+    os.kill(worker._process.pid, signal.SIGKILL)
     lost = worker._lost()
     assert lost.reason.endswith("last words")
     assert "SIGKILL" in lost.reason
@@ -109,7 +109,7 @@ def test_an_answer_that_is_no_message_is_a_loss(worker):
 
 def test_a_worker_that_ends_while_it_starts_is_started_again_a_few_times(monkeypatch):
     with Worker("cpu") as one:
-        os.kill(one.process_id, signal.SIGKILL)
+        os.kill(one._process.pid, signal.SIGKILL)
         assert one.hello()[0].kind == "cpu"
         one._hello = None
         one._end()  # as one that was killed after it was restarted: its pipes are closed

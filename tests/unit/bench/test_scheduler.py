@@ -290,11 +290,11 @@ def test_a_killed_worker_is_started_again_and_what_it_ran_is_measured():
 
         def watch(comparison, phase, what, done):
             if comparison.index == 0 and what == KERNELS[1] and not killed:
-                killed.append(workers.first.process_id)
-                os.kill(workers.first.process_id, signal.SIGKILL)
+                killed.append(workers.first._process.pid)
+                os.kill(workers.first._process.pid, signal.SIGKILL)
 
         run_sweep([workers], plan(16, 32), QUICK, progress=watch, finished=finished.append)
-        assert workers.first.process_id not in killed
+        assert workers.first._process.pid not in killed
     assert [statuses(result) for result in finished] == [[Status.OK] * 2] * 2
     assert finished[0].end.machine["workers_lost"] >= 1
     assert {one.device for result in finished for one in result.records} == {"cpu"}

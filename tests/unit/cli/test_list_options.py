@@ -10,7 +10,7 @@ from w8a8_bench.cli import main
 from w8a8_bench.cli.errors import UsageError
 
 PARSER = main._parser("w8a8-bench")
-COMMANDS = main._commands(PARSER)
+COMMANDS = PARSER.commands
 NEEDED = {
     "square_bench": "--dim-start 16 --dim-end 16 --dim-increment 16",
     "range_bench": "--dim-start 16 --dim-end 32 --dim-increment 16",

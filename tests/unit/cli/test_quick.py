@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from w8a8_bench.cli.quick import MODEL, plain, quick
+from w8a8_bench.cli.quick import MODEL, SCHEMES, plain, quick
 from w8a8_bench.environment import detect
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
@@ -12,18 +12,18 @@ from w8a8_bench.providers import registry
 
 
 def test_a_gpu_measures_every_layer_of_the_model_in_both_formats():
-    chosen = quick(cuda=True)
-    assert chosen.formats == W8A8_FORMATS
-    assert {one.shape.m for one in chosen.shapes} == {1, 16, 128, 2048, 8192}
-    assert {one.labels["model"] for one in chosen.shapes} == {MODEL}
-    assert len(chosen.shapes) == 20
-    assert {scheme.name for scheme in chosen.schemes} == {"tensor-w-tensor-a", "channel-w-token-a"}
+    formats, shapes = quick(cuda=True)
+    assert formats == W8A8_FORMATS
+    assert {one.shape.m for one in shapes} == {1, 16, 128, 2048, 8192}
+    assert {one.labels["model"] for one in shapes} == {MODEL}
+    assert len(shapes) == 20
+    assert {scheme.name for scheme in SCHEMES} == {"tensor-w-tensor-a", "channel-w-token-a"}
 
 
 def test_a_cpu_measures_int8_on_two_squares_and_one_layer():
-    chosen = quick(cuda=False)
-    assert chosen.formats == (Format.INT8,)
-    assert [one.labels.get("layer", "square") for one in chosen.shapes] == ["square", "square", "o_proj"]
+    formats, shapes = quick(cuda=False)
+    assert formats == (Format.INT8,)
+    assert [one.labels.get("layer", "square") for one in shapes] == ["square", "square", "o_proj"]
 
 
 def test_one_plain_kernel_of_each_library_and_format_is_chosen():

@@ -13,7 +13,6 @@ from w8a8_bench.environment.device import Device
 from w8a8_bench.environment.telemetry import (
     REASONS,
     SLOWDOWNS,
-    OtherProcesses,
     Snapshot,
     Telemetry,
     TelemetryUnavailable,
@@ -42,9 +41,9 @@ class FakeTelemetry(Telemetry):
     def snapshot(self) -> Snapshot:
         return next(self._snapshots)
 
-    def other_processes(self, own) -> OtherProcesses:
+    def other_processes(self, own) -> int | None:
         self.asked.append(list(own))
-        return OtherProcesses(count=next(self._others), processes=(), own_found=True)
+        return next(self._others)
 
     def close(self) -> None:
         self.closed += 1
@@ -53,7 +52,12 @@ class FakeTelemetry(Telemetry):
 @pytest.fixture
 def telemetry(monkeypatch):
     def use(fake):
-        monkeypatch.setattr(watch_module.Telemetry, "open", classmethod(lambda cls, device: fake))
+        def opened(cls, device):
+            if isinstance(fake, TelemetryUnavailable):
+                raise fake
+            return fake
+
+        monkeypatch.setattr(watch_module.Telemetry, "open", classmethod(opened))
         return fake
 
     return use

@@ -77,7 +77,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def options(text: str) -> Iterator[tuple[str, str]]:
     """The options of this program in a document's inline code, each with its command: empty if any may have it."""
-    known = main._commands(main._parser(PROGRAM))
+    known = main._parser(PROGRAM).commands
     for code in INLINE_CODE.findall(FENCE.sub("", text)):
         first, *others = code.removeprefix(f"{PROGRAM} ").split()
         if first in known or first.startswith("--"):
@@ -87,7 +87,7 @@ def options(text: str) -> Iterator[tuple[str, str]]:
 
 def known_options(command: str) -> set[str]:
     """The options of one command; of all if it is empty."""
-    of = main._commands(main._parser(PROGRAM))
+    of = main._parser(PROGRAM).commands
     parsers = [of[command]] if command else of.values()
     return {option for parser in parsers for action in parser._actions for option in action.option_strings}
 

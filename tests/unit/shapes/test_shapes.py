@@ -11,8 +11,7 @@ from published_configs import BUILT_IN
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.shapes import batch_sizes, csv_file
 from w8a8_bench.shapes.models import MODELS, all_model_shapes, model_shapes
-from w8a8_bench.shapes.range import range_
-from w8a8_bench.shapes.square import square
+from w8a8_bench.shapes.steps import range_, square
 
 # Worked out by hand from each model's config.json, apart from the code under test: (layer, k, n, split).
 LLAMA_8B = [
@@ -297,11 +296,9 @@ def test_csv_columns_stand_in_any_order_and_others_become_labels(tmp_path) -> No
         ("m,n,k\n1,,3\n", "line 2: n='': expected a whole number"),
         ("m,n,k\n0,2,3\n", "line 2: m=0: expected at least 1"),
         ("m,n,k\n-5,2,3\n", "line 2: m=-5: expected at least 1"),
-        (f"m,n,k\n{'9' * 6000},2,3\n", "line 2: m='" + "9" * 37 + "...': far too large"),
         ("m,n,k\n65536,65536,1\n", "at most 2^31"),
         ('m,n,k\n1,"2,3\n', "line 2: unexpected end of data"),
         (b"m,n,k\n1,2,3\n1,\xff,3\n", "line 3: not UTF-8"),
-        (b"m,n,k\n1,\x00,3\n", "holds NUL bytes"),
     ],
 )
 def test_a_bad_csv_is_one_line_with_path_place_and_reason(tmp_path, text, expected) -> None:

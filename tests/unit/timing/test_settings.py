@@ -10,7 +10,7 @@ from copies import replace
 
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.timing.measures import HOST_LAUNCH, TIME_COLD, TIME_HOST, TIME_HOT, TIME_KERNEL, Timer
-from w8a8_bench.timing.settings import CPU_BUDGET_S, DEFAULT_RIGOR, RIGORS, Settings, StopRule, default_budget_s
+from w8a8_bench.timing.settings import CPU_BUDGET_S, DEFAULT_RIGOR, RIGORS, Settings, StopRule
 
 FULL = Settings(
     seed=7,
@@ -50,7 +50,12 @@ def test_the_headline_of_settings_is_the_first_measure_by_precedence() -> None:
 
 
 def test_a_grid_of_many_cells_has_more_time_by_default() -> None:
-    assert [default_budget_s(cells) for cells in (0, 12, 60, 170)] == [60, 60, 60, 170]
+    assert [Settings().with_default_budget(cells, cuda=True).budget_s for cells in (0, 12, 60, 170)] == [
+        60,
+        60,
+        60,
+        170,
+    ]
     on_a_gpu = FULL.with_default_budget(170, cuda=True)
     assert (on_a_gpu.budget_s, on_a_gpu.may_skip) == (170, True)
 
