@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from w8a8_bench.shapes import read_at_most
 from w8a8_bench.shapes.layers import Layer, deepseek_layers, llama_layers
+from w8a8_bench.text import one_line
 
 FILE_NAME = "config.json"
 
@@ -202,6 +203,8 @@ def _loads(data: bytes) -> dict[str, object]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested too deeply
+        raise ValueError(f"not a configuration: {one_line(str(error))}") from None
     if not isinstance(value, dict):
         raise ValueError("not a configuration: expected a JSON object")
     return value
