@@ -12,11 +12,7 @@ import w8a8_bench  # noqa: E402
 from w8a8_bench.bench.comparison_run import run_comparison  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
 from w8a8_bench.kernel import Status  # noqa: E402
-from w8a8_bench.problem import (  # noqa: E402
-    GemmShape,
-    Problem,
-    Scaling,
-)
+from w8a8_bench.problem import GemmShape, Problem, Scaling  # noqa: E402
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape  # noqa: E402
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName  # noqa: E402
 from w8a8_bench.providers import registry  # noqa: E402

@@ -11,7 +11,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from w8a8_bench.kernels.triton.api import Call
+from w8a8_bench.kernels.triton.launch import Call
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from msgspec import convert, to_builtins
 
 import w8a8_bench
-from w8a8_bench.bench.status import Note, StatusPage
 from w8a8_bench.bench.worker import CLOSED
+from w8a8_bench.bench.worker_status import Note, StatusPage
 from w8a8_bench.environment.detect import host_memory
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Probe, Status

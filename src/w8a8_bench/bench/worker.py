@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec import convert, to_builtins
 
-from w8a8_bench.bench.status import StatusPage
+from w8a8_bench.bench.worker_status import StatusPage
 from w8a8_bench.kernel import Step
 from w8a8_bench.text import in_one_line
 
@@ -142,7 +142,7 @@ def _test(device: Device, options: Mapping[str, Any], progress: Progress, answer
 
 
 def _answer(device: Device, questions: Sequence[Mapping[str, Any]], answers: TextIO, in_hand: InHand) -> None:
-    from w8a8_bench.bench import query
+    from w8a8_bench.bench import provider_queries
     from w8a8_bench.problem import GemmShape
     from w8a8_bench.providers import registry
 
@@ -152,7 +152,7 @@ def _answer(device: Device, questions: Sequence[Mapping[str, Any]], answers: Tex
         if "provider" in question:
             answer: dict[str, object] = {"probe": asdict(providers[question["provider"]].load())}
         else:
-            answer = {"text": query.answer(question["kernel"], GemmShape(**question["shape"]), device)}
+            answer = {"text": provider_queries.answer(question["kernel"], GemmShape(**question["shape"]), device)}
         in_hand(None, None)
         _send(answers, {"kind": "answer", **answer})
     _send(answers, {"kind": "answered"})

@@ -11,7 +11,7 @@ from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_SLOWER, UsageError
 from w8a8_bench.cli.results import read
 from w8a8_bench.report.compare import conditions
 from w8a8_bench.report.compare.compare import compare
-from w8a8_bench.report.compare.text import Compared, render_markdown, render_text
+from w8a8_bench.report.compare.render import Compared, render_markdown, render_text
 from w8a8_bench.results.json_lines import without_collector
 from w8a8_bench.text import one_line
 

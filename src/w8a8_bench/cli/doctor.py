@@ -19,7 +19,7 @@ from msgspec import to_builtins
 
 from w8a8_bench.bench.process import SweepRefused, Worker, WorkerLimits, WorkerLost
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
-from w8a8_bench.cli.missing import Machine, advice
+from w8a8_bench.cli.install_advice import Machine, advice
 from w8a8_bench.environment import telemetry
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Probe

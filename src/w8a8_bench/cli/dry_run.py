@@ -5,7 +5,7 @@ from __future__ import annotations
 from w8a8_bench.bench.estimate import START_S, Pace, duration
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.files import files_of
-from w8a8_bench.cli.request import ALL, SweepRequest
+from w8a8_bench.cli.sweep_request import ALL, SweepRequest
 from w8a8_bench.environment.detect import likely_gpus
 from w8a8_bench.text import counted, one_line
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from w8a8_bench.cli.request import SweepRequest
+from w8a8_bench.cli.sweep_request import SweepRequest
 from w8a8_bench.problem.formats import dtype_text
 from w8a8_bench.results import json_lines
 

@@ -15,7 +15,7 @@ from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
-from w8a8_bench.report.recommend.text import markdown, to_json, verdict
+from w8a8_bench.report.recommend.render import markdown, to_json, verdict
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.shapes import hf_config, models
 

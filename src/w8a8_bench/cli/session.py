@@ -10,21 +10,21 @@ from dataclasses import replace
 from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.estimate import Pace, duration
 from w8a8_bench.bench.scheduler import run_sweep
-from w8a8_bench.cli import interrupt, output, paste
+from w8a8_bench.cli import interrupt, next_command, output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
 from w8a8_bench.cli.files import Files
 from w8a8_bench.cli.progress import Progress
 from w8a8_bench.cli.quick import MODEL, NO_FP8
 from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE
-from w8a8_bench.cli.request import QUICK, Plan, SweepRequest
+from w8a8_bench.cli.sweep_request import QUICK, Plan, SweepRequest
 from w8a8_bench.cli.tables import costs, print_compare_tables, print_comparison, print_faults
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import html
-from w8a8_bench.report.answer import answer, broken
 from w8a8_bench.report.comparable_runs import ResultSet, make_sets
+from w8a8_bench.report.conclusion import answer, broken
 from w8a8_bench.report.table import View, terminal_width, why_not_here, wrapped
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.record import ComparisonEnd, Record
@@ -123,7 +123,7 @@ class Session:
             print(f"report:  {self._files.report}")
         for line in self._answer(sets):
             print("\n".join(wrapped(line, self._view.width)))
-        print("\n".join(paste.lines(f"next: {self._next()}", self._view.width)), flush=True)
+        print("\n".join(next_command.lines(f"next: {self._next()}", self._view.width)), flush=True)
         return EXIT_FAULTS if any(record.status in FAULTS for record in self._records) else EXIT_COMPLETE
 
     def _answer(self, sets: Sequence[ResultSet]) -> list[str]:
@@ -155,7 +155,7 @@ class Session:
         return self._command("report", records, "--format", "markdown")
 
     def _command(self, *words: str) -> str:
-        return paste.command(self._request.prog, *words)
+        return next_command.command(self._request.prog, *words)
 
     def broken_off(self, why: str, *, in_a_hurry: bool = False) -> None:
         """Keep what there is, and say how to go on. Who is `in_a_hurry` does not wait for a large pickle."""

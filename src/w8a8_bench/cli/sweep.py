@@ -18,8 +18,8 @@ from w8a8_bench.bench.worker import NO_TORCH, why_no_torch
 from w8a8_bench.cli import dry_run, interrupt
 from w8a8_bench.cli.errors import EXIT_FAULTS, EXIT_INTERRUPTED, EndOfOutput, UsageError
 from w8a8_bench.cli.files import Files, files_of
-from w8a8_bench.cli.request import ALL, QUICK, SweepRequest, make_request
 from w8a8_bench.cli.session import Session
+from w8a8_bench.cli.sweep_request import ALL, QUICK, SweepRequest, make_request
 from w8a8_bench.environment.detect import likely_gpus
 from w8a8_bench.providers import registry
 from w8a8_bench.results.json_lines import StoreError, Writer

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from w8a8_bench.bench.device_workers import Finished
-from w8a8_bench.cli.request import QUICK, Plan
+from w8a8_bench.cli.sweep_request import QUICK, Plan
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.problem import SCHEMES, Activations

@@ -23,7 +23,7 @@ from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report import run_facts
 from w8a8_bench.report.cliffs import REPEATABILITY
 from w8a8_bench.report.comparable_runs import ResultSet
-from w8a8_bench.report.layers import place
+from w8a8_bench.report.curves import place
 from w8a8_bench.report.rows import NUMBERS, PARTS, CellRow, make_rows, measures_of
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.report.summary import AS_FAST, cliffs_of, is_8_bit, is_16_bit, kernel_key

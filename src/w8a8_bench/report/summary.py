@@ -13,7 +13,7 @@ from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
 from w8a8_bench.report.cliffs import Cliff, find_cliffs
 from w8a8_bench.report.comparable_runs import ResultSet
-from w8a8_bench.report.layers import Curve, Place, place
+from w8a8_bench.report.curves import Curve, Place, place
 from w8a8_bench.report.rows import CellRow, Times, make_rows, measures_of
 from w8a8_bench.report.run_facts import noise_floors
 from w8a8_bench.results.record import Record

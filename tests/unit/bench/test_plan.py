@@ -10,7 +10,7 @@ import pytest
 
 from w8a8_bench.bench.plan import digest, make_plan
 from w8a8_bench.cli import main
-from w8a8_bench.cli.request import make_request
+from w8a8_bench.cli.sweep_request import make_request
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, ActScale, GemmShape
 from w8a8_bench.problem.comparison import Comparison, LabelledShape
 from w8a8_bench.problem.formats import Format

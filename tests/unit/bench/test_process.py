@@ -9,7 +9,7 @@ import pytest
 
 from w8a8_bench.bench import process
 from w8a8_bench.bench.process import Worker, WorkerLimits, WorkerLost
-from w8a8_bench.bench.status import StatusPage
+from w8a8_bench.bench.worker_status import StatusPage
 from w8a8_bench.kernel import Status, Step
 
 

@@ -12,9 +12,9 @@ import pytest
 from copies import replace
 from made_devices import CPU, H200
 
-from w8a8_bench.cli import missing
+from w8a8_bench.cli import install_advice
 from w8a8_bench.cli.doctor import WIDTH, Asked, kernel_lines, provider_lines
-from w8a8_bench.cli.missing import Machine, advice
+from w8a8_bench.cli.install_advice import Machine, advice
 from w8a8_bench.kernel import Probe
 from w8a8_bench.providers.provider import Provider
 
@@ -80,18 +80,18 @@ def test_long_reasons_are_broken_into_lines_that_fit():
 
 def test_the_commands_install_what_the_extras_of_the_project_ask_for():
     text = (ROOT / "pyproject.toml").read_text()
-    for cuda, requirements in missing.CUDA_EXTRAS.items():
+    for cuda, requirements in install_advice.CUDA_EXTRAS.items():
         (extra,) = re.findall(rf"^cu{cuda} = \[(.*)\]$", text, re.MULTILINE)
         assert re.findall(r'"([^"]+)"', extra) == list(requirements)
-    assert f'"{missing.TRITON}; ' in text
+    assert f'"{install_advice.TRITON}; ' in text
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch, tmp_path):
     """None of the packages that are looked for, a pip of another environment on the PATH, and this one made by hand."""
-    monkeypatch.setattr(missing, "_is_installed", lambda distribution: False)
-    monkeypatch.setattr(missing, "_triton_of_torch", lambda: "triton==3.6.0")
-    monkeypatch.setattr(missing.shutil, "which", lambda name: "/usr/bin/pip")
+    monkeypatch.setattr(install_advice, "_is_installed", lambda distribution: False)
+    monkeypatch.setattr(install_advice, "_triton_of_torch", lambda: "triton==3.6.0")
+    monkeypatch.setattr(install_advice.shutil, "which", lambda name: "/usr/bin/pip")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "by hand"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "it's python"))
 
@@ -151,12 +151,12 @@ def test_what_can_not_run_on_this_gpu_is_not_suggested(nothing_installed):
 
 
 def test_where_nothing_is_missing_nothing_is_said(monkeypatch):
-    monkeypatch.setattr(missing, "_is_installed", lambda distribution: True)
+    monkeypatch.setattr(install_advice, "_is_installed", lambda distribution: True)
     assert advice(ON_H200, []) == []
 
 
 def test_a_vllm_without_deepgemm_is_to_be_upgraded(monkeypatch):
-    monkeypatch.setattr(missing, "_is_installed", lambda distribution: True)
+    monkeypatch.setattr(install_advice, "_is_installed", lambda distribution: True)
     (says, command) = advice(ON_H200, ["deepgemm"])
     assert says.startswith("to add deepgemm (") and command.endswith(" install --upgrade vllm")
 
@@ -171,7 +171,7 @@ def test_a_pytorch_for_the_cpu_beside_a_gpu_is_replaced(nothing_installed, tmp_p
     lines = advice(replace(ON_CPU, driver_gpus=2, driver_cuda="13.1"), PEERS)
     assert calls_of(lines, tmp_path) == [
         ["-m", "pip", "uninstall", "--yes", "torch"],
-        ["-m", "pip", "install", *missing.CUDA_EXTRAS[13]],
+        ["-m", "pip", "install", *install_advice.CUDA_EXTRAS[13]],
     ]
     assert lines[:2] == [
         "the GPU is not used: this PyTorch (2.13.0+cpu) is built for the CPU",
@@ -207,8 +207,8 @@ def test_an_environment_that_make_made_in_the_clone_is_changed_by_make(nothing_i
     prefix = clone / name
     prefix.mkdir(parents=True)
     (clone / "Makefile").write_text((ROOT / "Makefile").read_text())
-    (prefix / missing.STAMP).write_text("{}")
-    monkeypatch.setattr(missing, "CLONE", clone)
+    (prefix / install_advice.STAMP).write_text("{}")
+    monkeypatch.setattr(install_advice, "CLONE", clone)
     monkeypatch.setattr(sys, "prefix", str(prefix))
     command = advice(replace(ON_CPU, driver_gpus=1, driver_cuda="12.9"), [])[-1]
     env = {"PATH": os.environ["PATH"], "MAKEFLAGS": "n"}  # says what it would run, and runs nothing
@@ -218,9 +218,9 @@ def test_an_environment_that_make_made_in_the_clone_is_changed_by_make(nothing_i
 
 
 def test_an_environment_that_make_made_for_another_clone_is_left_to_pip(nothing_installed, tmp_path, monkeypatch):
-    monkeypatch.setattr(missing, "CLONE", tmp_path / "a clone")
+    monkeypatch.setattr(install_advice, "CLONE", tmp_path / "a clone")
     (tmp_path / "by hand").mkdir()
-    (tmp_path / "by hand" / missing.STAMP).write_text("{}")
+    (tmp_path / "by hand" / install_advice.STAMP).write_text("{}")
     assert " -m pip uninstall --yes torch && " in advice(replace(ON_CPU, driver_gpus=1, driver_cuda="13.0"), [])[-1]
 
 
@@ -231,7 +231,7 @@ def test_pip_is_called_by_its_short_name_only_if_that_is_this_environments(monke
         ("/usr/bin/pip", f"{tmp_path}/bin/python -m pip"),
         (None, f"{tmp_path}/bin/python -m pip"),
     ):
-        monkeypatch.setattr(missing.shutil, "which", lambda name, found=found: found)
-        assert missing._pip() == command
-    monkeypatch.setattr(missing.importlib.util, "find_spec", lambda name: None)
-    assert missing._pip() == f"{tmp_path}/bin/python -m ensurepip && {tmp_path}/bin/python -m pip"
+        monkeypatch.setattr(install_advice.shutil, "which", lambda name, found=found: found)
+        assert install_advice._pip() == command
+    monkeypatch.setattr(install_advice.importlib.util, "find_spec", lambda name: None)
+    assert install_advice._pip() == f"{tmp_path}/bin/python -m ensurepip && {tmp_path}/bin/python -m pip"

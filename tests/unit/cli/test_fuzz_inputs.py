@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from w8a8_bench.cli import doctor, main, sweep
-from w8a8_bench.cli.request import make_request
+from w8a8_bench.cli.sweep_request import make_request
 from w8a8_bench.providers import registry
 from w8a8_bench.shapes import csv_file, models
 

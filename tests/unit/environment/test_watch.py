@@ -10,13 +10,7 @@ import pytest
 
 from w8a8_bench.environment import watch as watch_module
 from w8a8_bench.environment.device import Device
-from w8a8_bench.environment.telemetry import (
-    REASONS,
-    SLOWDOWNS,
-    Snapshot,
-    Telemetry,
-    TelemetryUnavailable,
-)
+from w8a8_bench.environment.telemetry import REASONS, SLOWDOWNS, Snapshot, Telemetry, TelemetryUnavailable
 from w8a8_bench.environment.watch import Watch
 
 GPU = Device(kind="cuda", index=0, name="H200", torch=(2, 13), memory_bytes=1 << 37, available_bytes=1 << 37)

@@ -15,7 +15,7 @@ import pytest
 import w8a8_bench
 from w8a8_bench.cli import main
 from w8a8_bench.cli.errors import UsageError
-from w8a8_bench.cli.request import make_request
+from w8a8_bench.cli.sweep_request import make_request
 from w8a8_bench.kernel import FAULTS
 from w8a8_bench.results import json_lines
 from w8a8_bench.stats import median

@@ -22,10 +22,10 @@ from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import Activations, GemmShape, memory
 from w8a8_bench.providers.registry import PROVIDERS
 from w8a8_bench.report import table
-from w8a8_bench.report.answer import answer
 from w8a8_bench.report.comparable_runs import make_sets
 from w8a8_bench.report.compare import conditions
 from w8a8_bench.report.compare.compare import Judgement, compare
+from w8a8_bench.report.conclusion import answer
 from w8a8_bench.report.run_facts import noise_floors, noise_of
 from w8a8_bench.report.summary import geometric_mean as mean_speedup
 from w8a8_bench.report.summary import summarize

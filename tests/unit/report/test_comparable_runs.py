@@ -12,7 +12,7 @@ from made_results import HEADER, end, in_file, record
 
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.report.comparable_runs import make_sets, read_device
-from w8a8_bench.report.layers import place
+from w8a8_bench.report.curves import place
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.measured_comparison import MeasuredComparison
 

@@ -17,7 +17,7 @@ from w8a8_bench.analysis.pairing import pair
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.compare import conditions
 from w8a8_bench.report.compare.compare import compare
-from w8a8_bench.report.compare.text import Compared, render_markdown, render_text
+from w8a8_bench.report.compare.render import Compared, render_markdown, render_text
 from w8a8_bench.report.table import render
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.record import to_json

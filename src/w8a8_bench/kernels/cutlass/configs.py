@@ -6,14 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
-from w8a8_bench.kernels.cutlass.geometry import (
-    MAX_CLUSTER,
-    MAX_STAGES,
-    SHARED_BYTES,
-    Geometry,
-    Schedule,
-    TileConfig,
-)
+from w8a8_bench.kernels.cutlass.geometry import MAX_CLUSTER, MAX_STAGES, SHARED_BYTES, Geometry, Schedule, TileConfig
 from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCK, GemmShape, Problem, ceil_div
 from w8a8_bench.problem.formats import Format

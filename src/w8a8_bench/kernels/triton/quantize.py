@@ -11,8 +11,8 @@ import torch
 
 from w8a8_bench.correctness.quantize import Quantized, torch_dtype
 from w8a8_bench.environment.architecture import DEPENDENT_LAUNCH_SINCE
-from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.device import quantize as device
+from w8a8_bench.kernels.triton.launch import Call
 from w8a8_bench.kernels.triton.operands import check_tensor, has_dense_rows, require_tensor, row_stride
 from w8a8_bench.problem import BLOCK, ActScale, Azp, ceil_div
 from w8a8_bench.problem.formats import Format

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 from w8a8_bench.kernels.triton import operands
-from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.configs import TritonConfig
 from w8a8_bench.kernels.triton.device import scaled_mm as device
+from w8a8_bench.kernels.triton.launch import Call
 from w8a8_bench.kernels.triton.operands import Workspace
 
 

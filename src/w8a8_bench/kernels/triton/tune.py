@@ -9,9 +9,9 @@ from triton import testing
 from triton.errors import TritonError
 
 from w8a8_bench.correctness.quantize import torch_dtype
-from w8a8_bench.kernels.triton.api import Call
 from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
 from w8a8_bench.kernels.triton.configs import ChosenConfig, Gemm, TritonConfig, candidates
+from w8a8_bench.kernels.triton.launch import Call
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
 from w8a8_bench.problem import BLOCK, ceil_div
 

@@ -17,13 +17,7 @@ from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import (
-    CandidateKernel,
-    Candidates,
-    ModelLayer,
-    Requirements,
-    ratio,
-)
+from w8a8_bench.report.recommend.choices import CandidateKernel, Candidates, ModelLayer, Requirements, ratio
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
 

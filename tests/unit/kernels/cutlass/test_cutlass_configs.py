@@ -9,14 +9,7 @@ import pytest
 from copies import replace
 
 from w8a8_bench.kernels.cutlass import configs, heuristic, tuned
-from w8a8_bench.kernels.cutlass.geometry import (
-    MAX_CLUSTER,
-    SHARED_BYTES,
-    Geometry,
-    Occupancy,
-    Schedule,
-    TileConfig,
-)
+from w8a8_bench.kernels.cutlass.geometry import MAX_CLUSTER, SHARED_BYTES, Geometry, Occupancy, Schedule, TileConfig
 from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem
 from w8a8_bench.problem.formats import Format

@@ -21,7 +21,7 @@ from w8a8_bench.kernels.triton import (  # noqa: E402
     plan_quantize,
     plan_scaled_mm,
 )
-from w8a8_bench.kernels.triton.api import Call  # noqa: E402
+from w8a8_bench.kernels.triton.launch import Call  # noqa: E402
 from w8a8_bench.problem import ActScale, Azp, GemmShape, ceil_div  # noqa: E402
 from w8a8_bench.problem.formats import Format  # noqa: E402
 

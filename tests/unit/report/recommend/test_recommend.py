@@ -16,7 +16,7 @@ from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp,
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import recommend
-from w8a8_bench.report.recommend.text import markdown, to_json
+from w8a8_bench.report.recommend.render import markdown, to_json
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.json_lines import Results

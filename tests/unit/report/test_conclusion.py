@@ -8,8 +8,8 @@ from made_results import end, in_file, record
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.answer import answer, broken
 from w8a8_bench.report.comparable_runs import ResultSet, make_sets
+from w8a8_bench.report.conclusion import answer, broken
 
 INT8, FP8 = "pytorch_i8_i8_bf16_scaled_mm", "pytorch_fp8_fp8_bf16_scaled_mm"
 OTHER = "cutlass_i8_i8_bf16_scaled_mm"

@@ -15,7 +15,7 @@ import msgspec
 from w8a8_bench.bench.plan import digest, make_plan
 from w8a8_bench.cli import quick
 from w8a8_bench.cli.errors import UsageError
-from w8a8_bench.cli.paste import is_script
+from w8a8_bench.cli.next_command import is_script
 from w8a8_bench.environment.detect import check_device_name, expects_cuda
 from w8a8_bench.problem import SCHEMES, Activations, Scaling
 from w8a8_bench.problem.comparison import Comparison, LabelledShape
