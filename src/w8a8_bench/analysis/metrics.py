@@ -15,7 +15,7 @@ from w8a8_bench.stats import Estimate, paired_difference, paired_ratio
 def speedup(record: Record, baseline: Record, measure: str) -> Estimate | None:
     """How many times faster `record` is than `baseline`, from samples of the same blocks; above 1 is faster.
 
-    None where one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
+    None if one of them is not `ok`, lacks the measure, or shares no block with the other. Raises ValueError for
     records of different comparisons.
     """
     return _paired(paired_ratio, baseline, record, measure, record.processes)

@@ -41,7 +41,7 @@ first is an empty kernel."""
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """The least seconds that the operations and the bytes of a problem take; None where nothing is known."""
+    """The least seconds that the operations and the bytes of a problem take; None if nothing is known."""
 
     operations_s: float | None
     bytes_s: float | None
@@ -50,7 +50,7 @@ class Floor:
 def least_seconds(problem: Problem, device: Device, *, clock_mhz: float | None, cold: bool) -> Floor:
     """At the SM clock measured, or at the highest that the device has where `clock_mhz` is None.
 
-    Of the bytes only the inputs count, and only where they are `cold`, so that each comes from memory: the output
+    Of the bytes only the inputs count, and only if they are `cold`, so that each comes from memory: the output
     may stay in the L2. Memory is taken at its nominal bandwidth, of which a copy reaches some nine tenths.
     """
     per_second = _operations_per_second(problem, device, clock_mhz)
@@ -66,7 +66,7 @@ def read_floor(problem: Problem, device: Device) -> float | None:
 
     On an H200 it is interpolated between times that were measured there, and goes on at the nominal bandwidth beyond
     the last: for 8 MB it is twice bytes over bandwidth, which no kernel reaches at that size. For other GPUs bytes over
-    nominal bandwidth is all that is known. None where not even that is.
+    nominal bandwidth is all that is known. None if not even that is.
     """
     if not device.memory_bandwidth:
         return None
@@ -83,7 +83,7 @@ def read_floor(problem: Problem, device: Device) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """How near a launch comes to what its device allows: 100 is there. None where it is not known.
+    """How near a launch comes to what its device allows: 100 is there. None if it is not known.
 
     of_peak   percent of the tensor cores' dense peak for the operands' format, at the SM clock measured
     of_reads  percent of `read_floor`: the floor over the time
@@ -122,7 +122,7 @@ def roofline(record: Record, measure: str, device: Device) -> Roofline:
 def why_implausible(
     problem: Problem, seconds: float, device: Device, *, clock_mhz: float | None, cold: bool
 ) -> str | None:
-    """One line with the figures where a launch took less time than the device needs; None where that is not known."""
+    """One line with the figures where a launch took less time than the device needs; None if that is not known."""
     floor = least_seconds(problem, device, clock_mhz=clock_mhz, cold=cold)
     operations_s, bytes_s = floor.operations_s or 0.0, floor.bytes_s or 0.0
     least_operations_s, least_bytes_s = operations_s * (1 - OPERATIONS_MARGIN), bytes_s * (1 - BYTES_MARGIN)

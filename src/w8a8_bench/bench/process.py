@@ -79,7 +79,7 @@ SILENCE_S = 600.0
 oracle takes minutes over a large product on a CPU."""
 
 HOST_RESERVE = 0.05
-"""Share of the main memory that a worker must leave: where there is none, the system ends processes of its choice."""
+"""Share of the main memory that a worker must leave: if there is none, the system ends processes of its choice."""
 
 
 class SweepRefused(ValueError):
@@ -89,7 +89,7 @@ class SweepRefused(ValueError):
 class WorkerLost(Exception):
     """The worker ended, or was ended, before it answered.
 
-    cell    place in the comparison of the cell whose kernel ran, or ran last; None where none had run
+    cell    place in the comparison of the cell whose kernel ran, or ran last; None if none had run
     status  what becomes of that cell
     """
 
@@ -154,7 +154,7 @@ class Worker:
 
     def hello(self) -> tuple[Device, dict[str, object]]:
         """The device and the environment, as the worker found them. A worker that is lost before it says so, is started
-        again, `STARTS` times in all. Raises SweepRefused where it found none, and WorkerLost.
+        again, `STARTS` times in all. Raises SweepRefused if it found none, and WorkerLost.
         """
         for start in range(1, STARTS + 1):
             try:
@@ -183,7 +183,7 @@ class Worker:
         return int(str(self._hello["gpus"]))
 
     def restart(self) -> None:
-        """Begin anew after a loss; the device must still be there. Raises WorkerLost where this worker was left."""
+        """Begin anew after a loss; the device must still be there. Raises WorkerLost if this worker was left."""
         if self._closed:
             raise WorkerLost("the sweep has ended")
         self._start_again()
@@ -195,7 +195,7 @@ class Worker:
         self._start()
 
     def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> tuple[list[Record], ComparisonEnd]:
-        """Have the worker run `comparison`. Raises WorkerLost, with the reason, where it ends before it answers."""
+        """Have the worker run `comparison`. Raises WorkerLost, with the reason, if it ends before it answers."""
         self._status.clear()
         self._heard = time.monotonic()
         self._say({"comparison": to_builtins(comparison), "settings": to_builtins(settings)})
@@ -240,7 +240,7 @@ class Worker:
             raise self._lost() from None
 
     def _receive(self) -> dict[str, object]:
-        """The next message. Raises WorkerLost where there is none, or over a limit."""
+        """The next message. Raises WorkerLost if there is none, or over a limit."""
         while b"\n" not in self._received:
             if not self._read():
                 raise self._lost()
@@ -356,7 +356,7 @@ def _where(note: Note) -> str:
 
 
 def _resident_bytes(process_id: int) -> int:
-    """Main memory that a process holds; 0 where it has ended or this system does not say."""
+    """Main memory that a process holds; 0 if it has ended or this system does not say."""
     try:
         fields = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()
     except OSError:

@@ -58,7 +58,7 @@ class FailureCounts:
 
 
 def within_memory(comparison: Comparison, device: Device, settings: Settings) -> Settings | str:
-    """`settings` with rotations that `device` has room for; where it has none for the least of them, why not."""
+    """`settings` with rotations that `device` has room for; if it has none for the least of them, why not."""
     problems = [cell.problem for cell in comparison.cells]
     needed, l2_bytes = comparison_bytes(problems, cuda=device.is_cuda), device.l2_bytes or 0
     if any(measure in (TIME_COLD, TIME_KERNEL) for measure in settings.measures):
@@ -74,7 +74,7 @@ def within_memory(comparison: Comparison, device: Device, settings: Settings) ->
 
 
 def refuse_too_large(comparisons: Sequence[Comparison], device: Device, settings: Settings) -> None:
-    """Raise SweepRefused where no comparison fits the device; one that does not beside others is recorded as such."""
+    """Raise SweepRefused if no comparison fits the device; one that does not beside others is recorded as such."""
     fitted = [within_memory(comparison, device, settings) for comparison in comparisons]
     reasons = [reason for reason in fitted if isinstance(reason, str)]
     if reasons and len(reasons) == len(fitted):
@@ -141,7 +141,7 @@ class _Attempts:
         return Finished(comparison, tuple(replace(record, device=name) for record in records), end)
 
     def _measure_what_is_left(self) -> Finished | None:
-        """What was measured of the cells that are left in the end; None where none is."""
+        """What was measured of the cells that are left in the end; None if none is."""
         while left := [place for place in range(len(self.comparison.cells)) if place not in self.stopped]:
             try:
                 return self.workers.run(self._part(left), self.settings, self.progress)

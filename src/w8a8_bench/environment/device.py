@@ -14,7 +14,7 @@ class Device(Struct, frozen=True, kw_only=True):
     """One CPU or GPU. Memory and cache in bytes; `capability` is CUDA's compute capability, None on a CPU.
 
     `torch` is the version of the torch that drives it and `cuda` that of its CUDA runtime, both as (major, minor).
-    `max_sm_clock_mhz` and `memory_bandwidth` (nominal, bytes a second) are NVML's, None where it does not say. Of a MIG
+    `max_sm_clock_mhz` and `memory_bandwidth` (nominal, bytes a second) are NVML's, None if it does not say. Of a MIG
     slice they and `pci_bus_id` are the whole GPU's.
     """
 

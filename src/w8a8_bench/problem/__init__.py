@@ -23,7 +23,7 @@ MAX_ELEMENTS = 2**31
 class GemmShape(Struct, frozen=True, kw_only=True, gc=False):
     """Sizes of `D[m,n] = A[m,k] @ B[k,n]`: m tokens, n output features, k input features.
 
-    Keyword arguments only, because the field writes both MKN and MNK. Raises ValueError where a size is below one or a
+    Keyword arguments only, because the field writes both MKN and MNK. Raises ValueError if a size is below one or a
     matrix has more than `MAX_ELEMENTS` elements.
     """
 
@@ -178,7 +178,7 @@ class Problem(Struct, frozen=True, kw_only=True, gc=False):
         return None if self.scheme is None else Scaling.parse(self.scheme)
 
     def why_illegal(self) -> str | None:
-        """The reason why this combination has no meaning, or None where it has one."""
+        """The reason why this combination has no meaning, or None if it has one."""
         if self.out not in OUT_FORMATS:
             return f"output format {self.out.value}: expected bf16 or fp16"
         if self.scaling is None:

@@ -60,7 +60,7 @@ class Provider:
     on_request    run only when named
     package       what the module imports, and `distribution` what that is installed as: `probe` looks for them without
                   importing the module. Where it is empty, the module's own `probe` answers
-    is_peer       another's library: its kernels are in a run by default only where it is installed
+    is_peer       another's library: its kernels are in a run by default only if it is installed
     origin        of a third party's: the distribution or file that it comes from
     fault         of a third party's: why its module can't be used; it then has no kernels
     unfit         the fault is none of `LOADING`: the module is no provider, and asking for it is bad input

@@ -269,13 +269,13 @@ def _why_unused(provider: Provider) -> str:
 
 
 def _refuse_unfit(provider: Provider) -> None:
-    """Raise ValueError where a provider that was asked for by name is none, by a mistake in its module."""
+    """Raise ValueError if a provider that was asked for by name is none, by a mistake in its module."""
     if provider.unfit:
         raise ValueError(_why_unused(provider))
 
 
 def _refuse_unknown(name: str, formats: Sequence[Format]) -> None:
-    """Raise ValueError where no kernel is called so, or where it takes none of `formats`."""
+    """Raise ValueError if no kernel is called so, or if it takes none of `formats`."""
     try:
         _refuse_unfit(provider_of(name))
     except KeyError:

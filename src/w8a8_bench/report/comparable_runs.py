@@ -59,7 +59,7 @@ class ResultSet:
 
     @property
     def device(self) -> Device | None:
-        """The first of `devices`; None where the header lacks what a `Device` must have, as a foreign one may."""
+        """The first of `devices`; None if the header lacks what a `Device` must have, as a foreign one may."""
         return read_device(self.devices[0])
 
 

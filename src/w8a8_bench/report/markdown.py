@@ -97,7 +97,7 @@ def _speeds(summary: Summary) -> Lines:
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Lines:
-    """A table below its title, with the first `left` columns flush left; nothing where it has no rows."""
+    """A table below its title, with the first `left` columns flush left; nothing if it has no rows."""
     return [f"### {title}", "", *markdown_table(header, rows, range(left)), ""] if rows else []
 
 

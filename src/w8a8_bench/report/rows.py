@@ -69,7 +69,7 @@ NUMBERS: Mapping[str, Callable[[Times], float | None]] = {
 
 @dataclass(frozen=True)
 class CellRow:
-    """One cell. `times` is empty where the record is not `ok`: such samples are not shown."""
+    """One cell. `times` is empty if the record is not `ok`: such samples are not shown."""
 
     record: Record
     times: Mapping[str, Times]

@@ -55,7 +55,7 @@ class Noise:
 
 
 def noise_of(ratios: Sequence[stats.Estimate | None]) -> Noise | None:
-    """None where nothing was timed twice."""
+    """None if nothing was timed twice."""
     apart = [abs(ratio.median - 1) for ratio in ratios if ratio]
     return Noise(stats.median(apart), max(apart), len(apart)) if apart else None
 

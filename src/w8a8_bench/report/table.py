@@ -172,7 +172,7 @@ def render_schemes(records: Sequence[Record], view: View = View(), ends: Sequenc
     """Which scheme to take: of each combination of scheme, format and zero point the fastest kernel, a line each.
 
     By shape, and in it by where activations are quantized, so that what competes stands together. Kernels with a bias
-    compete only where all have one. Above them the bf16 baseline. Columns and notes from `ends` as in `render`, but
+    compete only if all have one. Above them the bf16 baseline. Columns and notes from `ends` as in `render`, but
     `kernel` is last.
     """
     measure = headline(name for record in records for name in record.samples) or TIME_HOST

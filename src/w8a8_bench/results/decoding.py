@@ -40,7 +40,7 @@ _CHOICES: dict[str, type[Enum]] = {
 
 
 def decode(line: bytes, schema: int = SCHEMA) -> Item:
-    """What a line of a file of `schema` holds. Raises ValueError, which names the field, where that is wrong."""
+    """What a line of a file of `schema` holds. Raises ValueError, which names the field, if that is wrong."""
     try:
         try:
             if schema > 1:

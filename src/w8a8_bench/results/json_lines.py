@@ -116,12 +116,12 @@ class Writer:
     """The one writer of a results file. Use as a context manager: leaving it lets the file go.
 
     `headers` are those that were in the file when it was opened, `done` the indices of its closed comparisons,
-    `records` theirs; all are empty where it is new.
+    `records` theirs; all are empty if it is new.
 
     Nothing is created or changed before `write_header`, so a run that is refused meanwhile leaves no trace. The file is
     locked (advisory, `flock`) from then on, and from the beginning where it exists.
 
-    Raises StoreError where the file exists and `resume` is not set, its directory is missing or not writable, it is
+    Raises StoreError if the file exists and `resume` is not set, its directory is missing or not writable, it is
     foreign, or another run is writing it.
     """
 
@@ -174,7 +174,7 @@ class Writer:
         self._safe += 1
 
     def _check_is_there(self) -> None:
-        """Raise StoreError where the name is gone, or that of another file: what is written would be lost."""
+        """Raise StoreError if the name is gone, or that of another file: what is written would be lost."""
         assert self._descriptor is not None
         ours = os.fstat(self._descriptor)
         try:

@@ -103,15 +103,15 @@ class Record(Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag=
 
     comparison           index of the comparison in the plan
     kernel               by the grammar of `kernel_name`, unless a later version or another maker wrote it
-    error                what the check found; None where the kernel gave no answer to check
+    error                what the check found; None if the kernel gave no answer to check
     config               what the kernel chose: tile, cluster, split, ...
     samples              measure to seconds per launch, one a block
     blocks               measure to the numbers of the blocks that its samples were taken in, parallel to them
-    processes            the process that each block number belongs to; empty where one process took all
+    processes            the process that each block number belongs to; empty if one process took all
     launches_per_sample  measure to how many launches a sample is the mean of
-    clock_mhz            measure to the SM clock during each sample, parallel to them; only where it was measured
+    clock_mhz            measure to the SM clock during each sample, parallel to them; only if it was measured
     rotation             `sets` of operands that the launches went through, `bytes` of one, and whether the L2 was
-                         `scrubbed` before each replay; empty where the caches were warm
+                         `scrubbed` before each replay; empty if the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     scheme_sqnr_db       data (`normal`, `outliers`) to the signal-to-quantization-noise ratio of format, scheme and
                          zero point, whatever the kernel; empty for 16-bit operands and where unknown
@@ -148,7 +148,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag=
         return tuple(self.processes[block] for block in blocks) if self.processes else (0,) * len(blocks)
 
     def check(self) -> None:
-        """Raise ValueError where fields of a whole record are not parallel."""
+        """Raise ValueError if fields of a whole record are not parallel."""
         _check_parallel(self.samples, self.blocks)
         for measure, clocks in self.clock_mhz.items():
             if len(clocks) != len(self.samples.get(measure, ())):
@@ -162,7 +162,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag=
 
 class Duplicate(TypedDict, total=False):
     """The baseline's second set of samples, taken like those of any cell. Its ratio to the baseline's own is the noise
-    floor. `cell` is the text of the cell, with scheme. All fields, or none where nothing was timed.
+    floor. `cell` is the text of the cell, with scheme. All fields, or none if nothing was timed.
     """
 
     kernel: str
@@ -190,13 +190,13 @@ class ComparisonEnd(Struct, frozen=True, kw_only=True, tag_field="kind", tag=COM
     memory_bytes: Count | None = None
 
     def duplicate_samples(self, measure: str) -> tuple[tuple[float, ...], tuple[int, ...]] | None:
-        """Samples and block numbers of the baseline's duplicate; None where it has none of `measure`."""
+        """Samples and block numbers of the baseline's duplicate; None if it has none of `measure`."""
         if not self.duplicate or measure not in self.duplicate["samples"]:
             return None
         return tuple(self.duplicate["samples"][measure]), tuple(self.duplicate["blocks"][measure])
 
     def check(self) -> None:
-        """Raise ValueError where the duplicate lacks a field, or its samples have other blocks."""
+        """Raise ValueError if the duplicate lacks a field, or its samples have other blocks."""
         if self.duplicate:
             for name in Duplicate.__annotations__:
                 if name not in self.duplicate:

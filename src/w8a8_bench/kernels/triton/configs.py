@@ -98,7 +98,7 @@ class ChosenConfig:
 
 
 def why_unsupported(fmt: Format, capability: tuple[int, int]) -> str | None:
-    """The reason why a GPU can't run these kernels on `fmt` operands, or None where it can."""
+    """The reason why a GPU can't run these kernels on `fmt` operands, or None if it can."""
     since = INT8_SINCE if fmt is Format.INT8 else tensor_cores_since(fmt)
     if capability >= since:
         return None

@@ -26,7 +26,7 @@ class Call:
         self.kernel[self.grid](*self.arguments, **self.constants)
 
     def enqueue_on(self, device: torch.device) -> None:
-        """Enqueue on `device`, whichever is current. Raises ValueError where Triton can't run there."""
+        """Enqueue on `device`, whichever is current. Raises ValueError if Triton can't run there."""
         if device.type == "cuda":
             with torch.cuda.device(device):
                 self()

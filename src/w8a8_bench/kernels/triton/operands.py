@@ -30,7 +30,7 @@ class Workspace:
 
 
 def make_workspace(config: TritonConfig, gemm: Gemm, device: torch.device) -> Workspace | None:
-    """Workspace for `config`, or None where k is not split. Every launch leaves it as it found it."""
+    """Workspace for `config`, or None if k is not split. Every launch leaves it as it found it."""
     if config.split_k == 1:
         return None
     tiles, elements = _workspace_sizes(config, gemm)

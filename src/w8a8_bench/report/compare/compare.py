@@ -84,7 +84,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape of both runs. `moved` is new over base of its anchors; None where there are none."""
+    """A shape of both runs. `moved` is new over base of its anchors; None if there are none."""
 
     pair: ShapePair
     timed: tuple[JudgedCell, ...]
@@ -95,7 +95,7 @@ class Shape:
 class Outcome:
     """What two runs say of each other.
 
-    measure  what was compared; None where neither run timed anything
+    measure  what was compared; None if neither run timed anything
     untimed  cells that were not timed by it in both, with the same status in both
     by_cell  means by kernel and scheme
     """
@@ -126,7 +126,7 @@ class Outcome:
 def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRESHOLD) -> Outcome:
     """Judge the cells that two runs have in common, by the headline of the measures that both have.
 
-    `anchored` says that the code of the 16-bit baselines is the same in both. Raises ValueError where no cell is in
+    `anchored` says that the code of the 16-bit baselines is the same in both. Raises ValueError if no cell is in
     both, or none was timed by the same measure. Shapes that were on another card are not judged, unless all were.
     """
     cells = [cell for pair in pairing.shapes for cell in pair.cells]

@@ -59,7 +59,7 @@ before them, on the same cards: 0.0007 to 0.0009 and 0.0003 to 0.0009.
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A cell that both runs timed: `log` is ln(new / base), `samples` its variance; None where they are too few."""
+    """A cell that both runs timed: `log` is ln(new / base), `samples` its variance; None if they are too few."""
 
     base: Record
     new: Record
@@ -82,7 +82,7 @@ class Moved:
 class Common:
     """What falls on all cells of a shape alike: its variance by shape, and the part of it that all shapes share.
 
-    `moved` is what it was learned from, by shape; None where there is nothing to learn from.
+    `moved` is what it was learned from, by shape; None if there is nothing to learn from.
     """
 
     shapes: tuple[Variance, ...]
@@ -120,7 +120,7 @@ class Effects:
 
 
 def shift(base: Record, new: Record, measure: str) -> Shift | None:
-    """None where not both are `ok` with samples of `measure`."""
+    """None if not both are `ok` with samples of `measure`."""
     for record in (base, new):
         if record.status is not Status.OK or not record.samples.get(measure):
             return None

@@ -57,7 +57,7 @@ class Requirements:
     sqnr_data: str | None = None
 
     def sqnr_db(self, record: Record) -> float | None:
-        """The SQNR that is held against the limit; None where it is unknown."""
+        """The SQNR that is held against the limit; None if it is unknown."""
         if self.sqnr_data is not None:
             return record.scheme_sqnr_db.get(self.sqnr_data)
         return min(record.scheme_sqnr_db.values(), default=None)
@@ -96,7 +96,7 @@ def ratio(a: CandidateKernel, b: CandidateKernel) -> stats.Estimate:
 class Candidates:
     """The comparisons of `files` whose shape is that of one of `layers`.
 
-    Raises ValueError with one line where the files are of different devices or settings, or the baselines of
+    Raises ValueError with one line if the files are of different devices or settings, or the baselines of
     different measures. `notes` tell, after `choices` was asked, what was left out and why.
     """
 
@@ -135,7 +135,7 @@ class Candidates:
         return sorted(self._by_shape.get((layer.k, layer.n), {}))
 
     def choices(self, layer: ModelLayer, m: int) -> tuple[CandidateKernel, ...]:
-        """The baseline, then every cell to choose from; nothing where no comparison has a time of the baseline."""
+        """The baseline, then every cell to choose from; nothing if no comparison has a time of the baseline."""
         found: dict[tuple[str, Problem], CandidateKernel] = {}
         for comparison in self._comparisons_of(layer, m):
             baseline = _baseline(comparison)
@@ -157,7 +157,7 @@ class Candidates:
     def _comparisons_of(self, layer: ModelLayer, m: int) -> list[MeasuredComparison]:
         """Comparisons of its shape, its own first: where a cell was measured more than once, the first time counts.
 
-        Other layers of this model that have the same shape stand in for it only where it has none of its own.
+        Other layers of this model that have the same shape stand in for it only if it has none of its own.
         """
         every = self._by_shape.get((layer.k, layer.n), {}).get(m, [])
         siblings = [one for one in every if one.end.labels.get("model") in self._names]
@@ -187,7 +187,7 @@ class Candidates:
         return lines
 
     def _judged(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
-        """The cell as a choice; None, with a note, where it is none."""
+        """The cell as a choice; None, with a note, if it is none."""
         if reason := self._why_not(record):
             self._leave_out(reason, [record])
             return None
@@ -202,7 +202,7 @@ class Candidates:
         return choice
 
     def _why_not(self, record: Record) -> str | None:
-        """Why a cell can't stand in the baseline's place; None where it can."""
+        """Why a cell can't stand in the baseline's place; None if it can."""
         problem = record.problem
         if problem.scaling is None:
             return "not W8A8"
@@ -219,7 +219,7 @@ class Candidates:
         return None if self.measure in record.samples else f"no {self.measure}"
 
     def _timed(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
-        """The cell with its time and its speed-up; None where there are too few samples for intervals."""
+        """The cell with its time and its speed-up; None if there are too few samples for intervals."""
         samples, groups = record.samples[self.measure], record.groups(self.measure)
         time = stats.Estimate(stats.estimate(samples, groups), stats.interval(samples, groups))
         speedup = metrics.speedup(record, baseline, self.measure)
@@ -243,7 +243,7 @@ def _cell_text(record: Record) -> str:
 
 
 def _one_kind(files: Sequence[Results]) -> tuple[str, str]:
-    """The device and the data of all records. Raises ValueError where they are not of one device and one setting."""
+    """The device and the data of all records. Raises ValueError if they are not of one device and one setting."""
     seen: dict[str, tuple[object, str]] = {}
     for file in files:
         for header in file.headers:

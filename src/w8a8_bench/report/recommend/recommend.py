@@ -58,8 +58,8 @@ class SchemeTotals:
     """One scheme for all layers, with its best kernel in each.
 
     by_m     totals of those m at which every layer has a time under it
-    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; None where it lacks one
-    sqnr_db  data to the smallest SQNR over layers and m, in dB; empty where unknown
+    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; None if it lacks one
+    sqnr_db  data to the smallest SQNR over layers and m, in dB; empty if unknown
     """
 
     scheme: Scheme
@@ -84,7 +84,7 @@ class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
     partial    what might be taken instead, were its times complete, with the mean over the m that it has; or None
-    unlimited  what would be taken without a limit to the SQNR, where that is another scheme
+    unlimited  what would be taken without a limit to the SQNR, if that is another scheme
     """
 
     model: str
@@ -108,7 +108,7 @@ def recommend(
 ) -> Recommendation:
     """What to run `model` with, whose `layers` are those of one of `tp` ranks.
 
-    Raises ValueError with one line as `Candidates` does, and where a layer is in no record, none is of the baseline,
+    Raises ValueError with one line as `Candidates` does, and if a layer is in no record, none is of the baseline,
     no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
     """
     candidates = Candidates(model, layers, files, required)

@@ -134,7 +134,7 @@ def verdict(what: Recommendation) -> str:
 
 
 def _verdict(what: Recommendation) -> list[str]:
-    """What to deploy; where that can't be said for want of times, so."""
+    """What to deploy; if that can't be said for want of times, so."""
     deploy, partial, required = what.deploy, what.partial, what.required
     limit = "" if required.min_sqnr_db is None else f" with an SQNR of {required.min_sqnr_db:g} dB"
     if deploy.scheme.scaling is not None:
@@ -223,7 +223,7 @@ def _speedup(ratio: Estimate | None) -> str:
 
 
 def _half_width(value: Estimate) -> str:
-    """Half of the interval over the estimate; nothing where there is none, or it is a ratio to itself."""
+    """Half of the interval over the estimate; nothing if there is none, or it is a ratio to itself."""
     if value.interval is None or value.interval == (1.0, 1.0):
         return ""
     low, high = value.interval
