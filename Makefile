@@ -32,7 +32,7 @@ bench: setup ## set up if needed, run the main benchmark, write results/
 test: lint pytest ## lint, then the tests: 5 minutes on two cores, once it is set up
 
 test-all: SELECTED = -m 'slow or hypothesis' --hypothesis-profile all
-test-all: pytest ## what `make test` leaves out: all builds, all interpreted shapes, 10,000 examples; 8 minutes
+test-all: pytest ## what `make test` leaves out: all builds, all interpreted shapes, 10,000 examples; 6 minutes
 
 lint: setup-test ## ruff, mypy and the house's import rules
 	@$(if $(INSTALL),,$(PY) $(SETUP) --check ruff mypy importlinter)
