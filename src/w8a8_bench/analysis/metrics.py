@@ -24,7 +24,7 @@ def speedup(record: Record, baseline: Record, measure: str) -> Estimate | None:
 def prequantized_twin(record: Record, records: Iterable[Record]) -> Record | None:
     """The record among `records` of the same kernel and problem with activations quantized beforehand.
 
-    None for a record that is its own twin, and where the twin was not planned.
+    None for a record that is its own twin, and if the twin was not planned.
     """
     if record.problem.activations is Activations.PREQUANTIZED:
         return None

@@ -44,7 +44,7 @@ class Pairing:
 
 
 def pair(base: Results, new: Results) -> Pairing:
-    """Cells are the same by labels, kernel and problem; where a file has one more than once, by their order."""
+    """Cells are the same by labels, kernel and problem; if a file has one more than once, by their order."""
     numbers: dict[CellKey, int] = {}  # of both files, so that each of the long keys is hashed once
     ours, theirs = list(_numbered(base, numbers)), list(_numbered(new, numbers))
     index_of = {cell: index for index, (cells, _) in enumerate(theirs) for cell in cells}
