@@ -41,7 +41,7 @@ LIMITS = WorkerLimits(step_s=6.0, host_bytes=3 << 28)
 def planted(monkeypatch):
     """Workers know the planted kernels, and are known by the mark that this gives."""
     mark = f"w8a8-bench-{uuid.uuid4()}"
-    monkeypatch.setenv("PYTHONPATH", str(PLANTED))
+    monkeypatch.setenv("PYTHONPATH", str(PLANTED), prepend=os.pathsep)
     monkeypatch.setenv("W8A8_MARK", mark)
     yield mark
     monkeypatch.delenv("W8A8_MARK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -36,7 +37,7 @@ EVERY = {**FAULTS, **CUDA_FAULTS}
 
 
 def test_every_fault_gets_its_status_and_good_kernels_their_samples(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(PLANTED))
+    monkeypatch.setenv("PYTHONPATH", str(PLANTED), prepend=os.pathsep)
     names = (GOOD[0], *(NAME.format(fault) for fault in EVERY), GOOD[1])
     shape = LabelledShape(GemmShape(m=512, n=1024, k=1024))
     finished = []
