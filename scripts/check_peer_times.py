@@ -5,8 +5,9 @@
 For every kernel and shape of theirs in the records. `period` and `call` share nothing with the benchmark but memory:
 where operands lie moves a time by several percent (vLLM's blockwise m=16 n=28672 k=4096 takes 40 to 47 us as its
 weights are allocated, DeepGEMM's m=1 n=4096 k=14336 24.7 to 27.1 us as its scales are), so that both ways are timed
-here on the same operands, and allocate their scales from the pool of one stream, one after the other. Asked for: within
-3%, or 0.4 us. Exit code 1 where one is not. The record's own time, of another process's memory, stands beside.
+here on the same operands, and allocate their scales from the pool of one stream, one after the other. They must
+agree within 3%, or 0.4 us; if one does not, the exit code is 1. The record's own time, of another process's memory,
+stands beside.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def call(provider: str, problem: Problem, operands: Operands) -> Callable[[], ob
 def load_vllm() -> None:
     spec = importlib.util.find_spec("vllm")
     for place in spec.submodule_search_locations or () if spec else ():
-        sys.path.append(f"{place}/third_party")  # of its copy of deep_gemm, where there is no other
+        sys.path.append(f"{place}/third_party")  # its copy of deep_gemm, if there is no other
         for file in sorted(glob.glob(f"{place}/_C*.so"), reverse=True):
             if not hasattr(torch.ops._C, "cutlass_scaled_mm"):
                 torch.ops.load_library(file)

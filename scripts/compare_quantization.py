@@ -4,7 +4,7 @@
 
 A copy reads 2 bytes an element and writes 1, as quantization does: `COPIES` of Triton, from one wave of blocks to a
 block for every few KiB, and torch's copy of 3/2 bytes an element to as many. The fastest of them is the copy of a size.
-Every launch goes through sets of its own; where they are too small to fill the L2, it is scrubbed before each replay.
+Every launch goes through sets of its own; if they are too small to fill the L2, it is scrubbed before each replay.
 A line for each kernel and size; the greatest ratio of each kernel, and its longest time at few tokens, on stderr.
 """
 

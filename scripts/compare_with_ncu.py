@@ -12,10 +12,10 @@ them, and taken off each kernel; the lines hold what was counted, too.
 What is the same on both sides: the launches, and the memory of their operands, for where these lie moves the times of
 GEMMs that are bound by memory by up to 6% (H200). This process holds the memory, and the two that it starts, one after
 the other, map it. What is not: Nsight Compute lets the GPU rest between launches, so that the other side rests, too.
-Where the power limit decides, the multiprocessors' clocks differ by 1 to 2%: cycles are their mean, and `time_kernel`'s
-clock is their median.
+If the power limit decides, the multiprocessors' clocks differ by 1 to 2%. The cycles are the mean of all
+multiprocessors, and `time_kernel`'s clock is the median.
 
-Asked for: cycles within 2%, or 0.3 us, of `time_kernel` at the clock of its own samples. And where the operands exceed
+Asked for: cycles within 2%, or 0.3 us, of `time_kernel` at the clock of its own samples. And if the operands exceed
 a tenth of the L2, at least 95% of their bytes read from DRAM.
 """
 

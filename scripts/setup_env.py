@@ -75,7 +75,7 @@ def check_modules(modules: list) -> None:
 
 
 def set_up(venv: Path, torch_extra: Optional[str], test: bool) -> None:
-    """Brings the environment at `venv` up to date; does nothing, fast, where it is."""
+    """Brings the environment at `venv` up to date; returns at once if it already is."""
     stamp = read_stamp(venv)
     digest = input_digest()
     if is_current(stamp, digest, torch_extra, test):
@@ -97,7 +97,7 @@ def set_up(venv: Path, torch_extra: Optional[str], test: bool) -> None:
 
 
 def read_stamp(venv: Path) -> dict:
-    """What the environment was last set up with; empty where there is none, or where its set-up was cut short."""
+    """What the environment was last set up with; empty if there is none, or if its set-up was cut short."""
     if not (venv / "bin" / "python").exists():  # also when it links to a Python that is gone
         return {}
     try:
@@ -117,7 +117,7 @@ def is_current(stamp: dict, digest: str, torch_extra: Optional[str], test: bool)
 
 
 def outgrown(stamp: dict) -> bool:
-    """Made for the CPU where no driver was, as on a login node, and now there is one: it would measure the CPU."""
+    """Whether it was made for the CPU because there was no driver, as on a login node, and now there is one."""
     return bool(stamp.get("for_want_of_driver")) and driver_seen()
 
 

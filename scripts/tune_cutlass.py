@@ -5,7 +5,7 @@
 
 What of the heuristic's portfolio the model predicts within `--within` of the best is timed as `time_cold_l2` is, by a
 replayed graph over rotating operand sets; then the fastest ones' neighbours. The fastest few are timed again in
-shuffled blocks beside the heuristic's choice, and the best of them enters the table only where it is faster than that
+shuffled blocks beside the heuristic's choice. The best of them enters the table only if it is faster than that choice
 by `WORTH`, so that the table holds what the heuristic misses and not what noise made. What is chosen at one m serves
 all m down to the next smaller one that was measured.
 `--records` keeps every time with the model's prediction: what the model's constants are fitted to, and checked on sizes
@@ -188,7 +188,7 @@ def blocks(
 def write(table: Path, device: Device, family: str, n: int, k: int, by_m: list[tuple[int, TileConfig | None]]) -> None:
     """Put the choices for one family, n and k into the table, in place of what it held for them, a choice a line.
 
-    Where the heuristic is as good, its m has no choice (null), so that a larger m's does not serve it.
+    If the heuristic is as good at an m, that m has no choice (null), so that a larger m's choice does not serve it.
     """
     old = json.loads(table.read_text(encoding="utf-8"))["choices"]
     rows = [row for row in old if (row["family"], row["n"], row["k"]) != (family, n, k)]

@@ -48,7 +48,7 @@ class Floor:
 
 
 def least_seconds(problem: Problem, device: Device, *, clock_mhz: float | None, cold: bool) -> Floor:
-    """At the SM clock measured, or at the highest that the device has where `clock_mhz` is None.
+    """At the measured SM clock, or at the highest that the device has if `clock_mhz` is None.
 
     Of the bytes only the inputs count, and only if they are `cold`, so that each comes from memory: the output
     may stay in the L2. Memory is taken at its nominal bandwidth, of which a copy reaches some nine tenths.
@@ -122,7 +122,7 @@ def roofline(record: Record, measure: str, device: Device) -> Roofline:
 def why_implausible(
     problem: Problem, seconds: float, device: Device, *, clock_mhz: float | None, cold: bool
 ) -> str | None:
-    """One line with the figures where a launch took less time than the device needs; None if that is not known."""
+    """One line with the figures if a launch is known to have taken less time than the device needs, else None."""
     floor = least_seconds(problem, device, clock_mhz=clock_mhz, cold=cold)
     operations_s, bytes_s = floor.operations_s or 0.0, floor.bytes_s or 0.0
     least_operations_s, least_bytes_s = operations_s * (1 - OPERATIONS_MARGIN), bytes_s * (1 - BYTES_MARGIN)

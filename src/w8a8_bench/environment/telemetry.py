@@ -127,7 +127,7 @@ class Telemetry:
         """Compute processes on the GPU except `own`: the pids, as this process sees them, that use it already.
 
         If none of `own` is on NVML's list, as in a container with pids of its own, len(own) of the list are taken to be
-        ours. None if NVML does not say, as where the list is empty although we use the GPU: it is hidden from us.
+        ours. None if NVML does not say, or lists nothing although we use the GPU: then its list is hidden.
         """
         listed = self._ask("other_processes", ("nvmlDeviceGetComputeRunningProcesses",))
         if listed is None:

@@ -68,8 +68,8 @@ def rotation_sets(set_bytes: int, l2_bytes: int, most: int = MAX_SETS) -> tuple[
 def rotation_bytes(problems: Iterable[Problem], l2_bytes: int, most: int = MAX_SETS) -> int:
     """Device bytes of the rotations for the cells of one comparison, an upper estimate: most cells share sets.
 
-    Where A is quantized inside the timed region, the GEMM alone reads m k bytes less than the whole, which more sets
-    make up for; and quantization alone has sets of A for itself.
+    If A is quantized inside the timed region, the GEMM alone reads m k bytes less than the whole, which more sets make
+    up for; and quantization alone has its own sets of A.
     """
     total = L2_TIMES * l2_bytes
     for p in {(a_variant(p), b_variant(p), p.out, p.activations): p for p in problems}.values():

@@ -1,6 +1,6 @@
 """Cliffs: sizes m at which padding the tokens up to a larger m that was measured would have been faster.
 
-A kernel's time should not fall as m grows. Where it does, a tile, a dispatch bucket or a heuristic of the library is to
+A kernel's time should not fall as m grows. If it does, a tile, a dispatch bucket or a heuristic of the library is to
 blame, and whoever calls the kernel can pad. What the padding itself costs is not in it: engines that replay graphs of
 fixed sizes pay nothing, others copy A.
 """
@@ -30,8 +30,8 @@ is no cliff.
 class Cliff:
     """Padding `record`'s m up to that of `padded`, of the same kernel and problem but for m, is faster.
 
-    `ratio` is the time at m over the time at the larger m: how many times faster padding is, above 1 by more than
-    `REPEATABILITY`, or the noise where that is more, at the lower end of its interval too.
+    `ratio` is the time at m over the time at the larger m: how many times faster padding is. Even the lower end of its
+    interval is above 1 by more than `REPEATABILITY`, or by more than the noise if that is larger.
     """
 
     record: Record
@@ -60,17 +60,17 @@ class _Point:
 def find_cliffs(
     records: Iterable[Record], measure: str | None = None, noise: Mapping[int, float] | None = None
 ) -> tuple[Cliff, ...]:
-    """Every m of `records` where padding up to a larger m is faster beyond noise, with the best m to pad to.
+    """Every m of `records` at which padding up to a larger m is faster beyond noise, with the best m to pad to.
 
     A curve is all records of one kernel and one problem but for m, whatever their labels; cells that are not `ok`, lack
-    `measure` (default: the headline of the records) or have too few samples for an interval are no points of it. Where
+    `measure` (default: the headline of the records) or have too few samples for an interval are no points of it. If
     an m comes more than once, its first record counts. Cliffs come in the order of the curves, m rising.
 
     Points were not taken in the same blocks, so their ratio is `stats.quotient` of independent times. Any of C pairs of
     a curve might look like a cliff by chance, so intervals are widened to 1 - 0.05 / C, by the ratio of Student's
     quantiles: a curve without a cliff shows one in at most 5 of 100 cases. Records are to be of one device.
 
-    `noise` has, by the `id` of a record, how far its comparison's baseline was from its own duplicate (0.02: 2%). Where
+    `noise` has, by the `id` of a record, how far its comparison's baseline was from its own duplicate (0.02: 2%). If
     that is more than `REPEATABILITY`, it takes its place.
     """
     records = list(records)

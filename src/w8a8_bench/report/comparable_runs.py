@@ -37,7 +37,7 @@ class ResultSet:
 
     label     what tells this set from the others, in one line
     headers   of the runs that the comparisons come from
-    devices   facts of the device that they were measured on; of several GPUs of one name where these were pooled
+    devices   facts of the device that they were measured on; of several GPUs of one name if these were pooled
     files     names of the files that they were read from
     warnings  what was left out of those files
     """
@@ -77,9 +77,9 @@ def is_measure(value: object) -> TypeGuard[int | float]:
 
 
 def make_sets(results: Sequence[Results], *, pool_gpus: bool = False) -> tuple[ResultSet, ...]:
-    """Results put together where they were measured alike, in the order that they were given.
+    """Results that were measured alike, put together, in the order that they were given.
 
-    Alike means the same device (by name and UUID; by name alone where `pool_gpus`), environment, data, timer and duty.
+    Alike means the same device (by name and UUID; by name alone if `pool_gpus`), environment, data, timer and duty.
     A run that measures a cell which another one measured begins another set, so that no cell is there twice.
     """
     groups: list[_Group] = []

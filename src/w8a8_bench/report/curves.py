@@ -81,7 +81,7 @@ def _alone(ends: Sequence[ComparisonEnd]) -> Mapping[Hashable, tuple[str, ...]]:
 
 
 def _name(labels: Labels, several_tp: bool) -> str:
-    """The layer, TP where it differs between layers, and labels of other names."""
+    """The layer, TP if it differs between layers, and labels of other names."""
     words = [str(labels["layer"])] if "layer" in labels else []
     words += [f"TP{labels['tp']}"] if several_tp and "tp" in labels else []
     words += [f"{name}={value}" for name, value in labels.items() if name not in ("model", "layer", "tp")]

@@ -38,8 +38,9 @@ SCRIPTS = ("format.js", "data.js", "draw.js", "plots.js", "tables.js", "sections
 """In the order in which they are run."""
 
 SHOWN = Context(prec=6, rounding=ROUND_05UP)
-"""Six significant digits, which rounded again to fewer give what the number itself would: ROUND_05UP leaves no last
-digit of 0 or 5 where digits were cut off. All digits of all numbers would make a page half as large again."""
+"""Six significant digits. Rounded again to fewer, they give what the number itself would give, because ROUND_05UP
+never leaves a last digit of 0 or 5 if it cut digits off. All digits of all numbers would make a page half as large
+again."""
 
 AVERAGED = Context(prec=9, rounding=ROUND_05UP)
 """For the columns that the page forms means of."""

@@ -26,7 +26,7 @@ Lines = list[str]
 
 
 def render(sets: Sequence[ResultSet]) -> str:
-    """A section a set. The times of all cells come last, folded away, and stay out where they would be too long."""
+    """A section for each set. The times of all cells come last, folded away, or are left out if that gets too long."""
     summaries = [summarize(one) for one in sets]
     short = [_section(one, summary) for one, summary in zip(sets, summaries, strict=True)]
     long = [[*lines, *_times(summary)] for lines, summary in zip(short, summaries, strict=True)]
@@ -102,7 +102,10 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
 
 def _shown_sizes(summary: Summary) -> tuple[int, ...]:
-    """All sizes, or of many the first, the last and powers of two between them, or every so many where few are that."""
+    """All sizes. If they are many: the first, the last, and powers of two between them.
+
+    If few are powers of two, every so many of those between.
+    """
     sizes = summary.sizes
     if len(sizes) <= MOST_SIZES:
         return sizes
@@ -227,7 +230,7 @@ def _placed(summary: Summary, layer: int | None = None) -> Iterable[tuple[CellRo
 
 
 def _plain(text: str) -> str:
-    """As it stands where that is sure to be no markup, else as a code span."""
+    """The text unchanged if it certainly has no markup, else as a code span."""
     return text if re.fullmatch(r"[\w ,;:%°().+-]+", text) and "www." not in text else code(text)
 
 

@@ -151,7 +151,7 @@ def quiet_facts(results: ResultSet, rows: Sequence[Sequence[CellRow]], measure: 
 
 
 def _spread(values: Sequence[float], unit: str) -> str:
-    """The median, and from where to where where that says more."""
+    """The median, and the range of the values if that says more."""
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return f"{stats.median(values):.0f} {unit}" + (f", {low} to {high}" if low != high else "")
 

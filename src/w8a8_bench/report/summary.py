@@ -1,4 +1,4 @@
-"""What a reader decides by: how fast each kernel is over bf16, and which is the fastest where.
+"""What a reader decides by: how fast each kernel is over bf16, and which is the fastest at each layer and size.
 
 `page/data.js` and `page/page.js` say the same of what is selected on the page.
 """
@@ -72,7 +72,7 @@ class Summary:
     rows: tuple[tuple[CellRow, ...], ...]
 
     def title(self, layer: Curve) -> str:
-        """The layer, with its model where there are several."""
+        """The layer, with its model if there are several."""
         several = len({one.model for one in self.layers}) > 1
         return f"{layer.model} {layer.title}".strip() if several else layer.title
 

@@ -52,10 +52,10 @@ USUAL = {
     "zero point": Azp.NONE.value,
     **dict.fromkeys(("quant", "gemm", *FURTHER.values(), QUANTIZING, "MHz", "limit", *SQNR.values()), NOTHING),
 }
-"""What a column says that is left out where every row says so."""
+"""What these columns usually say: a column is left out if every row says it."""
 
 WIDTH = 120
-"""Characters of a line where there is no terminal."""
+"""Characters of a line if there is no terminal."""
 
 INDENT = "    "
 """Of a reason, which stands below its row."""
@@ -233,7 +233,7 @@ def _width(rows: Sequence[Row], kept: Sequence[int]) -> int:
 
 
 def terminal_width() -> int:
-    """Characters of a line of standard output: the terminal's, or 120 where it is none."""
+    """Characters of a line of standard output: the terminal's width, or 120 if it is not a terminal."""
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 

@@ -119,7 +119,7 @@ class Writer:
     `records` theirs; all are empty if it is new.
 
     Nothing is created or changed before `write_header`, so a run that is refused meanwhile leaves no trace. The file is
-    locked (advisory, `flock`) from then on, and from the beginning where it exists.
+    locked (advisory, `flock`) from then on, and from the beginning if it exists.
 
     Raises StoreError if the file exists and `resume` is not set, its directory is missing or not writable, it is
     foreign, or another run is writing it.
@@ -186,7 +186,7 @@ class Writer:
             raise StoreError(f"{self.path} was changed by another program while the sweep wrote it")
 
     def cut(self) -> None:
-        """Cut off what a killed run left behind, where nothing is to be added."""
+        """Cut off what a killed run left behind, if nothing is to be added."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, self._size)
 
@@ -284,7 +284,7 @@ class _Parsed:
 
 
 def _parse(path: Path, file: BinaryIO, *, resuming: bool) -> _Parsed:
-    """Go through the lines of a file. A last line without its newline is torn, even where it happens to parse."""
+    """Go through the lines of a file. A last line without its newline is torn, even if it happens to parse."""
     parsed, in_hand = _Parsed(), list[Record]()
     previous: Record | None = None
     unclosed, end, torn = 0, 0, False

@@ -36,7 +36,7 @@ def cell_key(record: Record) -> CellKey:
 
 
 def labels_key(labels: Labels) -> tuple[tuple[str, str], ...]:
-    """Labels in an order of their own, with values as text: files from CSV have text where others have numbers."""
+    """Labels in an order of their own, with values as text: files from CSV have text, others have numbers."""
     return _sorted(tuple(labels.items()))
 
 

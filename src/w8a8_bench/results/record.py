@@ -114,7 +114,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag=
                          `scrubbed` before each replay; empty if the caches were warm
     flags                on an `ok`: `unsettled`, `emulated`, `power_capped`
     scheme_sqnr_db       data (`normal`, `outliers`) to the signal-to-quantization-noise ratio of format, scheme and
-                         zero point, whatever the kernel; empty for 16-bit operands and where unknown
+                         zero point, whatever the kernel; empty for 16-bit operands and if unknown
     device               UUID of the GPU, or `cpu`; empty in files that hold one device, which their header names
     """
 
@@ -139,7 +139,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag=
 
     @property
     def text(self) -> str:
-        """How the cell is shown: its kernel, with scheme and activations where they are not the default."""
+        """How the cell is shown: its kernel, with scheme and activations if they are not the default."""
         return cell_text(self.kernel, self.problem)
 
     def groups(self, measure: str) -> tuple[int, ...]:

@@ -116,7 +116,7 @@ class _PortfolioRow:
 
 
 # Few tokens: weights stream through tiles of 64 features, k split until all multiprocessors have some. Many: tiles as
-# large as accumulators allow, loads shared by two blocks. In between, sizes that fill one wave where others need two.
+# large as accumulators allow, loads shared by two blocks. In between, sizes that fill one wave when others need two.
 _PLAIN = (
     *(_PortfolioRow(m, 64, 256, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
     *(_PortfolioRow(m, 64, 256, swap=True, splits=(1, 2, 4)) for m in (48, 64)),

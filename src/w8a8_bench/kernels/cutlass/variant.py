@@ -63,8 +63,9 @@ class Element(Enum):
 class EpilogueVector:
     """A vector by which the epilogue makes D of the accumulators.
 
-    `apply` takes a value and the vector's element: the accumulator where elements are int32, else its value in fp32. A
-    vector without it is the `factor` of another one. `may_be_single`: one element may stand for all.
+    `apply` takes a value and the vector's element. The value is the accumulator if elements are int32, else the
+    accumulator converted to fp32. A vector without `apply` is the `factor` of another one. `may_be_single`: one element
+    may stand for all.
     """
 
     name: str

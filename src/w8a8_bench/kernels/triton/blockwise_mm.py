@@ -32,10 +32,10 @@ def blockwise_mm(
     b        float8_e4m3fn [k,n], column-major
     scale_a  fp32 [m, ceil(k/128)], with any strides
     scale_b  fp32 [ceil(k/128), ceil(n/128)], with any strides
-    out      [m,n] row-major in `out_dtype` (bfloat16, float16, float32); allocated where it is not given
+    out      [m,n] row-major in `out_dtype` (bfloat16, float16, float32); allocated if it is not given
 
-    `config` and `workspace` (`make_workspace`) are chosen and allocated where they are not given; with them and `out`
-    given, nothing is allocated. Raises ValueError for operands that do not fit or a GPU that can't.
+    If `config` is not given, it is chosen; if `workspace` (`make_workspace`) is not, it is allocated. If both and `out`
+    are given, nothing is allocated. Raises ValueError for operands that do not fit or a GPU that can't.
     """
     call, out = plan_blockwise_mm(a, b, scale_a, scale_b, out_dtype, out=out, config=config, workspace=workspace)
     call.enqueue_on(out.device)

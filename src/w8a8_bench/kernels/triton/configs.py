@@ -36,9 +36,9 @@ MMA_ROWS = 64
 Triton 3.8. A tile with fewer rows is multiplied warp by warp, FP8 on Hopper as 16-bit numbers."""
 
 ACCUMULATORS = 128
-"""Most accumulators a thread, beyond which ptxas spills. Half as many where warps multiply by themselves, with operands
-in registers too; half as many blockwise, where a second set holds the sum of the block in hand; and no more than half
-where splits are added, another set to add."""
+"""Most accumulators of a thread: with more, ptxas spills. Half as many if warps multiply by themselves, since they hold
+operands in registers too; half as many blockwise, since a second set holds the sum of the current block; and at most
+half if splits are added, since what is added is another set."""
 
 FP8_ACCUMULATION = "fast"
 """In the tensor cores' own accumulator from a program's first product to its last: what Triton does unless told
@@ -152,7 +152,7 @@ def accumulators(config: TritonConfig) -> int:
 
 
 def shared_bytes(config: TritonConfig) -> int:
-    """Shared memory that Triton takes at most, barriers included: the stages, and D's tile where it is staged.
+    """Shared memory that Triton takes at most, barriers included: the stages, and D's tile if it is staged.
 
     The tile of D takes the place of the stages, which are done with, unless the next tile's are loaded meanwhile.
     """
@@ -174,7 +174,7 @@ def candidates(gemm: Gemm) -> list[TritonConfig]:
 
 @lru_cache(maxsize=4096)
 def choose(gemm: Gemm, gpu: str) -> ChosenConfig:
-    """The table's configuration where it holds one for this GPU and shape, or the most promising by estimate."""
+    """The table's configuration if it holds one for this GPU and shape, else the most promising by estimate."""
     for row in _table().get(gpu, ()):
         same = (row["format"], row["blockwise"]) == (gemm.format.value, gemm.blockwise)
         if same and GemmShape(m=row["m"], n=row["n"], k=row["k"]) == gemm.shape:

@@ -17,7 +17,7 @@ FORMATS = {torch.int8: Format.INT8, torch.float8_e4m3fn: Format.FP8}
 OUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 HOPPER_SMS = 132
-"""What is assumed, of Hopper, if there is no GPU: under Triton's interpreter, and where a kernel is only compiled."""
+"""Hopper's number of SMs. Assumed without a GPU: under Triton's interpreter, and when a kernel is only compiled."""
 
 
 @dataclass(frozen=True)

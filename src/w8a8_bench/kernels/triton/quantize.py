@@ -26,11 +26,11 @@ MANY = 2**21
 """Elements from which there is work for every multiprocessor however x is cut; below, it is cut small."""
 
 FEW_AT_ONCE = 2048
-"""Elements of a chunk where there are fewer, 8 a thread."""
+"""Elements of a chunk if x has fewer than `MANY`: 8 a thread."""
 
 TO_QUANTIZE, TO_SEARCH, TO_QUANTIZE_AFTER = 2048, 8192, 4096
-"""Elements of a chunk where there are many: with a given scale, for the largest magnitude, and with the scale from it,
-for which each program reads what `MOST_PARTS` programs found."""
+"""Elements of a chunk if x has `MANY` or more: to quantize with a given scale, to search for the largest magnitude, and
+to quantize with the scale from that, for which each program reads what `MOST_PARTS` programs found."""
 
 LONGEST_ROW = 2**15
 """Elements of a row that a program holds in registers."""
@@ -193,7 +193,7 @@ def _by_group(x: torch.Tensor, out: Quantized, fmt: Format) -> tuple[Call, ...]:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """x and q cut into `count` chunks of `length` elements, `in_row` to a row; one long row where nothing lies between
+    """x and q cut into `count` chunks of `length` elements, `in_row` to a row; one long row if nothing lies between
     the rows of either. The chunks of a small x are of `FEW_AT_ONCE`. `warps` are those of a program."""
 
     columns: int

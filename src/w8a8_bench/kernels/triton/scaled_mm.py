@@ -35,10 +35,10 @@ def scaled_mm(
     scale_a  fp32, 1 or m elements
     scale_b  fp32, 1 or n elements
     bias     [n] in `out_dtype`, or None
-    out      [m,n] row-major in `out_dtype` (bfloat16, float16, float32); allocated where it is not given
+    out      [m,n] row-major in `out_dtype` (bfloat16, float16, float32); allocated if it is not given
 
-    `config` and `workspace` (`make_workspace`) are chosen and allocated where they are not given; with them and `out`
-    given, nothing is allocated. Raises ValueError for operands that do not fit or a GPU that can't.
+    If `config` is not given, it is chosen; if `workspace` (`make_workspace`) is not, it is allocated. If both and `out`
+    are given, nothing is allocated. Raises ValueError for operands that do not fit or a GPU that can't.
     """
     call, out = plan_scaled_mm(a, b, scale_a, scale_b, out_dtype, bias, out=out, config=config, workspace=workspace)
     call.enqueue_on(out.device)

@@ -15,7 +15,7 @@ MUST_AGREE = (*OPERATING_POINT, "seed", "measures")
 """Another of these is another question. Measures too: an H200 took up to 5% longer over the same code with others."""
 
 WHAT_BASELINES_ARE = (*OPERATING_POINT, "torch", "torch_cuda", "driver", "power_limit_w", "cpu", "cpu_threads")
-"""Where these agree, a 16-bit product of PyTorch is the same work in both runs."""
+"""If these agree, a 16-bit product of PyTorch is the same work in both runs."""
 
 OF_SCHEMA_1 = {"timer": Timer.HOST.value, "measures": TIME_HOST}
 """What files that don't say were taken by."""
@@ -25,7 +25,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class ChangedCondition:
-    """A condition that is another one; `refused` where times are not comparable for that."""
+    """A condition that differs between the runs; `refused` if their times can't be compared because of it."""
 
     name: str
     base: str
@@ -37,7 +37,7 @@ class ChangedCondition:
 
 
 def differences(base: Results, new: Results, pairing: Pairing) -> tuple[ChangedCondition, ...]:
-    """What must agree first. Where a run was resumed under other conditions, it has them all."""
+    """What must agree comes first. If a run was resumed under other conditions, it has all of them."""
     ours, theirs = _conditions(base.headers), _conditions(new.headers)
     found = [
         ChangedCondition(name, ours.get(name, UNKNOWN), theirs.get(name, UNKNOWN), name in MUST_AGREE)
@@ -48,7 +48,7 @@ def differences(base: Results, new: Results, pairing: Pairing) -> tuple[ChangedC
     everywhere = len(others) == len(pairing.shapes)
     if len(set(others)) == 1 and everywhere:
         found.insert(0, ChangedCondition("card", *others[0], refused=True))
-    elif others:  # where GPUs share the shapes out, a few may go to another one each time: `compare` judges the rest
+    elif others:  # when GPUs share the shapes, some may go to another GPU each time: `compare` judges the rest
         n = f"{len(others)} of {len(pairing.shapes)} shapes"
         found.insert(0, ChangedCondition(f"card of {n}", "one", "another", refused=everywhere))
     return tuple(found)

@@ -6,9 +6,9 @@ same code therefore differ by more than the intervals within either of them say.
     ln(new / base) = change of the code + effect of run and shape + effect of the cell + samples
 
 with a variance for each of the last three. That of the samples comes from them. That of the cell is what was measured
-(`CELL_SD`), or more where the baseline and its duplicate, timed apart in one run, differ by more. That of run and shape
-falls on all cells of a shape alike. Where versions are equal the 16-bit baselines are the same code in both runs: they
-are anchors, and what they moved is the machine's doing, so that it widens the intervals of the cells beside them.
+(`CELL_SD`), or more if the baseline and its duplicate, timed apart in one run, differ by more. That of run and shape
+falls on all cells of a shape alike. If versions are equal, the 16-bit baselines are the same code in both runs: they
+are anchors. If they moved, the machine caused it, so their moves widen the intervals of the cells beside them.
 
 Times are compared as they are, not over the baseline's: between two sweeps of an H200
 (`results/h200/llama2_7b_28_shapes_run1.jsonl.gz`, `_run2`), times differ by 0.13% (standard deviation over the cells),
@@ -49,8 +49,8 @@ DEGREES = 10
 ELSEWHERE_CELL_SD = 0.002
 ELSEWHERE_SHAPE_SD = 0.003
 ELSEWHERE_DEGREES = 3
-"""The same where other cells were timed beside or before these, as when several GPUs share the shapes out: memory lies
-elsewhere then. Of 7 pairs of sweeps on two H200s and an H100 with 13 or 14 shapes each (three of them are committed:
+"""The same if other cells were timed beside or before these, as when several GPUs share the shapes: memory then lies
+elsewhere. Of 7 pairs of sweeps on two H200s and an H100 with 13 or 14 shapes each (three of them are committed:
 `results/h200/llama31_8b_one.jsonl.gz`, `_two_gpus`, `_dealt`), cells had 0.002 to 0.004, shapes 0.0012 to 0.0017; the
 tails are long: single 16-bit cells moved by up to 3.7%, and the first shape of a process by 5%. With the same cells
 before them, on the same cards: 0.0007 to 0.0009 and 0.0003 to 0.0009.
@@ -131,7 +131,7 @@ def shift(base: Record, new: Record, measure: str) -> Shift | None:
 
 
 def effects(pairs: Sequence[ShapePair], shifts: Sequence[Sequence[Shift]], measure: str, *, anchored: bool) -> Effects:
-    """What to expect of unchanged code, from the duplicates of both runs and, where `anchored`, from the anchors.
+    """What to expect of unchanged code, from the duplicates of both runs and, if `anchored`, from the anchors.
 
     For most cells the machine moved as far as all anchors of their shape agree. For an anchor it moved as far as that
     anchor agrees with another, or with the middle of all other cells: an anchor that moves alone was changed.
@@ -229,7 +229,7 @@ def _mean(shifts: Sequence[Shift]) -> Moved | None:
 
 
 def _agreed(moves: Sequence[Moved]) -> Moved | None:
-    """The least of several in one direction; none at all where they are in both."""
+    """The smallest of several moves in one direction; a move of 0 if they go in both. None if there are none."""
     if not moves:
         return None
     least = min(moves, key=lambda moved: abs(moved.log))
@@ -242,7 +242,7 @@ def _common(moves: Sequence[Moved | None], cells: Sequence[Variance], alike: Seq
     logs = [moved.log if moved else 0.0 for moved in moves]
     known = sum(moved is not None for moved in moves)
     run = (sum(logs) ** 2 - sum(noises)) / known**2 if known else 0.0
-    # Where other cells were before, anchors tell that a shape did not move, if there are any.
+    # If other cells were timed before, only anchors can tell that a shape did not move.
     sds = [SHAPE_SD if same or moved else ELSEWHERE_SHAPE_SD for same, moved in zip(alike, moves, strict=True)]
     leasts = [sd**2 + RUN_SD**2 for sd in sds]
     return Common(

@@ -68,14 +68,14 @@ const xOf = (row) => current.comparisons.x[current.rows.comparison[row]];
 const sizesOf = (row) => ['m', 'n', 'k'].map((s) => current.comparisons[s][current.rows.comparison[row]]);
 const isOk = (row) => current.rows.status[row] === current.ok;
 
-/* A number of a row, null where there is none. */
+/* A number of a row, null if there is none. */
 function value(row, column, measure = state.measure) {
   const columns = current.times[measure];
   const values = columns && columns[column];
   return values ? values[row] : null;
 }
 
-/* Rows that pass the filters; `where` also those of the baseline, which only has to be at the same place. */
+/* `rows` pass all filters. `withBaseline` adds the baseline's rows, which need to pass only model, layer and x. */
 function selectRows() {
   const wanted = Object.entries(state.filters);
   const place = wanted.filter(([name]) => ['model', 'layer', 'x'].includes(name));
@@ -167,8 +167,8 @@ function letters(number) {
   return (number >= 26 ? letters(Math.floor(number / 26) - 1) : '') + String.fromCharCode(65 + (number % 26));
 }
 
-/* Kernels that are drawn in color: those that were clicked on; else of what is selected the fastest of each kind, six
-   at most, and where kinds are few the fastest of all. */
+/* Kernels that are drawn in color: those that were clicked on. If none was, the fastest of each kind that is selected,
+   six at most; if there are fewer than four kinds, the next fastest too, up to four; and the baseline. */
 function chosenKernels(rows) {
   if (state.chosen) return state.chosen;
   const there = [...new Set(rows.filter(isOk).map(kernelOf))];

@@ -93,7 +93,7 @@ function makeScale(low, high, from, to, base) {
   return scale;
 }
 
-/* Ticks of a logarithmic scale: 1, 2 and 5 where they are few, powers of ten where they are many. */
+/* Ticks of a logarithmic scale: powers of ten alone over many decades; the fewer decades, the more ticks in each. */
 function logTicks(low, high) {
   const decades = Math.log10(high / low);
   const digits = decades > 3.2 ? [1] : decades > 1.6 ? [1, 3] : decades > 1.1 ? [1, 2, 5] : decades > 0.55 ? [1, 1.5, 2, 3, 5, 7] : [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9];

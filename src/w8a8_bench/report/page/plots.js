@@ -166,13 +166,13 @@ function drawLayer(plots, layer, curves, curve, chosen, width, marks) {
   followPointer(svg, placed);
 }
 
-/* The interval of a point; nothing where it is no taller than the point. */
+/* The interval of a point: a line with a cap at each end. */
 function bar(left, bottom, top) {
   const [a, b, x] = [bottom, top, left].map((one) => one.toFixed(1));
   return `M${x} ${a}V${b}M${left - 2.5} ${a}h5M${left - 2.5} ${b}h5`;
 }
 
-/* Letters at the ends of curves, pushed apart where they would cover one another. */
+/* Letters at the ends of curves, pushed apart if they would overlap. */
 function drawEndLabels(svg, labels, box) {
   labels.sort((a, b) => a.top - b.top);
   const gap = 11;

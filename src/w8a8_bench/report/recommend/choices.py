@@ -155,7 +155,7 @@ class Candidates:
         return tuple(found.values())
 
     def _comparisons_of(self, layer: ModelLayer, m: int) -> list[MeasuredComparison]:
-        """Comparisons of its shape, its own first: where a cell was measured more than once, the first time counts.
+        """Comparisons of its shape, its own first: if a cell was measured more than once, the first time counts.
 
         Other layers of this model that have the same shape stand in for it only if it has none of its own.
         """

@@ -6,7 +6,7 @@ and what was left out of the choice and why.
 
 Ties go to what is simpler. Of all that is not slower than the fastest by more than `TIE`, at the lower end of the
 ratio's interval, the scheme with the fewest parts is taken (`Scheme.complexity`), then precise before fast
-accumulation, then the fastest. Sixteen bits are the simplest: where nothing beats them, they stay.
+accumulation, then the fastest. Sixteen bits are the simplest: if nothing beats them, they stay.
 """
 
 from __future__ import annotations

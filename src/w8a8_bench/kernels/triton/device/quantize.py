@@ -72,7 +72,7 @@ def _codes(
 ):
     """Codes of x: int8, or fp32 that the cast to FP8 rounds right.
 
-    ONE_CAST: the GPU has an instruction from fp32 to FP8, which saturates. Where it goes through fp16 it rounds twice,
+    ONE_CAST: the GPU has an instruction from fp32 to FP8, which saturates. A cast through fp16 rounds twice,
     and numbers just off the middle of two codes end on the wrong one, unless they are codes before they are cast.
     FUSED: `tl.fma` rounds once, as on every GPU and not in Triton's interpreter.
     GIVEN: the scale was not computed from x, so x may be any multiple of it.
@@ -116,7 +116,7 @@ def _codes(
 
 @triton.jit
 def _saturated(codes):
-    """int8 of int32, the nearest where it is beyond: the GPU packs four so in two instructions."""
+    """int8 of int32, or the nearest int8 if it is out of range. The GPU packs four like this in two instructions."""
     return tl.inline_asm_elementwise(
         """
         {
@@ -144,7 +144,7 @@ def _is_moderate(scale):
 
 @triton.jit
 def _quotient(x, scale, IS_SHORT: tl.constexpr):
-    """x / scale: rounded to nearest even, or to where the same codes come of it.
+    """x / scale: rounded to nearest even, or to a number that gives the same codes.
 
     With the correctly rounded reciprocal, a quotient off by less than a unit in its last place and the exact remainder,
     one fused multiply-add gives the correctly rounded quotient (Markstein, "Computation of elementary functions on the
@@ -266,7 +266,7 @@ def by_token(
     LENGTH: tl.constexpr,
     IN_REGISTERS: tl.constexpr,
 ):
-    """A scale for each row, and a zero point where `azp` is not None. A program takes ROWS rows.
+    """A scale for each row, and a zero point if `azp` is not None. A program takes ROWS rows.
 
     IN_REGISTERS: LENGTH holds a row. Else rows are read twice, LENGTH elements at a time, the second time from the L2.
     """
