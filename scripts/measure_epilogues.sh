@@ -1,6 +1,6 @@
 #!/bin/sh
 # Scales per token and channel, zero points and bias on the 35 shapes of peers.csv, this project's kernels beside
-# vLLM's: `scripts/measure_schemes.sh FILE.jsonl [MORE OPTIONS]`. What is not installed is a row that says so. A zero
+# vLLM's: `scripts/measure_epilogues.sh FILE.jsonl [MORE OPTIONS]`. What is not installed is a row that says so. A zero
 # point per tensor goes with an activation scale per tensor: that is a run of its own, into FILE_azp.jsonl.
 set -eu
 here=$(dirname "$0")

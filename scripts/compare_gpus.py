@@ -1,6 +1,6 @@
 """What all GPUs of a machine together take for a sweep, beside the first alone, and whether they measure the same.
 
-    python3 scripts/measure_devices.py OUT_DIR --dtype fp8 model_bench --models meta-llama/Llama-3.1-8B-Instruct
+    python3 scripts/compare_gpus.py OUT_DIR --dtype fp8 model_bench --models meta-llama/Llama-3.1-8B-Instruct
 
 The words after OUT_DIR are a sweep's, its options before its command. It runs once on all GPUs, for what compiling
 leaves on the disk, then on the first alone, and on all again, every time as a process of its own, whose whole wall time
