@@ -19,8 +19,8 @@ CPU_CHUNK_BYTES = 2**24
 """Largest temporary on a CPU, unless it is a whole matrix: malloc keeps such memory for the next chunk. Larger pieces
 come from the kernel every time, and zeroing their pages takes longer than the arithmetic."""
 
-FINGERPRINT_CHUNK = 2**20
-"""64-bit words that a fingerprint is taken of at a time: less than what the check takes next to it."""
+FINGERPRINT_CHUNK = 2**24
+"""64-bit words that a fingerprint is taken of at a time; three temporaries of this size take less than the check."""
 
 PANEL_CHUNK = 2**25
 """Elements of a panel of A or B that the oracle holds in float64 (256 MiB) while it multiplies."""
