@@ -25,8 +25,12 @@ FINGERPRINT_CHUNK = 2**24
 PANEL_CHUNK = 2**25
 """Elements of a panel of A or B that the oracle holds in float64 (256 MiB) while it multiplies."""
 
-CHECK_CHUNK = 2**22
-"""Elements of D compared at a time; about ten float64 temporaries of this size live at once."""
+CHECK_CHUNK = 2**24
+"""Elements of D compared at a time, so many that one pass over them (16 bytes each and more) takes a GPU of 4 TB/s over
+60 us, ten times a launch. About ten float64 temporaries of this size live at once if the answer is wrong."""
+
+CHECK_BYTES = 4 * 8
+"""Bytes an element of a right answer takes while it is compared: value, tolerance, error and one temporary."""
 
 PRODUCT_CACHE_BYTES = 8 * 2**30
 """What the oracle keeps of float64 products for the next cell with the same operands."""
@@ -136,7 +140,7 @@ def comparison_bytes(problems: Iterable[Problem], *, cuda: bool = True) -> int:
         raise ValueError(f"a comparison has one shape, not {len(shapes)}: {', '.join(sorted(map(str, shapes)))}")
     (shape,) = shapes
     total = _operand_bytes(shape, problems) + _scheme_error_bytes(shape, problems)
-    total += _oracle_bytes(shape, problems, judged_rows(shape, cuda=cuda))
+    total += _oracle_bytes(shape, problems, cuda=cuda)
     return total if cuda else total + _emulation_bytes(shape, problems)
 
 
@@ -184,15 +188,16 @@ def _emulation_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
     return len(variants) * (4 + 1 + 4) * shape.n * shape.k
 
 
-def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...], rows: int) -> int:
+def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...], *, cuda: bool) -> int:
     m, n, k = shape.m, shape.n, shape.k
+    rows = judged_rows(shape, cuda=cuda)
     requantized = {a_variant(p) for p in problems if p.activations is not Activations.PREQUANTIZED}
     pairs = {(a_variant(problem), b_variant(problem)) for problem in problems}
     products = [rows * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes if not exact
     kept = min(sum(products), max(PRODUCT_CACHE_BYTES, max(products)))
     panels = 12 * (_chunk(m, k, PANEL_CHUNK) + _chunk(n, k, PANEL_CHUNK))
     quantizing = 16 * max(_chunk(m, k, QUANTIZE_CHUNK), _chunk(n, k, QUANTIZE_CHUNK))
-    comparing = 10 * 8 * _chunk(m, n, CHECK_CHUNK)
+    comparing = 10 * 8 * _chunk(rows, n, at_once(CHECK_CHUNK, "cuda" if cuda else "cpu", n_bytes=CHECK_BYTES))
     same_operand = max(m * k, n * k)  # one byte an element: is this operand one already multiplied?
     return kept + len(requantized) * m * k + max(panels, quantizing, comparing, same_operand)
 
