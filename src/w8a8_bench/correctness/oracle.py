@@ -24,7 +24,7 @@ import torch
 from w8a8_bench.correctness.quantize import apply_static, quantize_activations, upcast
 from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Problem
 from w8a8_bench.problem.formats import Format
-from w8a8_bench.problem.memory import CHECK_BYTES, CHECK_CHUNK, PANEL_CHUNK, PRODUCT_CACHE_BYTES, at_once, row_chunks
+from w8a8_bench.problem.memory import CHECK_BYTES, CHECK_CHUNK, PANEL_CHUNK, at_once, row_chunks
 from w8a8_bench.problem.operands import Operands
 
 # Calibration of the check, all of it. FP8 errors were measured on an H200, fp32 output, 2048 x 2048 elements on normal
@@ -49,6 +49,9 @@ errors add to u/sqrt(3) of the typical sum; this many u are 7 standard deviation
 
 EPILOGUE = 2.0**-21
 """Conversion to fp32, two scalings and the bias, each 2^-24 relative, and again as much."""
+
+CACHE_BYTES = 8 * 2**30
+"""What an oracle keeps of products if it is not told how much memory is left for them (`product_cache_bytes`)."""
 
 SMALLEST = {Format.BF16: 2.0**-126, Format.FP16: 2.0**-24}
 """A value this small may become 0: the smallest subnormal, but the smallest normal of bf16, since an epilogue may flush
@@ -125,7 +128,7 @@ class Oracle:
     end.
     """
 
-    def __init__(self, cache_bytes: int = PRODUCT_CACHE_BYTES) -> None:
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache_bytes = cache_bytes
         self.clear()
 
