@@ -19,6 +19,7 @@ from w8a8_bench.correctness.returned_output import take_output
 from w8a8_bench.correctness.sqnr import Scheme, scheme_of, scheme_sqnr_db
 from w8a8_bench.kernel import Kernel, Status, Step, sums_fast
 from w8a8_bench.problem.distribution import Distribution
+from w8a8_bench.problem.memory import product_cache_bytes
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers.contract import config_of, launches_of, support_of
 from w8a8_bench.text import in_one_line
@@ -36,7 +37,7 @@ class CellChecks:
 
     def __init__(self, cells: CellRuns, kernels: Callable[[str], Kernel]) -> None:
         self._cells, self._kernels = cells, kernels
-        self._oracle = Oracle()
+        self._oracle = Oracle(_room_for_products(cells))
         self._inputs = InputWatch()
         self._reversed: set[int] = set()
         self.sqnr_db: dict[Scheme, dict[str, float]] = {}
@@ -161,6 +162,17 @@ class CellChecks:
         rows = sample_rows(operands.problem.shape, self._cells.device, seed=seed)
         assert run.kernel is not None
         return check(operands, self._oracle, fast_accum=sums_fast(run.kernel), rows=rows)
+
+
+def _room_for_products(cells: CellRuns) -> int:
+    device = cells.device
+    return product_cache_bytes(
+        [run.cell.problem for run in cells.all],
+        cuda=device.is_cuda,
+        l2_bytes=device.l2_bytes or 0,
+        most_sets=cells.settings.most_sets,
+        available_bytes=device.available_bytes,
+    )
 
 
 def _judge(run: CellRun, verdict: Verdict, when: str = "") -> None:

@@ -248,5 +248,5 @@ def _cached(cache: dict[Hashable, Any], key: Hashable, make: Callable[[], V]) ->
 def _rms(values: torch.Tensor) -> float:
     rows, columns = values.shape
     parts = row_chunks(rows, columns, at_once(QUANTIZE_CHUNK, values.device.type))
-    squares = [float(values[part].float().square_().sum()) for part in parts]
-    return float((sum(squares) / values.numel()) ** 0.5)
+    squares = torch.stack([values[part].float().square_().sum() for part in parts])
+    return float((sum(squares.tolist()) / values.numel()) ** 0.5)

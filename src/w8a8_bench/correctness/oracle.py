@@ -24,7 +24,7 @@ import torch
 from w8a8_bench.correctness.quantize import apply_static, quantize_activations, upcast
 from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Problem
 from w8a8_bench.problem.formats import Format
-from w8a8_bench.problem.memory import CHECK_CHUNK, PANEL_CHUNK, PRODUCT_CACHE_BYTES, at_once, row_chunks
+from w8a8_bench.problem.memory import CHECK_BYTES, CHECK_CHUNK, PANEL_CHUNK, at_once, row_chunks
 from w8a8_bench.problem.operands import Operands
 
 # Calibration of the check, all of it. FP8 errors were measured on an H200, fp32 output, 2048 x 2048 elements on normal
@@ -50,6 +50,9 @@ errors add to u/sqrt(3) of the typical sum; this many u are 7 standard deviation
 EPILOGUE = 2.0**-21
 """Conversion to fp32, two scalings and the bias, each 2^-24 relative, and again as much."""
 
+CACHE_BYTES = 8 * 2**30
+"""What an oracle keeps of products if it is not told how much memory is left for them (`product_cache_bytes`)."""
+
 SMALLEST = {Format.BF16: 2.0**-126, Format.FP16: 2.0**-24}
 """A value this small may become 0: the smallest subnormal, but the smallest normal of bf16, since an epilogue may flush
 fp32 to zero."""
@@ -74,7 +77,10 @@ def _fp8_fast(k: int) -> float:
 
 @dataclass(frozen=True)
 class Expected:
-    """float64 [m,n], or rows of it: the value before it is rounded to the output format, and how far D may lie off."""
+    """float64 [m,n], or rows of it: the value before it is rounded to the output format, and how far D may lie off.
+
+    To be read only: the value may be a part of a product that the oracle keeps.
+    """
 
     value: torch.Tensor
     tolerance: torch.Tensor
@@ -94,7 +100,8 @@ class _Product:
 
 class _Known:
     """Gives equal tensors one number, so that equal operands at different addresses share a product: copies in a
-    rotation, or an A quantized beforehand and by the oracle. Comparing bits is cheap next to a float64 product."""
+    rotation, or an A quantized beforehand and by the oracle. Comparing bits is cheap next to a float64 product, and
+    there are at most as many comparisons as different operands, whatever the number of cells."""
 
     def __init__(self) -> None:
         self._tensors: list[torch.Tensor] = []
@@ -116,11 +123,12 @@ class _Known:
 class Oracle:
     """Right answers for any legal problem, computed on the device of the operands.
 
-    The float64 products cost the most. They are kept up to `cache_bytes` and shared by problems and calls. Operands
-    must not change while their products are kept: `clear()` before their memory is reused, and at the end.
+    The float64 products cost the most. They are kept up to `cache_bytes`, one at least, and shared by problems and
+    calls. Operands must not change while their products are kept: `clear()` before their memory is reused, and at the
+    end.
     """
 
-    def __init__(self, cache_bytes: int = PRODUCT_CACHE_BYTES) -> None:
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache_bytes = cache_bytes
         self.clear()
 
@@ -142,27 +150,34 @@ class Oracle:
         c = accumulation_error(problem, fast_accum=fast_accum)
         u = problem.out.unit_roundoff
         product = self._product(operands, with_magnitude=c > 0)
-        azp = None if operands.azp is None else operands.azp.double()
-        bias = None if operands.bias is None else operands.bias.double()
+        azp, bias = (None if x is None else x.double() for x in (operands.azp, operands.bias))
+        # From B and not from `azp_adj`: that operand is checked with the rest.
+        sums = None if azp is None else self._sums(operands.b)
         scale_a, scale_b = _epilogue_scales(operands)
-        for part in row_chunks(problem.shape.m, problem.shape.n, CHECK_CHUNK):
-            value = product.value[part].clone()
-            if azp is not None:
-                # From B and not from `azp_adj`: that operand is checked with the rest.
-                value -= (azp if azp.shape[0] == 1 else azp[part]) * self._sums(operands.b)
-            scale = None
+        # An error in fp32 moves what is rounded, hence (1 + u): the output's rounding of the error itself.
+        epilogue, accumulation = EPILOGUE * (1 + u), c * (1 + u)
+        least = torch.full((1,), SMALLEST[problem.out], dtype=torch.float64, device=operands.a.device)
+        if bias is not None:
+            least = least + bias.abs() * epilogue
+        chunk = at_once(CHECK_CHUNK, least.device.type, n_bytes=CHECK_BYTES)
+        for part in row_chunks(problem.shape.m, problem.shape.n, chunk):  # the fewer passes over it, the faster
+            scaled = product.value[part]
+            if azp is not None and sums is not None:
+                scaled = torch.addcmul(scaled, _rows(azp, part), sums, value=-1)
             if scale_a is not None and scale_b is not None:
-                scale = (scale_a if scale_a.shape[0] == 1 else scale_a[part]) * scale_b
-                value *= scale
-            error = value.abs() * EPILOGUE
+                scaled = (scaled * _rows(scale_a, part)).mul_(scale_b)
+            if bias is None:
+                value = scaled
+                tolerance = torch.add(least, value.abs(), alpha=u + epilogue)
+            else:
+                value = scaled + bias
+                tolerance = torch.add(least, scaled.abs(), alpha=epilogue).add_(value.abs(), alpha=u)
             if product.magnitude is not None and c > 0:
                 magnitude = product.magnitude[part].double()
-                error += magnitude * c if scale is None else magnitude * scale * c
-            if bias is not None:
-                value += bias
-                error += bias.abs() * EPILOGUE
-            # An error in fp32 moves what is rounded, hence (1 + u): the output's rounding of the error itself.
-            tolerance = value.abs() * u + error * (1 + u) + SMALLEST[problem.out]
+                if scale_a is not None and scale_b is not None:
+                    tolerance.addcmul_(magnitude.mul_(_rows(scale_a, part)), scale_b, value=accumulation)
+                else:
+                    tolerance.add_(magnitude, alpha=accumulation)
             yield part, Expected(value, tolerance)
 
     def _product(self, operands: Operands, *, with_magnitude: bool) -> _Product:
@@ -207,6 +222,11 @@ def _epilogue_scales(operands: Operands) -> tuple[torch.Tensor | None, torch.Ten
     return operands.scale_a.double(), operands.scale_b.double()
 
 
+def _rows(vector: torch.Tensor, part: slice) -> torch.Tensor:
+    """Those of [m,1], or all there is of [1,1]."""
+    return vector if vector.shape[0] == 1 else vector[part]
+
+
 def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...], *, with_magnitude: bool) -> _Product:
     """A @ B in float64, exact for 8-bit integers; and sqrt(A^2 @ B^2) in fp32, whose terms all add up.
 
@@ -234,9 +254,9 @@ def _multiply(a: torch.Tensor, b: torch.Tensor, scales: tuple[torch.Tensor, ...]
                 grown = blocks.repeat_interleave(BLOCK, dim=0)[: right.shape[0]]
                 right *= grown.repeat_interleave(BLOCK, dim=1)[:, :k]
                 narrow.copy_(right)
-            value[rows, columns] = left @ right.t()
+            torch.mm(left, right.t(), out=value[rows, columns])
             if squares is not None:
-                squares[rows, columns] = left_squares @ narrow.square_().t()
+                torch.mm(left_squares, narrow.square_().t(), out=squares[rows, columns])
     return _Product(value, None if squares is None else squares.sqrt_())
 
 

@@ -46,6 +46,8 @@ def scheme_sqnr_db(
     ratio that is infinite (operands that the scheme holds exactly) or 0/0 is left out.
     """
     schemes = tuple(dict.fromkeys(schemes))
+    if not schemes:
+        return {}
     m, n = len(next(iter(activations.values()))), len(weights)
     pick = random.Random(f"{seed} {m} {n}").sample
     rows, columns = (
@@ -56,14 +58,19 @@ def scheme_sqnr_db(
     references = {name: x[rows].double() @ wide for name, x in activations.items()}
     variants = dict.fromkeys(a for a, _ in schemes)
     codes = {(name, a): _quantized_activations(x, rows, a) for name, x in activations.items() for a in variants}
-    found: dict[Scheme, dict[str, float]] = {scheme: {} for scheme in schemes}
+    signals = {name: reference.square().sum() for name, reference in references.items()}
+    sums: dict[tuple[Scheme, str], torch.Tensor] = {}  # signal and noise, on the device
     for b in dict.fromkeys(b for _, b in schemes):
         wide = _quantized_weights(weights, columns, b).values().t()
         for scheme in (scheme for scheme in schemes if scheme[1] == b):
             for name, reference in references.items():
-                noise = float((reference - codes[name, scheme[0]].values() @ wide).square().sum())
-                if noise and (signal := float(reference.square().sum())):
-                    found[scheme][name] = 10 * math.log10(signal / noise)
+                noise = (reference - codes[name, scheme[0]].values() @ wide).square_().sum()
+                sums[scheme, name] = torch.stack([signals[name], noise])
+    found: dict[Scheme, dict[str, float]] = {scheme: {} for scheme in schemes}
+    fetched = torch.stack([*sums.values()]).tolist()  # at once, since every fetch waits for the device
+    for (scheme, name), (signal, noise) in zip(sums, fetched, strict=True):
+        if signal and noise:
+            found[scheme][name] = 10 * math.log10(signal / noise)
     return found
 
 

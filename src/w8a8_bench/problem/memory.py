@@ -19,17 +19,18 @@ CPU_CHUNK_BYTES = 2**24
 """Largest temporary on a CPU, unless it is a whole matrix: malloc keeps such memory for the next chunk. Larger pieces
 come from the kernel every time, and zeroing their pages takes longer than the arithmetic."""
 
-FINGERPRINT_CHUNK = 2**20
-"""64-bit words that a fingerprint is taken of at a time: less than what the check takes next to it."""
+FINGERPRINT_CHUNK = 2**24
+"""64-bit words that a fingerprint is taken of at a time; three temporaries of this size take less than the check."""
 
 PANEL_CHUNK = 2**25
 """Elements of a panel of A or B that the oracle holds in float64 (256 MiB) while it multiplies."""
 
-CHECK_CHUNK = 2**22
-"""Elements of D compared at a time; about ten float64 temporaries of this size live at once."""
+CHECK_CHUNK = 2**24
+"""Elements of D compared at a time, so many that one pass over them (16 bytes each and more) takes a GPU of 4 TB/s over
+60 us, ten times a launch. About ten float64 temporaries of this size live at once if the answer is wrong."""
 
-PRODUCT_CACHE_BYTES = 8 * 2**30
-"""What the oracle keeps of float64 products for the next cell with the same operands."""
+CHECK_BYTES = 4 * 8
+"""Bytes an element of a right answer takes while it is compared: value, tolerance, error and one temporary."""
 
 GUARD_ELEMENTS = 4096
 """Least number of poisoned elements on either side of a guarded output."""
@@ -123,10 +124,10 @@ def guard_elements(*, n: int) -> tuple[int, int]:
 def comparison_bytes(problems: Iterable[Problem], *, cuda: bool = True) -> int:
     """Peak device bytes of operands, outputs and oracle for the cells of one comparison; kernels' workspaces excluded.
 
-    An upper estimate: source tensors, each distinct quantized operand once, a guarded output for every problem, the
-    oracle's products, and the largest set of temporaries. On a CPU (`cuda` false) the products are of `judged_rows`,
-    and FP8 needs its weights in fp32, of the check and of the timing. Raises ValueError if the problems differ in
-    shape.
+    An upper estimate: source tensors, each distinct quantized operand once, a guarded output for every problem, one of
+    the oracle's products (`product_cache_bytes` is for the others), and the largest set of temporaries. On a CPU
+    (`cuda` false) the product is of `judged_rows`, and FP8 needs its weights in fp32, of the check and of the timing.
+    Raises ValueError if the problems differ in shape.
     """
     problems = tuple(problems)
     shapes = {problem.shape for problem in problems}
@@ -136,8 +137,20 @@ def comparison_bytes(problems: Iterable[Problem], *, cuda: bool = True) -> int:
         raise ValueError(f"a comparison has one shape, not {len(shapes)}: {', '.join(sorted(map(str, shapes)))}")
     (shape,) = shapes
     total = _operand_bytes(shape, problems) + _scheme_error_bytes(shape, problems)
-    total += _oracle_bytes(shape, problems, judged_rows(shape, cuda=cuda))
+    total += _oracle_bytes(shape, problems, cuda=cuda)
     return total if cuda else total + _emulation_bytes(shape, problems)
+
+
+def product_cache_bytes(
+    problems: Sequence[Problem], *, cuda: bool, l2_bytes: int, most_sets: int, available_bytes: int
+) -> int:
+    """Bytes of float64 products that the oracle may keep for the next cells with the same operands.
+
+    Half of what a comparison leaves of the memory that is available, so that products are kept where there is room and
+    no comparison is refused for them. The other half is for the kernels' workspaces.
+    """
+    needed = comparison_bytes(problems, cuda=cuda) + rotation_bytes(problems, l2_bytes, most_sets)
+    return max(available_bytes - needed, 0) // 2
 
 
 AVariant = tuple[Format, ActScale, Azp]
@@ -184,17 +197,17 @@ def _emulation_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:
     return len(variants) * (4 + 1 + 4) * shape.n * shape.k
 
 
-def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...], rows: int) -> int:
+def _oracle_bytes(shape: GemmShape, problems: tuple[Problem, ...], *, cuda: bool) -> int:
     m, n, k = shape.m, shape.n, shape.k
+    rows = judged_rows(shape, cuda=cuda)
     requantized = {a_variant(p) for p in problems if p.activations is not Activations.PREQUANTIZED}
-    pairs = {(a_variant(problem), b_variant(problem)) for problem in problems}
-    products = [rows * n * (8 if a[0] is Format.INT8 else 12) for a, _ in pairs]  # fp32 magnitudes if not exact
-    kept = min(sum(products), max(PRODUCT_CACHE_BYTES, max(products)))
+    exact = all(problem.format is Format.INT8 for problem in problems)
+    product = rows * n * (8 if exact else 12)  # with fp32 magnitudes if not exact
     panels = 12 * (_chunk(m, k, PANEL_CHUNK) + _chunk(n, k, PANEL_CHUNK))
     quantizing = 16 * max(_chunk(m, k, QUANTIZE_CHUNK), _chunk(n, k, QUANTIZE_CHUNK))
-    comparing = 10 * 8 * _chunk(m, n, CHECK_CHUNK)
+    comparing = 10 * 8 * _chunk(rows, n, at_once(CHECK_CHUNK, "cuda" if cuda else "cpu", n_bytes=CHECK_BYTES))
     same_operand = max(m * k, n * k)  # one byte an element: is this operand one already multiplied?
-    return kept + len(requantized) * m * k + max(panels, quantizing, comparing, same_operand)
+    return product + len(requantized) * m * k + max(panels, quantizing, comparing, same_operand)
 
 
 def _scheme_error_bytes(shape: GemmShape, problems: tuple[Problem, ...]) -> int:

@@ -14,6 +14,7 @@ from copies import replace
 
 from w8a8_bench.bench import cell_run, check_cells, comparison_run, time_cells
 from w8a8_bench.bench.comparison_run import run_comparison
+from w8a8_bench.correctness import oracle
 from w8a8_bench.environment import detect
 from w8a8_bench.kernel import CompileError, Launches, Refused, Status, Support
 from w8a8_bench.problem import PER_TENSOR, SCHEMES, Activations, GemmShape, Scaling
@@ -41,6 +42,23 @@ def short_samples(monkeypatch):
 def comparison(*names: str, shape: GemmShape = SHAPE) -> Comparison:
     cells = [Cell(name, KernelName.parse(name).problem(shape, Format.INT8, PER_TENSOR)) for name in names]
     return Comparison(0, LabelledShape(shape, {"layer": "x"}), tuple(cells))
+
+
+@pytest.mark.parametrize(("available_bytes", "products"), [(1 << 30, 2), (0, 4)])
+def test_equal_operands_share_a_product_if_there_is_room_to_keep_it_until_then(monkeypatch, available_bytes, products):
+    multiplied = []
+    original = oracle._multiply
+    monkeypatch.setattr(oracle, "_multiply", lambda *given, **how: multiplied.append(1) or original(*given, **how))
+    schemes = (PER_TENSOR, Scaling.parse("channel-w-token-a"))
+    cells = [
+        Cell(name, KernelName.parse(name).problem(SHAPE, Format.INT8, scheme))
+        for name in (GOOD, OTHER)
+        for scheme in schemes
+    ]
+    device = replace(CPU, available_bytes=available_bytes)
+    records, _ = run_comparison(Comparison(0, LabelledShape(SHAPE, {}), tuple(cells)), device, QUICK)
+    assert [record.status for record in records] == [Status.OK] * 4
+    assert len(multiplied) == 2 * products  # before timing, and on another A after it
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from copies import replace
+from fetches import fetches_of
 
 from w8a8_bench.correctness import fingerprints
 from w8a8_bench.correctness.operand_factory import OperandFactory
@@ -43,13 +45,13 @@ def test_every_element_counts(name):
 @pytest.mark.parametrize("size", range(1, 18))
 def test_every_byte_counts_whatever_is_left_over_of_words(size):
     storage = torch.zeros(size, dtype=torch.uint8)
-    before = fingerprints._fingerprint(storage)
+    before = fingerprints._fingerprints([storage])
     for index in range(size):
         for value in (1, 128, 255):
             storage[index] = value
-            assert fingerprints._fingerprint(storage) != before
+            assert fingerprints._fingerprints([storage]) != before
         storage[index] = 0
-    assert fingerprints._fingerprint(storage) == before
+    assert fingerprints._fingerprints([storage]) == before
 
 
 def test_a_write_to_any_copy_is_seen():
@@ -76,3 +78,18 @@ def test_elements_that_change_places_are_seen(monkeypatch):
     watch, weight = watched(made), made.b.t()
     weight.copy_(weight.flip(0).clone())
     assert watch.changed() == ["b"]
+
+
+def test_one_look_at_all_inputs_waits_for_the_device_once():
+    made, watch = operands(), fingerprints.InputWatch()
+    assert fetches_of(lambda: watch.see(made)) == ["tolist"]
+    assert fetches_of(lambda: watch.see(made)) == []
+    assert fetches_of(lambda: watch.refuse_writes("", made)) == ["tolist"]
+
+
+def test_memory_that_two_inputs_share_is_called_by_the_first():
+    made = operands()
+    made = replace(made, scale_b=made.scale_a)
+    watch = watched(made)
+    made.scale_a.add_(1)
+    assert watch.changed() == ["scale_a"]

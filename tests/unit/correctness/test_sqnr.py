@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from fetches import fetches_of
 
 from w8a8_bench.correctness import sqnr
 from w8a8_bench.correctness.operand_factory import OperandFactory
@@ -170,3 +171,12 @@ def test_only_format_scales_and_zero_point_make_a_scheme() -> None:
     assert scheme_of(problem(shape, Format.BF16, None)) is None
     assert scheme_of(problem(shape, Format.INT8, BLOCKWISE)) is None, "a combination without meaning"
     assert len({scheme_of(p) for p in everything(shape)}) == len(everything(shape)) == 15
+
+
+def test_all_schemes_on_all_data_wait_for_the_device_once_and_none_is_no_error() -> None:
+    shape = GemmShape(m=17, n=130, k=257)
+    factory = OperandFactory(shape, "cpu", data="normal", seed=3)
+    sources = {"normal": factory.activations(), "shifted": factory.activations(shifted=True)}
+    schemes = [scheme for scheme in map(scheme_of, everything(shape)) if scheme]
+    assert fetches_of(lambda: scheme_sqnr_db(schemes, sources, factory.weights(), seed=0)) == ["tolist"]
+    assert scheme_sqnr_db([], sources, factory.weights(), seed=0) == {}
