@@ -32,6 +32,7 @@ RUNS = {
     "help_compare": ("compare", "--help"),
     "help_list": ("list", "--help"),
     "help_doctor": ("doctor", "--help"),
+    "help_cache": ("cache", "--help"),
     "list_kernels": ("list", "kernels"),
     "list_providers": ("list", "providers"),
     "list_models": ("list", "models"),

@@ -75,9 +75,11 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Let commas separate the values of an option that takes several."""
+        """Let commas separate the values of an option that takes several, and names that follow a command."""
         if action.option_strings and action.nargs == "+":
             arg_strings = _split_list(action.option_strings[-1], arg_strings)
+        elif action.nargs == "*":
+            arg_strings = _split_list(str(action.metavar), arg_strings)
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
@@ -170,6 +172,9 @@ def _parser(prog: str) -> _Parser:
     doctor.flag("--timing", "test the timing itself on this GPU; takes about 2 minutes")
     doctor.value("--out", "FILE.jsonl", "with --timing: write the verdicts and the environment to this file")
     _add_seed(doctor, "the order of timing")
+    kept = add("cache", "show or clear what was compiled or chosen before and is kept on disk", "cache")
+    kept.value("what", "show|clear", "what to do")
+    kept.value("parts", "PART", "clear: only these, as `cache show` names them (default: all)", nargs="*", default=())
     _add_report(add("report", "make a page to read from results: plots, tables, and what did not run", "report"))
     return parser
 

@@ -1,5 +1,7 @@
 """cuBLASLt at its best: the fastest of the algorithms that it offers for a problem, each timed cold in `prepare`.
 
+The choice is kept on disk, by all that it depends on: later processes restore it instead of timing anew.
+
 `torch._scaled_mm` and `torch._int_mm` run the first choice of cuBLASLt's heuristic, from the same library. In its
 terms, column-major, the product is
 
@@ -17,13 +19,15 @@ import importlib.util
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float, c_int32
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from w8a8_bench import cache
 from w8a8_bench.environment.architecture import HOPPER, tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Refused, Support
@@ -40,6 +44,8 @@ from w8a8_bench.timing.settings import DEFAULT_DUTY
 if TYPE_CHECKING:
     import torch
 
+    from w8a8_bench.correctness.operand_factory import OperandFactory
+
 DISTRIBUTIONS = ("nvidia-cublas", "nvidia-cublas-cu12")
 
 WORKSPACE_BYTES = 32 << 20
@@ -48,8 +54,17 @@ WORKSPACE_BYTES = 32 << 20
 OFFERED = 128
 """Algorithms to ask for; the heuristic offers fewer."""
 
+SCREENED = OFFERED
+"""How many of those that are offered get a short look, in the heuristic's order."""
+
 FINALISTS, FINAL_SAMPLES = 4, 5
 """Algorithms that are timed again, and how often: a short look tells most of them apart, and these samples 0.5%."""
+
+SEARCH = 1
+"""Raise it if a choice is made in another way than before: choices on disk that were made otherwise are not found."""
+
+KEPT_ELEMENTS = 2**27
+"""Largest A and B, in elements, that are kept for the next kernel of a shape: 0.4 GB, which the timing then lacks."""
 
 FP8_MULTIPLE, INT8_MULTIPLE = 16, 4
 """Of n and k in elements: leading dimensions of 16 bytes, of int8 4."""
@@ -86,9 +101,15 @@ def bind(
     scale_a, scale_b = scales(operands)
     is_int8 = operands.problem.format is Format.INT8
     d = torch.empty(operands.out.shape, dtype=torch.int32, device=operands.out.device) if is_int8 else operands.out
-    attributes = {} if is_int8 else fp8_attributes(operands, scale_a, scale_b, fast_accum=fast_accum)
+    made = describe(
+        library,
+        operands.problem,
+        scale_a=scale_a.data_ptr(),
+        scale_b=scale_b.data_ptr(),
+        bias=None if operands.bias is None else operands.bias.data_ptr(),
+        fast_accum=fast_accum,
+    )
     pointers = (operands.b.data_ptr(), operands.a.data_ptr(), d.data_ptr())
-    made = describe(library, operands.problem, attributes)
     enqueue = library.launch(made, offer, pointers, (workspace.data_ptr(), workspace.nbytes))
     held = (operands, scale_a, scale_b, d, workspace)  # the library has addresses only
     device = operands.out.device
@@ -108,14 +129,17 @@ def bind(
     return Launches(gemm_and_scale)
 
 
-def describe(library: api.CublasLt, problem: Problem, attributes: dict[int, int]) -> api.Product:
-    """The product of `problem` in the library's terms."""
+def describe(
+    library: api.CublasLt, problem: Problem, *, scale_a: int, scale_b: int, bias: int | None, fast_accum: bool
+) -> api.Product:
+    """The product of `problem` in the library's terms, with the addresses that `fp8_attributes` takes."""
     m, n, k = problem.shape.m, problem.shape.n, problem.shape.k
     transposed = {api.TRANSA: api.OP_T}
     if problem.format is Format.INT8:
         operation = library.operation(api.COMPUTE_32I, api.CUDA_R_32I, transposed)
         inputs, output = api.CUDA_R_8I, api.CUDA_R_32I
     else:
+        attributes = fp8_attributes(problem, scale_a=scale_a, scale_b=scale_b, bias=bias, fast_accum=fast_accum)
         operation = library.operation(api.COMPUTE_32F, api.CUDA_R_32F, {**transposed, **attributes})
         inputs, output = api.CUDA_R_8F_E4M3, _output(problem)
     a, b, d = library.layout(inputs, k, n), library.layout(inputs, k, m), library.layout(output, n, m)
@@ -138,11 +162,13 @@ def scales(operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fp8_attributes(
-    operands: Operands, scale_a: torch.Tensor, scale_b: torch.Tensor, *, fast_accum: bool
+    problem: Problem, *, scale_a: int, scale_b: int, bias: int | None, fast_accum: bool
 ) -> dict[int, int]:
-    """What the operation is told beyond its types. The library's A is the weight, and its B the activations."""
-    problem, bias = operands.problem, operands.bias
-    attributes = {api.A_SCALE_POINTER: scale_b.data_ptr(), api.B_SCALE_POINTER: scale_a.data_ptr()}
+    """What the operation is told beyond its types, with addresses of the scales and of the bias, if there is one.
+
+    The library's A is the weight, and its B the activations.
+    """
+    attributes = {api.A_SCALE_POINTER: scale_b, api.B_SCALE_POINTER: scale_a}
     if fast_accum:
         attributes[api.FAST_ACCUM] = 1
     if problem.scaling == BLOCKWISE:
@@ -151,7 +177,7 @@ def fp8_attributes(
         attributes[api.A_SCALE_MODE] = attributes[api.B_SCALE_MODE] = api.SCALE_OUTER_VEC_32F
     if bias is not None:
         attributes[api.EPILOGUE] = api.EPILOGUE_BIAS
-        attributes[api.BIAS_POINTER] = bias.data_ptr()
+        attributes[api.BIAS_POINTER] = bias
         attributes[api.BIAS_DATA_TYPE] = _output(problem)
     return attributes
 
@@ -175,70 +201,147 @@ class CublasLtKernel:
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
-        """Ask for algorithms and time each, which takes up to a second. Raises Refused if there is none.
+        """Restore the algorithm that was chosen before, or choose one, which takes up to a second.
 
-        An INT8 product is the same under every scheme, since scaling is an operation of its own: its algorithm is
-        looked for once.
+        Raises Refused if there is none. An INT8 product is the same under every scheme, since scaling is an operation
+        of its own: its algorithm is looked for once.
         """
         if problem.format is not Format.INT8:
-            return self._search(problem, device)
+            return self._prepare(problem, device)
         key = device.torch_name, problem.shape, problem.out
         if key not in _INT8_FOUND:
             _INT8_FOUND.clear()  # of the shape before, to release its workspace
-            _INT8_FOUND[key] = self._search(problem, device)
+            _INT8_FOUND[key] = self._prepare(problem, device)
         return _INT8_FOUND[key]
 
-    def _search(self, problem: Problem, device: Device) -> PreparedKernel:
+    def _prepare(self, problem: Problem, device: Device) -> PreparedKernel:
         import torch
-
-        from w8a8_bench.correctness.operand_factory import OperandFactory
-        from w8a8_bench.timing.cuda_graph import GraphMethod
 
         library = _library(device.index)
         workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device.torch_name)
-        operands = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0).make(
-            problem
+        somewhere = workspace.data_ptr()  # which algorithms there are does not depend on what is there
+        product = describe(
+            library,
+            problem,
+            scale_a=somewhere,
+            scale_b=somewhere,
+            bias=somewhere if problem.bias else None,
+            fast_accum=self.fast_accum,
         )
-        attributes = {}
-        if problem.format is Format.FP8:
-            scale_a, scale_b = scales(operands)
-            attributes = fp8_attributes(operands, scale_a, scale_b, fast_accum=self.fast_accum)
-        made = describe(library, problem, attributes)
-        offers = library.algorithms(made, workspace_bytes=WORKSPACE_BYTES, count=OFFERED)
-        if not offers:
-            raise Refused(f"cuBLASLt {library.version} offers no algorithm for {problem.scaling} at {problem.shape}")
+        path = cache.path_of("cublaslt", *facts(library, problem, device, fast_accum=self.fast_accum))
+        chosen = _restore(library, product, cache.read(path))
+        cached = chosen is not None
+        if chosen is None:
+            bound = partial(bind, library, workspace=workspace, fast_accum=self.fast_accum)
+            chosen = _search(library, product, problem, device, bound)
+            cache.write(path, {"algorithm": bytes(chosen.offer.algo).hex(), "config": chosen.config})
+        launches = partial(bind, library, chosen.offer, workspace=workspace, fast_accum=self.fast_accum)
+        return PreparedKernel(launches, {**chosen.config, "cached": cached})
 
-        method = GraphMethod(device, (TIME_COLD,))
-        binds = [partial(bind, library, offer, workspace=workspace, fast_accum=self.fast_accum) for offer in offers]
 
-        def ready(bind_offer: Bind) -> Sampled:
-            sampler = method.ready(bind_offer, operands).samplers[TIME_COLD]
+def facts(library: api.CublasLt, problem: Problem, device: Device, *, fast_accum: bool) -> tuple[object, ...]:
+    """What the choice of an algorithm depends on. Of INT8, neither scheme nor bias: they are not the library's."""
+    shape, of_library = problem.shape, problem.format is not Format.INT8
+    return (
+        *(library.version, device.name, device.sm_count, WORKSPACE_BYTES),
+        *(problem.format.value, problem.out.value, shape.m, shape.n, shape.k),
+        *((problem.scaling, problem.bias, fast_accum) if of_library else ()),
+        *(SEARCH, SCREENED, FINALISTS, FINAL_SAMPLES),
+    )
 
-            def sample() -> float:
-                """As the headline is sampled, rests included."""
-                started = time.perf_counter()
-                seconds = sampler.sample().seconds
-                rest(time.perf_counter() - started, DEFAULT_DUTY)
-                return seconds
 
-            return sample
+@dataclass(frozen=True)
+class Chosen:
+    """An algorithm, and what the record says of it."""
 
-        seconds = time_finalists(
-            [partial(method.period, one, operands) for one in binds], [partial(ready, one) for one in binds]
-        )
-        if not seconds:
-            raise Refused(f"none of the {len(offers)} algorithms that cuBLASLt {library.version} offers runs")
-        best = min(seconds, key=seconds.__getitem__)
-        config: dict[str, object] = {
-            "library": f"cuBLASLt {library.version}",
-            "offered": len(offers),
-            "rank": best,
-            **library.config(offers[best]),
-            "workspace_bytes": offers[best].workspace_bytes,
-            "tuned_s": seconds[best],
-            "first_choice_s": seconds.get(0),
-        }
-        return PreparedKernel(binds[best], config)
+    offer: api.HeuristicResult
+    config: Mapping[str, object]
+
+
+def _restore(library: api.CublasLt, product: api.Product, entry: object) -> Chosen | None:
+    """The choice that an entry on disk holds; None if there is none, it is damaged, or the library does not take it."""
+    if not isinstance(entry, dict):
+        return None
+    text, config = entry.get("algorithm"), entry.get("config")
+    if not isinstance(text, str) or not isinstance(config, dict):
+        return None
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        return None
+    offer = library.restored(product, data, workspace_bytes=WORKSPACE_BYTES)
+    return None if offer is None else Chosen(offer, config)
+
+
+def _search(
+    library: api.CublasLt,
+    product: api.Product,
+    problem: Problem,
+    device: Device,
+    bound: Callable[[api.HeuristicResult, Operands], Launches],
+) -> Chosen:
+    """The fastest algorithm of those that the library offers. Raises Refused if it offers none, or none runs."""
+    offers = library.algorithms(product, workspace_bytes=WORKSPACE_BYTES, count=OFFERED)
+    if not offers:
+        raise Refused(f"cuBLASLt {library.version} offers no algorithm for {problem.scaling} at {problem.shape}")
+    binds = [partial(bound, offer) for offer in offers[:SCREENED]]
+    seconds = _time(binds, _operands(problem, device), device)
+    if not seconds:
+        raise Refused(f"none of the {len(binds)} algorithms that cuBLASLt {library.version} offers runs")
+    best = min(seconds, key=seconds.__getitem__)
+    config: dict[str, object] = {
+        "library": f"cuBLASLt {library.version}",
+        "offered": len(offers),
+        "rank": best,
+        **library.config(offers[best]),
+        "workspace_bytes": offers[best].workspace_bytes,
+        "tuned_s": seconds[best],
+        "first_choice_s": seconds.get(0),
+        "timed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "how": f"cold, in replayed graphs: {len(binds)} screened, {len(seconds)} finalists of {FINAL_SAMPLES} samples",
+    }
+    return Chosen(offers[best], config)
+
+
+_MADE: dict[tuple[str, GemmShape], OperandFactory] = {}
+"""What the last search's operands came from, by device and shape: kernels of one format and scheme share them."""
+
+
+def _operands(problem: Problem, device: Device) -> Operands:
+    """Operands to time algorithms on."""
+    from w8a8_bench.correctness.operand_factory import OperandFactory
+
+    key, shape = (device.torch_name, problem.shape), problem.shape
+    if key not in _MADE:
+        _MADE.clear()
+        factory = OperandFactory(shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
+        if (shape.m + shape.n) * shape.k > KEPT_ELEMENTS:
+            return factory.make(problem)
+        _MADE[key] = factory
+    return _MADE[key].make(problem)
+
+
+def _time(binds: Sequence[Bind], operands: Operands, device: Device) -> dict[int, float]:
+    """Median seconds of the finalists among algorithms, by index."""
+    from w8a8_bench.timing.cuda_graph import GraphMethod
+
+    method = GraphMethod(device, (TIME_COLD,))
+
+    def ready(one: Bind) -> Sampled:
+        sampler = method.ready(one, operands).samplers[TIME_COLD]
+
+        def sample() -> float:
+            """As the headline is sampled, rests included."""
+            started = time.perf_counter()
+            seconds = sampler.sample().seconds
+            rest(time.perf_counter() - started, DEFAULT_DUTY)
+            return seconds
+
+        return sample
+
+    return time_finalists(
+        [partial(method.period, one, operands) for one in binds], [partial(ready, one) for one in binds]
+    )
 
 
 Sampled = Callable[[], float]

@@ -188,6 +188,22 @@ class CublasLt:
         self._check("cublasLtMatmulAlgoGetHeuristic", status)
         return [result for result in results[: found.value] if result.state == SUCCESS]
 
+    def restored(self, product: Product, data: bytes, *, workspace_bytes: int) -> HeuristicResult | None:
+        """The algorithm whose bytes these are, which must come from the same version of the library.
+
+        None if they are not an algorithm's, or the library can't run it for `product` in this workspace.
+        """
+        if len(data) != ctypes.sizeof(Algorithm):
+            return None
+        algorithm, result = Algorithm.from_buffer_copy(data), HeuristicResult()
+        a, b, d = (c_void_p(layout.pointer) for layout in (product.a, product.b, product.d))
+        status = self._library.cublasLtMatmulAlgoCheck(
+            c_void_p(self.handle), c_void_p(product.operation.pointer), a, b, d, d, byref(algorithm), byref(result)
+        )
+        if status != SUCCESS or result.state != SUCCESS or result.workspace_bytes > workspace_bytes:
+            return None
+        return HeuristicResult(algorithm, result.workspace_bytes)
+
     def config(self, offer: HeuristicResult) -> dict[str, int]:
         """What the algorithm is made of, in the library's own numbers (cublasLtMatmulTile_t, ...)."""
         found = {}

@@ -6,6 +6,7 @@ The library is a stand-in that insists on what the real one documents, and compu
 from __future__ import annotations
 
 import ctypes
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from copies import replace
 from made_devices import CPU
 from made_peers import EVEN, GPU, PER_TOKEN, blockwise_product, judge, legal, made, problem_of, site
 
+from w8a8_bench import cache
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape
 from w8a8_bench.providers import cublaslt
 from w8a8_bench.providers import cublaslt_api as api
@@ -109,9 +111,9 @@ def test_cublaslt_is_told_what_the_reference_computes(monkeypatch, name, scheme)
 
 
 def test_fast_accumulation_is_asked_for_by_name_alone():
-    operands = made(CUBLASLT[0], PER_TENSOR)
-    scale_a, scale_b = cublaslt.scales(operands)
-    told = [cublaslt.fp8_attributes(operands, scale_a, scale_b, fast_accum=fast) for fast in (False, True)]
+    problem = problem_of(CUBLASLT[0], PER_TENSOR, EVEN)
+    addresses = {"scale_a": 64, "scale_b": 128, "bias": None}
+    told = [cublaslt.fp8_attributes(problem, **addresses, fast_accum=fast) for fast in (False, True)]
     assert [attributes.get(api.FAST_ACCUM) for attributes in told] == [None, 1]
 
 
@@ -252,3 +254,183 @@ def test_it_does_not_quantize_and_says_so(monkeypatch):
     monkeypatch.setattr(cublaslt, "_library", Lt)
     problem = problem_of(PLAIN, PER_TOKEN, EVEN, Activations.DYNAMIC)
     assert "quantized already" in cublaslt.kernel(PLAIN).supports(problem, GPU).reason
+
+
+def test_only_an_algorithm_that_the_library_checks_and_that_fits_the_workspace_is_restored():
+    data = bytes(range(64))
+    answers = {}
+
+    def check(handle, operation, a, b, c, d, algorithm, result):
+        assert bytes(algorithm._obj) == data
+        result._obj.state, result._obj.workspace_bytes = answers["state"], answers["size"]
+        return answers["status"]
+
+    lt = api.CublasLt(C(cublasLtMatmulAlgoCheck=check))
+    layout = lt.layout(api.CUDA_R_8I, 16, 16)
+    product = api.Product(lt.operation(72, 10, {}), layout, layout, layout, ctypes.c_int32)
+
+    def restored(data=data, status=0, state=0, size=300):
+        answers.update(status=status, state=state, size=size)
+        return lt.restored(product, data, workspace_bytes=1000)
+
+    offer = restored()
+    assert offer is not None and (bytes(offer.algo), offer.workspace_bytes) == (data, 300)
+    for bad in ({"status": 7}, {"state": 15}, {"size": 1001}, {"data": data[:63]}, {"data": b""}):
+        assert restored(**bad) is None, bad
+
+
+class Choosing(Lt):
+    """Offers three algorithms, of which the second is the fastest, and takes back those that it made."""
+
+    def __init__(self, version="13.1.2"):
+        self.version, self.asked = version, 0
+
+    def algorithms(self, product, *, workspace_bytes, count):
+        self.asked += 1
+        return [self.offer(index) for index in range(3)]
+
+    @staticmethod
+    def offer(index):
+        algorithm = api.Algorithm()
+        algorithm.data[0] = 100 + index
+        return api.HeuristicResult(algorithm, 1000 * index)
+
+    def config(self, offer):
+        return {"tile": offer.algo.data[0]}
+
+    def restored(self, product, data, *, workspace_bytes):
+        known = {bytes(self.offer(index).algo): self.offer(index) for index in range(3)}
+        return known.get(data)
+
+
+HERE = replace(GPU, kind="cpu")
+"""A GPU by what is asked of it, whose memory is the host's."""
+
+
+@pytest.fixture
+def chosen(monkeypatch, tmp_path):
+    """Prepare a kernel as a process does that shares `tmp_path`; gives its config, and gathers what was timed."""
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(cublaslt, "_MADE", {})
+    timed = []
+
+    def fastest(binds, operands, device):
+        timed.append(operands)
+        return {0: 3e-6, 1: 1e-6}
+
+    monkeypatch.setattr(cublaslt, "_time", fastest)
+
+    def prepare(name=PLAIN, scheme=PER_TENSOR, shape=EVEN, *, lt=None, device=HERE, same_process=False):
+        if not same_process:
+            monkeypatch.setattr(cublaslt, "_INT8_FOUND", {})
+        monkeypatch.setattr(cublaslt, "_library", lambda index: lt or Choosing())
+        return cublaslt.CublasLtKernel(name).prepare(problem_of(name, scheme, shape), device)
+
+    return SimpleNamespace(prepare=prepare, timed=timed)
+
+
+def entry_of(tmp_path):
+    (path,) = (tmp_path / "cublaslt").iterdir()
+    return path
+
+
+def test_a_choice_is_restored_by_the_next_process_with_what_its_record_said(chosen):
+    first, second = chosen.prepare().config, chosen.prepare().config
+    assert len(chosen.timed) == 1
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert {**first, "cached": True} == second
+    assert (first["rank"], first["tile"], first["workspace_bytes"]) == (1, 101, 1000)
+    assert (first["tuned_s"], first["first_choice_s"]) == (1e-6, 3e-6)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", first["timed"])
+    assert first["how"] == "cold, in replayed graphs: 3 screened, 2 finalists of 5 samples"
+
+
+@pytest.mark.parametrize(("name", "scheme"), [(CUBLASLT[1], PER_TOKEN), (I8_LT, PER_TENSOR), (BLOCK_LT, BLOCKWISE)])
+def test_a_restored_algorithm_is_the_one_that_is_launched(chosen, monkeypatch, name, scheme):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=77))
+    launched = []
+
+    class Watched(Choosing):
+        def launch(self, product, offer, pointers, workspace):
+            launched.append(offer.algo.data[0])
+            return super().launch(product, offer, pointers, workspace)
+
+    for _ in range(2):
+        operands = made(name, scheme)
+        assert judge(operands, chosen.prepare(name, scheme, lt=Watched()).bind(operands).total) == ""
+    assert (launched, len(chosen.timed)) == ([101, 101], 1)
+
+
+def test_a_choice_that_was_made_for_anything_else_is_not_found(chosen, monkeypatch):
+    chosen.prepare()
+    others = [
+        {"lt": Choosing("13.1.3")},
+        {"device": replace(HERE, name="H100")},
+        {"device": replace(HERE, sm_count=114)},
+        {"scheme": PER_TOKEN},
+        {"shape": replace(EVEN, m=21)},
+        {"shape": GemmShape(m=EVEN.m, n=EVEN.k, k=EVEN.n)},
+        {"name": "cublaslt_fp8_fp8_bf16_scaled_mm_bias"},
+        {"name": "cublaslt_fp8_fp8_bf16_scaled_mm_fast_accum"},
+        {"name": "cublaslt_fp8_fp8_fp16_scaled_mm"},
+        {"name": I8_LT},
+    ]
+    for count, other in enumerate(others, 2):
+        assert chosen.prepare(**other).config["cached"] is False, other
+        assert len(chosen.timed) == count
+    for constant in ("SEARCH", "SCREENED", "FINALISTS", "FINAL_SAMPLES", "WORKSPACE_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(cublaslt, constant, getattr(cublaslt, constant) + 1)
+            assert chosen.prepare().config["cached"] is False, constant
+    assert chosen.prepare().config["cached"] is True
+
+
+DAMAGED = {
+    "cut short": lambda entry: entry.write_text(entry.read_text()[:-20]),
+    "no object": lambda entry: cache.write(entry, [1, 2]),
+    "empty": lambda entry: cache.write(entry, {}),
+    "no hex": lambda entry: cache.write(entry, {**cache.read(entry), "algorithm": "xy" * 64}),
+    "a number": lambda entry: cache.write(entry, {**cache.read(entry), "algorithm": 7}),
+    "too short": lambda entry: cache.write(entry, {**cache.read(entry), "algorithm": "00" * 63}),
+    "not the library's": lambda entry: cache.write(entry, {**cache.read(entry), "algorithm": "00" * 64}),
+    "no config": lambda entry: cache.write(entry, {**cache.read(entry), "config": None}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_choice_is_made_anew_and_kept(chosen, tmp_path, damage):
+    first = chosen.prepare().config
+    DAMAGED[damage](entry_of(tmp_path))
+    again = chosen.prepare().config
+    assert (again["cached"], again["tile"]) == (False, first["tile"])
+    assert chosen.prepare().config["cached"] is True
+
+
+def test_int8_is_searched_once_for_all_schemes_even_if_nothing_can_be_kept(chosen, monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path / "file"))
+    for name, scheme in ((I8_LT, PER_TENSOR), (I8_LT, PER_TOKEN), (f"{I8_LT}_bias", PER_TOKEN)):
+        assert chosen.prepare(name, scheme, same_process=True).config["tile"] == 101
+    assert len(chosen.timed) == 1
+
+
+def test_int8_choices_on_disk_serve_every_scheme(chosen):
+    assert chosen.prepare(I8_LT, PER_TENSOR).config["cached"] is False
+    assert chosen.prepare(f"{I8_LT}_bias", PER_TOKEN).config["cached"] is True
+
+
+def test_kernels_that_differ_in_output_and_bias_alone_are_searched_on_the_same_operands(chosen, monkeypatch):
+    for name in CUBLASLT[:3]:
+        chosen.prepare(name)
+    assert len({operands.a.data_ptr() for operands in chosen.timed}) == 1
+    assert [operands.bias is not None for operands in chosen.timed] == [False, True, False]
+    monkeypatch.setattr(cublaslt, "KEPT_ELEMENTS", 0)
+    chosen.prepare(shape=GemmShape(m=1, n=16, k=16))
+    assert cublaslt._MADE == {}, "operands too large to keep were kept, or those of the shape before were"
+
+
+def test_only_as_many_as_the_constant_says_are_screened(chosen, monkeypatch):
+    monkeypatch.setattr(cublaslt, "SCREENED", 2)
+    config = chosen.prepare().config
+    assert config["offered"] == 3
+    assert config["how"].startswith("cold, in replayed graphs: 2 screened")

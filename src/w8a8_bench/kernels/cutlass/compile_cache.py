@@ -1,7 +1,7 @@
 """Kernels compiled on first use, kept on disk and loaded from there: one object file a variant and configuration.
 
-The directory is `$W8A8_BENCH_CACHE`, else `w8a8-bench` in the user's cache; below it one directory for each state of
-these sources and versions of the tools, so that what is stale is not found.
+They lie in the part `cutlass` of the cache (`w8a8_bench.cache`), in one directory for each state of these sources and
+versions of the tools, so that what is stale is not found.
 
 As a program (`python -m w8a8_bench.kernels.cutlass.compile_cache`) it compiles what it reads from stdin, a JSON
 object a line, and needs no GPU for it. `compile_many` runs several of them. ptxas' remarks are kept beside each object
@@ -10,6 +10,7 @@ then.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -23,10 +24,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from w8a8_bench import cache
 from w8a8_bench.kernel import CompileError
 from w8a8_bench.kernels.cutlass import tuned
 from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig
@@ -49,6 +50,7 @@ SOURCES = (
 """What a compiled kernel depends on."""
 
 SYMBOL = "gemm"
+DIGEST_BYTES = hashlib.sha256().digest_size
 PATIENCE_S = 1.0
 """Compilation that takes longer says so."""
 
@@ -67,13 +69,10 @@ def why_missing() -> str | None:
 
 def cache_directory() -> Path:
     """Where objects of these sources and tools lie; it need not exist yet."""
-    root = os.environ.get("W8A8_BENCH_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "w8a8-bench"
-    )
-    return Path(root, "cutlass", _fingerprint())
+    return cache.root() / "cutlass" / _fingerprint()
 
 
-@cache
+@functools.cache
 def _fingerprint() -> str:
     digest = hashlib.sha256()
     for package in PACKAGES:
@@ -90,7 +89,7 @@ def object_path(build: Build) -> Path:
     return cache_directory() / f"{variant.name}-{words}-{digest}.o"
 
 
-@cache
+@functools.cache
 def load(variant: Variant, config: TileConfig) -> Callable[..., None]:
     """The compiled host function, from disk if it is there, else made now.
 
@@ -98,23 +97,33 @@ def load(variant: Variant, config: TileConfig) -> Callable[..., None]:
     PyTorch's current stream. Raises CompileError if the compiler fails.
     """
     path = object_path((variant, config))
-    if path.exists():
-        try:
-            return _open(path)
-        except Exception as error:
-            _say(f"{path} can't be loaded, and is made anew: {error}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        where = path
-    except OSError as error:
-        where = Path(tempfile.mkdtemp(prefix="w8a8-bench-")) / path.name
-        _say(f"{error}: compiled kernels are kept until this process ends only; W8A8_BENCH_CACHE names another place")
+        return _open(path)
+    except OSError:
+        pass  # it is not there, or can't be read; what can't be written either says so below
+    except Exception as error:
+        _say(f"{path} can't be loaded, and is made anew: {error}")
     with _progress(f"compiling {variant.name} {config.tile_m}x{config.tile_n} for {variant.arch}"):
-        _export(variant, config, where)
-    return _open(where)
+        function = _compile(variant, config)
+        try:
+            _write(function, path)
+            return _open(path)
+        except OSError as error:
+            cache.cannot_write(error)
+        with tempfile.TemporaryDirectory(prefix="w8a8-bench-") as scratch:
+            elsewhere = Path(scratch, path.name)
+            _write(function, elsewhere)
+            return _open(elsewhere)  # which reads it whole
 
 
 def _open(path: Path) -> Callable[..., None]:
+    """The host function of an object. Raises OSError if it can't be read, ValueError if it is damaged.
+
+    The loader notices an object that is cut short, but not one whose code has changed, which would run.
+    """
+    data = path.read_bytes()
+    if data[-DIGEST_BYTES:] != hashlib.sha256(data[:-DIGEST_BYTES]).digest():
+        raise ValueError("its checksum does not fit")
     from cutlass.cute import runtime
 
     function: Callable[..., None] = getattr(runtime.load_module(str(path), enable_tvm_ffi=True), SYMBOL)
@@ -122,20 +131,28 @@ def _open(path: Path) -> Callable[..., None]:
 
 
 def _export(variant: Variant, config: TileConfig, path: Path, *, remarks: bool = False) -> None:
-    """Compile and write an object file, whole or not at all."""
+    """Compile and write an object, whole or not at all. Raises CompileError, and OSError if it can't be written."""
+    _write(_compile(variant, config, remarks=remarks), path)
+
+
+def _compile(variant: Variant, config: TileConfig, *, remarks: bool = False) -> Any:
     import cutlass.cute as cute
 
     from w8a8_bench.kernels.cutlass.sm90.gemm import GemmKernel
 
     options = f"--gpu-arch {variant.arch} --enable-tvm-ffi" + (" remarks{ptx}" if remarks else "")
     try:
-        function = cute.compile(GemmKernel(Geometry(config, variant)), *_signature(variant), options=options)
+        return cute.compile(GemmKernel(Geometry(config, variant)), *_signature(variant), options=options)
     except Exception as error:
         raise CompileError(f"{variant.name} {config}: {type(error).__name__}: {error}") from error
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        made = Path(scratch, path.name)
+
+
+def _write(function: Any, path: Path) -> None:
+    """Write what the compiler made, and its checksum behind it, where an ELF file may have anything."""
+    with cache.whole(path) as made:
         function.export_to_c(str(made), function_name=SYMBOL)
-        os.replace(made, path)
+        data = made.read_bytes()
+        made.write_bytes(data + hashlib.sha256(data).digest())
 
 
 def _signature(variant: Variant) -> list[Any]:
@@ -193,7 +210,7 @@ def compile_many(builds: Iterable[Build], jobs: int) -> dict[Build, str]:
     wanted = [build for build in dict.fromkeys(builds) if not log_path(build).exists()]
     if not wanted:
         return {}
-    cache_directory().mkdir(parents=True, exist_ok=True)
+    cache.make_directory(cache_directory())
     environment = {
         **os.environ,
         "CUTE_DSL_ARCH": SM90A,

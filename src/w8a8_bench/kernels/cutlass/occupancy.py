@@ -7,30 +7,26 @@ disk by the GPU's UUID.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import tempfile
-from functools import cache
-from pathlib import Path
+import functools
 
 import torch
 
+from w8a8_bench import cache
 from w8a8_bench.kernels.cutlass import compile_cache
 from w8a8_bench.kernels.cutlass.geometry import CLUSTER_SIZES, Occupancy
 
 
-@cache
+@functools.cache
 def of_device(index: int) -> Occupancy:
     """Of CUDA device `index`. Its context becomes the current one, if there is none."""
     properties = torch.cuda.get_device_properties(index)
     path = compile_cache.cache_directory() / f"clusters-{properties.uuid}.json"
-    clusters = _read(path)
+    clusters = _counts(cache.read(path))
     if clusters is None:
         with torch.cuda.device(index):
             torch.cuda.current_stream().synchronize()  # a context for the driver to ask about
             clusters = _ask(index)
-        _keep(path, clusters)
+        cache.write(path, clusters)
     return Occupancy(properties.multi_processor_count, clusters)
 
 
@@ -41,20 +37,8 @@ def _ask(index: int) -> tuple[int, ...]:
     return tuple(hardware.get_max_active_clusters(size) for size in CLUSTER_SIZES)
 
 
-def _keep(path: Path, clusters: tuple[int, ...]) -> None:
-    with contextlib.suppress(OSError):  # the next process asks again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            made = Path(scratch, path.name)
-            made.write_text(json.dumps(clusters), encoding="utf-8")
-            os.replace(made, path)
-
-
-def _read(path: Path) -> tuple[int, ...] | None:
+def _counts(kept: object) -> tuple[int, ...] | None:
     """What an earlier process got; None if there is nothing, or nothing of use."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not isinstance(kept, list) or [type(count) for count in kept] != [int] * len(CLUSTER_SIZES):
         return None
-    good = isinstance(kept, list) and [type(count) for count in kept] == [int] * len(CLUSTER_SIZES)
-    return tuple(kept) if good else None
+    return tuple(kept)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
+import os
 import re
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from copies import replace
 from made_devices import CPU, H200
 
+from w8a8_bench import cache as disk
 from w8a8_bench.kernels.cutlass import compile_cache, configs
 from w8a8_bench.kernels.cutlass.geometry import TileConfig
 from w8a8_bench.kernels.cutlass.variant import Variant
@@ -165,63 +173,162 @@ PLAIN = Variant(format=Format.FP8, out=Format.BF16)
 TILE = TileConfig(tile_m=128, tile_n=128, stages=4)
 
 
+class Compiled:
+    """What a compiler made, as far as it is written to a file."""
+
+    def export_to_c(self, path, *, function_name):
+        assert function_name == compile_cache.SYMBOL
+        Path(path).write_bytes(b"object")
+
+
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty cache, and what is compiled into it."""
+    """An empty cache, and what is compiled into it. What is loaded is the bytes of the object."""
     made = []
 
-    def export(variant, config, path, *, remarks=False):
+    def compile_(variant, config, *, remarks=False):
         made.append((variant, config))
-        path.write_bytes(b"object")
+        return Compiled()
 
+    runtime = SimpleNamespace(load_module=lambda path, enable_tvm_ffi: SimpleNamespace(gemm=Path(path).read_bytes()))
+    cute = SimpleNamespace(runtime=runtime)
+    for name, module in (("cutlass", SimpleNamespace(cute=cute)), ("cutlass.cute", cute)):
+        monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(compile_cache, "_fingerprint", lambda: "f00")
-    monkeypatch.setattr(compile_cache, "_export", export)
-    monkeypatch.setattr(compile_cache, "_open", lambda path: path)
+    monkeypatch.setattr(compile_cache, "_compile", compile_)
     compile_cache.load.cache_clear()
+    disk._say_once.cache_clear()
     yield made
     compile_cache.load.cache_clear()
+    disk._say_once.cache_clear()
 
 
-def test_a_kernel_is_compiled_once_and_then_read_from_disk(cache):
-    path = compile_cache.load(PLAIN, TILE)
+def loaded(variant=PLAIN, tile=TILE):
+    """As a new process loads it."""
     compile_cache.load.cache_clear()
-    assert compile_cache.load(PLAIN, TILE) == path
-    assert path.parent.name == "f00"
+    return compile_cache.load(variant, tile)
+
+
+def test_a_kernel_is_compiled_once_and_then_read_from_disk(cache, tmp_path):
+    first = loaded()
+    assert loaded() == first
+    assert first.startswith(b"object")
+    assert compile_cache.object_path((PLAIN, TILE)).parent == tmp_path / "cutlass" / "f00"
     assert cache == [(PLAIN, TILE)]
 
 
 def test_other_variants_and_configurations_are_other_objects(cache):
     others = (replace(PLAIN, bias=True), replace(PLAIN, arch="sm_100a"))
     builds = [(PLAIN, TILE), *((variant, TILE) for variant in others), (PLAIN, replace(TILE, stages=3))]
-    assert len({compile_cache.load(*made) for made in builds}) == len(builds)
+    assert len({compile_cache.object_path(made) for made in builds}) == len(builds)
+    for made in builds:
+        loaded(*made)
+    assert cache == builds
 
 
-def test_an_object_that_can_not_be_loaded_is_made_anew(cache, monkeypatch, capsys):
-    path = compile_cache.load(PLAIN, TILE)
-    path.write_bytes(b"torn")
-    compile_cache.load.cache_clear()
+def torn(data):
+    return data[: len(data) // 2]
 
-    def read(path):
-        if path.read_bytes() == b"torn":
-            raise RuntimeError("no object file")
-        return path
 
-    monkeypatch.setattr(compile_cache, "_open", read)
-    assert compile_cache.load(PLAIN, TILE).read_bytes() == b"object"
+def flipped(data):
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+@pytest.mark.parametrize("damage", [torn, flipped, lambda data: b"", lambda data: bytes(len(data))])
+def test_a_damaged_object_is_made_anew(cache, capsys, damage):
+    good = loaded()
+    path = compile_cache.object_path((PLAIN, TILE))
+    path.write_bytes(damage(path.read_bytes()))
+    assert loaded() == good
+    assert path.read_bytes() == good
+    assert f"{path} can't be loaded, and is made anew" in capsys.readouterr().err
+    assert len(cache) == 2
+
+
+def test_an_object_that_the_loader_refuses_is_made_anew(cache, monkeypatch, capsys):
+    good = loaded()
+
+    def refuse(path, enable_tvm_ffi):
+        monkeypatch.setattr(sys.modules["cutlass.cute"].runtime, "load_module", load)
+        raise RuntimeError("no object file")
+
+    load = sys.modules["cutlass.cute"].runtime.load_module
+    monkeypatch.setattr(sys.modules["cutlass.cute"].runtime, "load_module", refuse)
+    assert loaded() == good
     assert "made anew: no object file" in capsys.readouterr().err
 
 
-def test_a_cache_that_can_not_be_written_is_said_and_done_without(cache, monkeypatch, capsys, tmp_path):
+def test_a_cache_that_can_not_be_written_is_said_once_and_done_without(cache, monkeypatch, capsys, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("W8A8_BENCH_CACHE", str(blocked))
-    assert compile_cache.load(PLAIN, TILE).exists()
-    assert "W8A8_BENCH_CACHE names another place" in capsys.readouterr().err
+    assert loaded().startswith(b"object")
+    assert loaded(tile=replace(TILE, stages=3)).startswith(b"object")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "W8A8_BENCH_CACHE names another directory" in said
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("call", ["write", "rename"])
+def test_an_object_that_can_not_be_written_or_renamed_is_kept_elsewhere(
+    cache, monkeypatch, capsys, tmp_path, number, call
+):
+    def fail_below_cache(path):
+        if Path(path).is_relative_to(tmp_path):
+            raise OSError(number, os.strerror(number), str(path))
+
+    def export(self, path, *, function_name):
+        Path(path).write_bytes(b"obj")
+        fail_below_cache(path)
+        Path(path).write_bytes(b"object")
+
+    def rename(source, target):
+        fail_below_cache(target)
+        os.rename(source, target)
+
+    if call == "write":
+        monkeypatch.setattr(Compiled, "export_to_c", export)
+    else:
+        monkeypatch.setattr(disk.os, "replace", rename)
+    assert loaded().startswith(b"object")
+    assert len(cache) == 1, "compiled twice"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and os.strerror(number) in said
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != disk.TAG] == []
+
+
+def test_objects_of_other_sources_and_of_other_tools_are_not_found(monkeypatch, tmp_path):
+    if compile_cache.why_missing():
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "1")
+    found = set()
+
+    def look():
+        compile_cache._fingerprint.cache_clear()
+        found.add(compile_cache.object_path((PLAIN, TILE)))
+
+    folder = Path(compile_cache.__file__).parent
+    shutil.copytree(folder, tmp_path / "sources")
+    look()
+    monkeypatch.setattr(compile_cache, "__file__", str(tmp_path / "sources" / "compile_cache.py"))
+    look()
+    assert len(found) == 1
+    for count, name in enumerate(compile_cache.SOURCES, 2):
+        with (tmp_path / "sources" / name).open("a") as file:
+            file.write("\n")
+        look()
+        assert len(found) == count, name
+    installed = importlib.metadata.version
+    for package in compile_cache.PACKAGES:
+        changed = {package: "0.0"}
+        monkeypatch.setattr(importlib.metadata, "version", lambda name, new=changed: new.get(name) or installed(name))
+        look()
+    assert len(found) == 1 + len(compile_cache.SOURCES) + len(compile_cache.PACKAGES)
+    compile_cache._fingerprint.cache_clear()
 
 
 def test_sources_that_make_a_kernel_are_in_its_identity():
-    folder = compile_cache.Path(compile_cache.__file__).parent
+    folder = Path(compile_cache.__file__).parent
     modules = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
     others = {"__init__.py", "api.py", "configs.py", "heuristic.py", "occupancy.py", "tuned.py", "sm90/__init__.py"}
     assert modules - set(compile_cache.SOURCES) == others

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import operator
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -135,3 +137,62 @@ def test_vectors_are_applied_as_the_equation_says(azp, bias):
     correction = {Azp.NONE: 0.0, Azp.TENSOR: 7.0, Azp.TOKEN: 14.0}[azp]
     assert value.value == (100 - correction) * 0.5 * 0.25 + (3.0 if bias else 0.0)
     assert value.kind is cutlass.Float32
+
+
+PLAIN = Variant(format=Format.FP8, out=Format.BF16)
+TILE = TileConfig(tile_m=128, tile_n=128, stages=4)
+
+COMPILE_ON_A_FULL_DISK = """
+import resource
+
+from w8a8_bench import cache
+from w8a8_bench.kernels.cutlass import compile_cache
+from w8a8_bench.kernels.cutlass.geometry import TileConfig
+from w8a8_bench.kernels.cutlass.variant import Variant
+from w8a8_bench.problem.formats import Format
+
+say = cache.cannot_write
+
+
+def room_elsewhere(error):
+    say(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+cache.cannot_write = room_elsewhere
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+variant, tile = Variant(format=Format.FP8, out=Format.BF16), TileConfig(tile_m=128, tile_n=128, stages=4)
+assert callable(compile_cache.load(variant, tile))
+"""
+
+
+@pytest.fixture
+def disk(monkeypatch, tmp_path):
+    """A cache of its own."""
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CUTE_DSL_ARCH", variant.SM90A)
+    compile_cache.load.cache_clear()
+    yield tmp_path / "cache"
+    compile_cache.load.cache_clear()
+
+
+def test_a_kernel_is_compiled_and_loaded_though_the_disk_is_full(disk):
+    """No file may be larger than 4 KB until the failure was said, and then there is room in another place."""
+    result = subprocess.run([sys.executable, "-c", COMPILE_ON_A_FULL_DISK], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert f"nothing can be kept in {disk} (File too large)" in result.stderr
+    assert not list(disk.rglob("*.o"))
+
+
+def test_an_object_is_loaded_from_disk_and_made_anew_if_it_is_cut_short(disk, capsys):
+    for damaged in (False, True):
+        compile_cache.load.cache_clear()
+        assert callable(compile_cache.load(PLAIN, TILE))
+        (path,) = disk.rglob("*.o")
+        data = path.read_bytes()
+        if damaged:
+            path.write_bytes(data[: len(data) // 2])
+            compile_cache.load.cache_clear()
+            assert callable(compile_cache.load(PLAIN, TILE))
+            assert path.stat().st_size == len(data)
+    assert capsys.readouterr().err.count("is made anew") == 1
