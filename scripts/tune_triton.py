@@ -1,10 +1,14 @@
-"""Measures tile configurations of the Triton kernels on this GPU, and writes the table that they are taken from.
+"""Measures tile configurations of the Triton kernels on this GPU, and keeps the fastest for later sweeps.
 
-    PYTHONPATH=src python3 scripts/tune_triton.py [--kinds int8 fp8 blockwise] [--candidates 48] [--out FILE]
+    PYTHONPATH=src python3 scripts/tune_triton.py [--csv SHAPES] [--kinds int8 fp8 blockwise] [--candidates 48]
+    PYTHONPATH=src python3 scripts/tune_triton.py --out FILE
+
+Choices go into the cache of this machine (`W8A8_BENCH_CACHE`), from which `configs.choose` takes them; with --out,
+into a table like the package's own.
 
 At each shape the most promising candidates are timed once, cold, as the benchmark times; then the fastest few again, in
-turns. Rows are written as they are found, and those of other shapes stay: `--missing` goes on with a run that was cut
-short.
+turns. Choices are written as they are found, and those of other shapes stay: `--missing` goes on with a run that was
+cut short.
 """
 
 from __future__ import annotations
@@ -27,21 +31,36 @@ from w8a8_bench.correctness.quantize import torch_dtype
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernels.triton import configs
+from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
 from w8a8_bench.kernels.triton.configs import ChosenConfig, Gemm, TritonConfig, candidates
+from w8a8_bench.kernels.triton.launch import Call
 from w8a8_bench.kernels.triton.prepare import gemm_of, prepare_as
-from w8a8_bench.kernels.triton.tune import plan_unscaled
-from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, GemmShape, Problem
+from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
+from w8a8_bench.problem import BLOCK, BLOCKWISE, PER_TENSOR, GemmShape, Problem, ceil_div
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.timing.method import Bind
 
 KINDS = {"int8": (Format.INT8, PER_TENSOR), "fp8": (Format.FP8, PER_TENSOR), "blockwise": (Format.FP8, BLOCKWISE)}
-TABLE = Path(configs.__file__).parent / configs.TABLE
 FINALISTS, FINAL_SAMPLES = 6, 7
 
 
 def problem_of(kind: str, shape: GemmShape) -> Problem:
     fmt, scaling = KINDS[kind]
     return Problem.of(shape=shape, format=fmt, out=Format.BF16, scaling=scaling)
+
+
+def plan_unscaled(gemm: Gemm, a: torch.Tensor, b: torch.Tensor, config: TritonConfig) -> Call:
+    """A launch of the GEMM with scales of 1 and bf16 output."""
+    m, n, k = gemm.shape.m, gemm.shape.n, gemm.shape.k
+    if gemm.blockwise:
+        blocks = ceil_div(k, BLOCK)
+        scale_a = torch.ones(m, blocks, device=a.device)
+        scale_b = torch.ones(blocks, ceil_div(n, BLOCK), device=a.device)
+        call, _ = plan_blockwise_mm(a, b, scale_a, scale_b, torch.bfloat16, config=config)
+    else:
+        one = torch.ones(1, 1, device=a.device)
+        call, _ = plan_scaled_mm(a, b, one, one, torch.bfloat16, config=config)
+    return call
 
 
 def compile_one(job: tuple[Gemm, TritonConfig]) -> str | None:
@@ -117,27 +136,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, help="shapes, in columns m, n, k (default: 35 shapes of five layers)")
     parser.add_argument("--candidates", type=int, default=48, help="configurations timed at a shape (default: 48)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile")
-    parser.add_argument("--missing", action="store_true", help="only what the table does not hold yet")
-    parser.add_argument("--out", type=Path, default=TABLE, help="the table (default: the package's own)")
+    parser.add_argument("--missing", action="store_true", help="only what the table or the cache does not hold yet")
+    parser.add_argument("--out", type=Path, help="write a table, such as the package's own, and not into the cache")
     args = parser.parse_args(arguments)
     try:
         device = detect.resolve_device("cuda")
     except detect.DeviceError as error:
         print(f"tune_triton: {error}", file=sys.stderr)
         return 2
-    old = json.loads(args.out.read_text()) if args.out.exists() else {"gpu": device.name, "rows": []}
+    old = json.loads(args.out.read_text()) if args.out and args.out.exists() else {"gpu": device.name, "rows": []}
     rows = {key_of(row): row for row in old["rows"] if old["gpu"] == device.name}
+
+    def is_there(problem: Problem) -> bool:
+        if args.out:
+            return key_of(row_of(problem)) in rows
+        return configs.choose(gemm_of(problem, device), device.name).source != "estimate"
+
     problems = [
         problem_of(kind, shape) for kind in args.kinds for shape in (shapes_of(args.csv) if args.csv else SHAPES)
     ]
-    todo = [problem for problem in problems if not (args.missing and key_of(row_of(problem)) in rows)]
+    todo = [problem for problem in problems if not (args.missing and is_there(problem))]
     gemms = [gemm_of(problem, device) for problem in todo]
     compile_all([(gemm, config) for gemm in gemms for config in candidates(gemm)[: args.candidates]], args.jobs)
     for problem in todo:
         config, seconds = tune(device, problem, args.candidates)
-        row = {**row_of(problem), "time_s": float(f"{seconds:.4g}"), "config": config.to_json()}
-        rows[key_of(row)] = row
-        write(args.out, device, list(rows.values()))
+        if args.out:
+            row = {**row_of(problem), "time_s": float(f"{seconds:.4g}"), "config": config.to_json()}
+            rows[key_of(row)] = row
+            write(args.out, device, list(rows.values()))
+        elif not configs.keep(gemm_of(problem, device), device.name, config, tried=args.candidates):
+            return 1
         print(f"{problem.format.value} {problem.scaling} {problem.shape}: {seconds * 1e6:.2f} us {config}", flush=True)
     return 0
 

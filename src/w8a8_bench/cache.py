@@ -70,6 +70,11 @@ def library_environment() -> dict[str, str]:
     return {name: str(place) for name, place in places.items()}
 
 
+def library_directories() -> tuple[str, ...]:
+    """Where the libraries of this process keep what they compile; empty if they decide for themselves."""
+    return tuple(os.environ.get(name, "") for name in LIBRARIES)
+
+
 def digest(*facts: object) -> str:
     """A short name for facts that an entry depends on."""
     return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()[:16]

@@ -180,6 +180,13 @@ class Kernel(Protocol):
     It may have an attribute `fast_accum: bool`: whether it sums FP8 products in the tensor core's short accumulator, as
     kernels named `*_fast_accum` do. The check then tolerates the larger error. Without it the kernel is held to the
     error of fp32 sums. It has no effect on int8 and on blockwise products, whose tolerance is the same either way.
+
+    It may have a method `build_key(problem, device) -> str | None` if its library compiles in `prepare` or at the first
+    launch and keeps the result on disk. The text is equal if the compiled code is equal, so it names the configuration
+    and whatever else the code depends on, but for versions; None if there is nothing to compile. A sweep runs one
+    `prepare`, `bind` and launch for each new text before it measures, in processes beside each other, and remembers the
+    text together with the versions of the library and the GPU. It is asked only what `supports` accepts. With it may
+    come an attribute `build_s: float`, about how many seconds a build takes (default 2): the longest begin first.
     """
 
     @property
@@ -210,6 +217,7 @@ class Step(IntEnum):
     MAKE_READY = 5
     SAMPLE = 6
     LAUNCH_AGAIN = 7
+    BUILD = 8
 
     def __str__(self) -> str:
         return _STEPS[self]
@@ -223,6 +231,7 @@ _STEPS = {
     Step.MAKE_READY: "bind() or a launch, before timing",
     Step.SAMPLE: "a timed launch",
     Step.LAUNCH_AGAIN: "a launch after timing",
+    Step.BUILD: "prepare(), bind() or its first launch, ahead of the measuring",
 }
 
 

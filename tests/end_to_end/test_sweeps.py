@@ -279,7 +279,8 @@ def test_quick_rigor_takes_no_more_blocks_than_it_says(cli_here, tmp_path):
     assert end["duplicate"]["kernel"] == KERNELS[0]
     assert len(end["duplicate"]["samples"]["time_host"]) == end["blocks"] <= 12
     assert "noise floor: " in result.stdout
-    assert "took " in result.stdout and "% not timing)" in result.stdout
+    phases = r"preparing \S+ s, checking \S+ s, timing \S+ s, resting 0.0 s, other "
+    assert re.search(rf"^took \S+ s: {phases}", result.stdout, re.MULTILINE)
 
 
 def test_fresh_processes_are_each_sampled_and_their_interval_is_shown(cli_here, tmp_path):

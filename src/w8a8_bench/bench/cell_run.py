@@ -103,7 +103,10 @@ class Budget:
 
 
 class CellRuns:
-    """All cells of a comparison, and what may go wrong in a step of one."""
+    """All cells of a comparison, and what may go wrong in a step of one.
+
+    `prepared_s` and `rested_s` are the seconds that went into `prepare`, and into rests between samples.
+    """
 
     def __init__(
         self, comparison: Comparison, device: Device, settings: Settings, progress: Progress, in_hand: InHand
@@ -111,6 +114,7 @@ class CellRuns:
         self.comparison, self.device, self.settings, self.progress = comparison, device, settings, progress
         self.budget = Budget(time.perf_counter(), settings.budget_s, settings.may_skip)
         self.all = [CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
+        self.prepared_s = self.rested_s = 0.0
         self._in_hand = in_hand
 
     @property
@@ -147,7 +151,7 @@ class CellRuns:
 
         Raises DeviceLost if the CUDA context is beyond use: then everything in this process fails from here on.
         """
-        _stop_if_it_raises(run, step)
+        stop_if_it_raises(run, step)
         if not run.alive:
             run.let_go()
         if run.status in HOLDING:
@@ -160,7 +164,7 @@ class CellRuns:
                 torch.cuda.empty_cache()
 
 
-def _stop_if_it_raises(run: CellRun, step: Callable[[], None]) -> None:
+def stop_if_it_raises(run: CellRun, step: Callable[[], None]) -> None:
     try:
         step()
     except (MemoryError, torch.OutOfMemoryError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -76,9 +77,13 @@ class CellChecks:
         cells = self._cells
         operands = own.make(run.cell.problem, guarded=True)
         cells.synchronize()
-        with cells.in_hand_is(run, Step.PREPARE):
-            run.prepared = run.kernel.prepare(run.cell.problem, cells.device)
-            run.config = config_of(run.kernel, run.prepared)
+        started = time.perf_counter()
+        try:
+            with cells.in_hand_is(run, Step.PREPARE):
+                run.prepared = run.kernel.prepare(run.cell.problem, cells.device)
+                run.config = config_of(run.kernel, run.prepared)
+        finally:
+            cells.prepared_s += time.perf_counter() - started
         self._inputs.see(operands)
         try:
             with cells.in_hand_is(run, Step.BIND):

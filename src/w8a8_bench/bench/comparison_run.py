@@ -59,15 +59,18 @@ def _run(cells: CellRuns, kernels: Callable[[str], Kernel]) -> tuple[list[Record
     checks.check_again()
     ended = time.perf_counter()
     records = [make_record(run, cells, checks.sqnr_db) for run in cells.all]
+    seconds = {
+        "preparing": cells.prepared_s + bound - checked,
+        "checking": checked - cells.budget.started - cells.prepared_s + ended - timed,
+        "timing": timed - bound - cells.rested_s,
+        "resting": cells.rested_s,
+        "other": time.perf_counter() - ended,
+    }
     return records, ComparisonEnd(
         index=comparison.index,
         shape=comparison.shape,
         labels=dict(comparison.where.labels),
-        seconds={
-            "check": checked - cells.budget.started + ended - timed,
-            "setup": bound - checked,
-            "timing": timed - bound,
-        },
+        seconds=seconds,
         blocks=taken.blocks,
         cells=len(records),
         duplicate=duplicate_of(timing.duplicated, taken.samples.get(DUPLICATE, {})),

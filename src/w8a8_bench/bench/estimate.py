@@ -85,6 +85,10 @@ class Pace:
         """The guess for all that is not done, without starting up."""
         return sum(self._guess_s.values()) / self._devices
 
+    def begin(self) -> None:
+        """The first comparison begins."""
+        self._started = time.monotonic()
+
     def at(self, index: int, share: float) -> None:
         """`share` of a comparison is done."""
         self._share[index] = share

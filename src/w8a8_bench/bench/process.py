@@ -20,16 +20,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec import convert, to_builtins
 
 import w8a8_bench
+from w8a8_bench import cache
 from w8a8_bench.bench.worker import CLOSED
 from w8a8_bench.bench.worker_status import Note, StatusPage
 from w8a8_bench.environment.detect import host_memory
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Probe, Status
-from w8a8_bench.problem.comparison import Comparison
+from w8a8_bench.problem.comparison import Cell, Comparison
 from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.timing.settings import DEFAULT_STEP_LIMIT_S, Settings
 
@@ -138,7 +140,12 @@ class Worker:
             stderr=self._errors,
             pass_fds=(self._status.descriptor, read_end),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"},
+            env={
+                **os.environ,
+                **cache.library_environment(),
+                "PYTHONPATH": os.pathsep.join(paths),
+                "PYTHONIOENCODING": "utf-8",
+            },
         )
         _kill_when_closed(read_end, self._process.pid)
         os.close(read_end)
@@ -196,9 +203,7 @@ class Worker:
 
     def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> tuple[list[Record], ComparisonEnd]:
         """Have the worker run `comparison`. Raises WorkerLost, with the reason, if it ends before it answers."""
-        self._status.clear()
-        self._heard = time.monotonic()
-        self._say({"comparison": to_builtins(comparison), "settings": to_builtins(settings)})
+        self._begin({"comparison": to_builtins(comparison), "settings": to_builtins(settings)})
         while True:
             message = self._receive()
             if message["kind"] == "progress":
@@ -224,12 +229,27 @@ class Worker:
 
     def ask(self, questions: Sequence[Mapping[str, object]]) -> Iterator[str | Probe]:
         """Have the worker answer what it is asked about providers (Probe) and kernels (text). Raises WorkerLost."""
-        self._status.clear()
-        self._heard = time.monotonic()
-        self._say({"questions": [dict(question) for question in questions]})
+        self._begin({"questions": [dict(question) for question in questions]})
         while (message := self._receive())["kind"] == "answer":
             probe = message.get("probe")
             yield Probe(**probe) if isinstance(probe, dict) else str(message["text"])
+
+    def builds_of(self, cells: Sequence[Cell]) -> Iterator[Mapping[str, Any]]:
+        """What each cell needs that needs a build: the fields of `builds.Build`. Raises WorkerLost."""
+        self._begin({"cells": to_builtins(tuple(cells))})
+        while (message := self._receive())["kind"] == "build":
+            yield message
+
+    def build(self, cell: Cell, name: str) -> tuple[Status, str]:
+        """Have the worker compile what `cell` needs: the status, with a reason unless it is OK. Raises WorkerLost."""
+        self._begin({"build": name, "cell": to_builtins(cell)})
+        message = self._receive()
+        return Status(message["status"]), str(message["reason"])
+
+    def _begin(self, request: dict[str, object]) -> None:
+        self._status.clear()
+        self._heard = time.monotonic()
+        self._say(request)
 
     def _say(self, message: dict[str, object]) -> None:
         assert self._process.stdin is not None

@@ -6,8 +6,9 @@ reason, and the rest of the comparison is measured without it; else the comparis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -30,9 +31,15 @@ ALONE = StopRule(min_blocks=1, max_blocks=1)
 
 
 class FailureCounts:
-    """Which kernels failed on the last comparisons running. A kernel counts under each of its schemes apart."""
+    """Which kernels failed on the last comparisons running. A kernel counts under each of its schemes apart.
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
+    `broken` are cells that are known to be broken before they are measured.
+    """
+
+    def __init__(
+        self, records: Iterable[Record] = (), broken: Mapping[Cell, tuple[Status, str]] = MappingProxyType({})
+    ) -> None:
+        self.broken = broken
         self._failures: dict[str, int] = {}
         self._last: dict[str, str] = {}
         self.note(records)
@@ -96,7 +103,9 @@ def measure_with_retries(
     """
     attempts = _Attempts(workers, comparison, settings, progress, said)
     for place, cell in enumerate(comparison.cells):
-        if reason := failures.why_left_out(cell):
+        if cell in failures.broken:
+            attempts.stopped[place] = failures.broken[cell]
+        elif reason := failures.why_left_out(cell):
             attempts.stopped[place] = Status.SKIPPED, reason
     fitted = within_memory(comparison, workers.device, settings)
     if isinstance(fitted, str):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.process import LOOK_S, Progress, SweepRefused, WorkerLost
 from w8a8_bench.bench.retry import FailureCounts, measure_with_retries
-from w8a8_bench.problem.comparison import Comparison
+from w8a8_bench.kernel import Status
+from w8a8_bench.problem.comparison import Cell, Comparison
 from w8a8_bench.results.record import Record
 from w8a8_bench.timing.settings import Settings
+
+NOTHING: Mapping[Cell, tuple[Status, str]] = MappingProxyType({})
 
 
 def run_sweep(
@@ -25,6 +29,7 @@ def run_sweep(
     finished: Callable[[Finished], None],
     said: Callable[[str], None] = lambda line: None,
     before: Iterable[Record] = (),
+    broken: Mapping[Cell, tuple[Status, str]] = NOTHING,
 ) -> None:
     """Run `comparisons`, each whole on one of `devices`, in order if there is one.
 
@@ -32,10 +37,12 @@ def run_sweep(
     after the same others, and can be compared; a device that is done takes over what is left of the others' shares.
 
     Every callback is called in this thread: `progress` while cells are measured, `finished` with each comparison, and
-    `said` with what the user should know meanwhile. `before` are the records of the sweep that this one goes on with.
-    Raises what callbacks raise, and SweepRefused or WorkerLost if a device is gone for good.
+    `said` with what the user should know meanwhile. `before` are the records of the sweep that this one goes on with,
+    and `broken` the cells that are known to be broken, with status and reason. Raises what callbacks raise, and
+    SweepRefused or WorkerLost if a device is gone for good.
     """
-    scheduler = _Scheduler(comparisons, len(devices), settings, FailureCounts(before), progress, finished, said)
+    failures = FailureCounts(before, broken)
+    scheduler = _Scheduler(comparisons, len(devices), settings, failures, progress, finished, said)
     for share, workers in enumerate(devices):
         threading.Thread(target=scheduler.work, args=(workers, share), daemon=True).start()
     scheduler.serve()

@@ -153,7 +153,7 @@ class CellTiming:
                     self._inputs.refuse_writes(", while it was timed,", timed.sets[0])
                 run.looks.append(watch.look())
                 if cells.device.is_cuda:  # a CPU needs no rest
-                    rest(time.perf_counter() - started, cells.settings.duty)
+                    cells.rested_s += rest(time.perf_counter() - started, cells.settings.duty)
 
         if run.alive:
             cells.guarded(run, sample)

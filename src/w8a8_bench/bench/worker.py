@@ -15,9 +15,13 @@ is then pointed at standard error, so that a kernel that prints can't be taken f
     {"kind": "tested"}
     {"kind": "answer", ...}                                one for each question, and then
     {"kind": "answered"}
+    {"kind": "build", "cell": place, "name": ..., ...}     one for each cell that needs one, and then
+    {"kind": "listed"}
+    {"kind": "built", "status": ..., "reason": ...}
 
 `{"self_test": {"duty": ..., "seed": ...}}` asks for the self-test of the timing instead of a comparison,
-`{"questions": [{"provider": ...}, {"kernel": ..., "shape": ...}]}` whether libraries load and what kernels refuse.
+`{"questions": [{"provider": ...}, {"kernel": ..., "shape": ...}]}` whether libraries load and what kernels refuse,
+`{"cells": [...]}` what must be compiled for them, and `{"build": ..., "cell": ...}` that it is compiled.
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
 
 CLOSED = 77
 """Exit code of a worker whose pipes to its parent were closed or replaced."""
+
+MAY_FORK = (Step.ASK, Step.PREPARE, Step.BUILD)
+"""Steps that may compile in several processes."""
 
 NO_TORCH = "torch is not installed: in the repository, `make setup`, or pip install '.[cpu]', or '.[cu13]' for CUDA 13"
 
@@ -77,10 +84,11 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
+    from w8a8_bench.bench import builds
     from w8a8_bench.bench.cell_run import DeviceLost
     from w8a8_bench.bench.comparison_run import run_comparison
     from w8a8_bench.environment import detect, versions
-    from w8a8_bench.problem.comparison import Comparison
+    from w8a8_bench.problem.comparison import Cell, Comparison
     from w8a8_bench.providers import registry
     from w8a8_bench.results.record import to_json
     from w8a8_bench.timing.settings import Settings
@@ -119,6 +127,16 @@ def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
             continue
         if "questions" in request:
             _answer(device, request["questions"], answers, in_hand)
+            continue
+        if "cells" in request:
+            cells = convert(request["cells"], tuple[Cell, ...])
+            for one in builds.builds_of(cells, device, in_hand):
+                _send(answers, {"kind": "build", **asdict(one)})
+            _send(answers, {"kind": "listed"})
+            continue
+        if "build" in request:
+            run = builds.build(convert(request["cell"], Cell), request["build"], device, in_hand)
+            _send(answers, {"kind": "built", "status": run.status.value, "reason": run.reason})
             continue
         comparison, settings = convert(request["comparison"], Comparison), convert(request["settings"], Settings)
         try:
@@ -175,5 +193,5 @@ def _send(answers: TextIO, message: Mapping[str, object]) -> None:
 def _end_copy(status_page: StatusPage) -> None:
     """End a process that a launch forked: a copy of the worker would go on with the measurement beside it."""
     note = status_page.read()
-    if note.cell is not None and note.step not in (Step.ASK, Step.PREPARE):  # which may compile in several processes
+    if note.cell is not None and note.step not in MAY_FORK:
         os._exit(0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from w8a8_bench.bench.estimate import Pace, duration
 from w8a8_bench.problem.comparison import Comparison
-from w8a8_bench.text import one_line
+from w8a8_bench.text import counted, one_line
 
 if TYPE_CHECKING:
     import rich.progress
@@ -40,6 +40,13 @@ class Progress:
     def __exit__(self, *raised: object) -> None:
         if self._bar:
             self._bar.stop()
+
+    def compiling(self, done: int, total: int) -> None:
+        """Tell how many of the kernels that the sweep needs are compiled."""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, description=f"compiling kernels, {done} of {total}", left="")
+        elif not done:
+            print(f"compiling {counted(total, 'kernel')} before the first shape", file=sys.stderr, flush=True)
 
     def update(self, comparison: Comparison, phase: str, what: str, done: float) -> None:
         """Tell what the worker is doing; `done` is how much of this comparison, 0 to 1."""

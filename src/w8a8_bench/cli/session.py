@@ -7,8 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
+from w8a8_bench.bench.compile_ahead import Builds, compile_ahead
 from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.estimate import Pace, duration
+from w8a8_bench.bench.process import WorkerLimits
 from w8a8_bench.bench.scheduler import run_sweep
 from w8a8_bench.cli import interrupt, next_command, output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_FAULTS, UsageError
@@ -17,7 +21,7 @@ from w8a8_bench.cli.progress import Progress
 from w8a8_bench.cli.quick import MODEL, NO_FP8
 from w8a8_bench.cli.report import MOST_CELLS_OF_A_PAGE
 from w8a8_bench.cli.sweep_request import QUICK, Plan, SweepRequest
-from w8a8_bench.cli.tables import costs, print_compare_tables, print_comparison, print_faults
+from w8a8_bench.cli.tables import COMPILING_AHEAD, costs, print_compare_tables, print_comparison, print_faults
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.problem.formats import Format
@@ -54,6 +58,7 @@ class Session:
         self._records: list[Record] = list(writer.records)
         self._ends: list[ComparisonEnd] = []
         self._done: set[int] = set(writer.done)
+        self._builds = Builds()
         self._started = time.perf_counter()
         self._view = View(terminal_width(), plan.settings.stop.target, request.show_unsupported)
 
@@ -87,9 +92,12 @@ class Session:
         with Progress(total=len(self._plan.comparisons), done=len(self._done), pace=pace) as progress:
 
             def finished(result: Finished) -> None:
-                self._writer.append(result.records, result.end)
+                end = result.end
+                if not self._ends and self._builds.seconds:
+                    end = structs.replace(end, seconds={**end.seconds, COMPILING_AHEAD: self._builds.seconds})
+                self._writer.append(result.records, end)
                 self._records.extend(result.records)
-                self._ends.append(result.end)
+                self._ends.append(end)
                 self._done.add(result.comparison.index)
                 with progress.paused():
                     print_comparison(result, self._plan, self._devices[0], self._view, self._request.compare_table)
@@ -100,6 +108,9 @@ class Session:
                 with progress.paused():
                     print(line, file=sys.stderr, flush=True)
 
+            limits = WorkerLimits(step_s=self._request.step_limit_s)
+            self._builds = compile_ahead(workers, left, limits, progress=progress.compiling, said=said)
+            pace.begin()
             run_sweep(
                 workers,
                 left,
@@ -108,6 +119,7 @@ class Session:
                 finished=finished,
                 said=said,
                 before=self._records,
+                broken=self._builds.failed,
             )
         self._records.sort(key=lambda record: record.comparison)
         if self._request.compare_table:
@@ -117,7 +129,8 @@ class Session:
         sets = make_sets([json_lines.read(self._files.records)], pool_gpus=True)
         self._write_report(sets)
         if self._ends:
-            print(costs(time.perf_counter() - self._started, len(self._devices), self._ends))
+            took = time.perf_counter() - self._started
+            print(costs(took, len(self._devices), self._ends, self._builds))
         print(f"records: {self._files.records}\npickle:  {self._files.pickle}")
         if self._files.report:
             print(f"report:  {self._files.report}")

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from w8a8_bench.bench.compile_ahead import Builds
 from w8a8_bench.bench.device_workers import Finished
 from w8a8_bench.cli.sweep_request import QUICK, Plan
 from w8a8_bench.environment.device import Device
@@ -15,7 +16,13 @@ from w8a8_bench.problem.comparison import is_grid
 from w8a8_bench.problem.formats import Format, dtype_text
 from w8a8_bench.report.table import View, render, render_schemes
 from w8a8_bench.results.record import ComparisonEnd, Record
-from w8a8_bench.text import one_line
+from w8a8_bench.text import counted, one_line
+
+COMPILING_AHEAD = "compiling_ahead"
+"""Among the seconds of a sweep's first comparison: those in which kernels were compiled for all of them."""
+
+PHASES = ("preparing", "checking", "timing", "resting")
+"""Of a comparison, as its record names them."""
 
 
 def print_comparison(result: Finished, plan: Plan, device: Device, view: View, compare_table: bool) -> None:
@@ -49,17 +56,19 @@ def print_faults(records: Sequence[Record]) -> None:
         print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
 
 
-def costs(took: float, devices: int, ends: Sequence[ComparisonEnd]) -> str:
+def costs(took: float, devices: int, ends: Sequence[ComparisonEnd], builds: Builds) -> str:
     """Where the `took` seconds of a sweep went, of all its devices together, and the most device memory of one."""
     whole = took * devices
-    phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in ("timing", "check", "setup")}
-    other = whole - sum(phases.values())
-    parts = [f"{name} {seconds:.1f} s" for name, seconds in (*phases.items(), ("other", other))]
-    share = 100 * (1 - phases["timing"] / whole)
+    phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in PHASES}
+    phases["preparing"] += builds.seconds * devices
+    phases["other"] = whole - sum(phases.values())
+    parts = [f"{name} {seconds:.1f} s" for name, seconds in phases.items()]
+    if builds.compiled or builds.cached:
+        parts[0] += f" ({counted(builds.compiled, 'kernel')} compiled, {builds.cached} cached)"
     memory = max((end.memory_bytes or 0 for end in ends), default=0)
     held = f"; device memory {memory / 2**30:.1f} GiB at most" if memory else ""
     on = f" on {devices} devices" if devices > 1 else ""
-    return f"took {took:.1f} s{on}: {', '.join(parts)} ({share:.0f}% not timing){held}"
+    return f"took {took:.1f} s{on}: {', '.join(parts)}{held}"
 
 
 def _print_compare_table(records: Sequence[Record], formats: Sequence[Format]) -> None:

@@ -110,3 +110,12 @@ def launches_of(prepared: Prepared, operands: Operands) -> Launches:
     if not isinstance(bound, Launches):
         raise BrokenContract(f"bind() gave {shown(bound)}: expected Launches(launch){defined_at(prepared.bind)}")
     return bound
+
+
+def build_key_of(kernel: Kernel, problem: Problem, device: Device) -> str | None:
+    """What a kernel with `build_key` must compile for a problem; None if nothing."""
+    ask = kernel.build_key  # type: ignore[attr-defined]
+    key = ask(problem, device)
+    if key is not None and not isinstance(key, str):
+        raise BrokenContract(f"build_key() gave {shown(key)}: expected text or None{defined_at(ask)}")
+    return key

@@ -12,7 +12,7 @@ from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import Launches, PreparedKernel, Support
 from w8a8_bench.kernels.cutlass import compile_cache, configs
-from w8a8_bench.kernels.cutlass.api import LoadedKernel, load_kernel
+from w8a8_bench.kernels.cutlass.api import LoadedKernel, load_kernel, object_of
 from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.kernel_name import KernelName
@@ -53,6 +53,9 @@ class CutlassKernel:
             return Support.no(f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only")
         reason = compile_cache.why_missing() or configs.why_unsupported(Variant.of(problem), problem.shape)
         return Support.no(reason) if reason else Support.yes()
+
+    def build_key(self, problem: Problem, device: Device) -> str:
+        return object_of(problem, device.index)
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
         chosen = load_kernel(problem, device.index)

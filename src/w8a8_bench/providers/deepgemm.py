@@ -5,7 +5,7 @@
 a [m,k] and w [n,k] row-major, scale_a fp32 [m, ceil(k/128)] with m contiguous and columns that start at multiples of 16
 bytes, as TMA reads them, scale_b fp32 [ceil(n/128), ceil(k/128)]; out bf16. scale_a in any other layout is converted by
 a kernel of its own in every call, so it is converted in `bind`. Kernels are compiled by nvcc when a shape is first
-asked for, in `prepare`, and kept in ~/.deep_gemm.
+asked for, in `prepare`, and kept in $DG_JIT_CACHE_DIR (`cache.LIBRARIES`), else in ~/.deep_gemm.
 """
 
 from __future__ import annotations
@@ -138,6 +138,15 @@ class DeepGemmKernel:
     def supports(self, problem: Problem, device: Device) -> Support:
         reason = why_unsupported(problem, device)
         return Support.no(reason) if reason else Support.yes()
+
+    @property
+    def build_s(self) -> float:
+        """nvcc takes that long, on one of 16 cores that all compile."""
+        return 10.0
+
+    def build_key(self, problem: Problem, device: Device) -> str:
+        """Of the shape: which shapes share a kernel, only the library knows."""
+        return str(problem.shape)
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
         """Compile, by one call on operands of no meaning."""

@@ -39,6 +39,11 @@ class TritonKernel:
         reason = why_unsupported(problem.format, device.capability)
         return Support.no(reason) if reason else Support.yes()
 
+    def build_key(self, problem: Problem, device: Device) -> str:
+        from w8a8_bench.kernels.triton.prepare import build_key
+
+        return build_key(problem, device)
+
     def prepare(self, problem: Problem, device: Device) -> Prepared:
         from w8a8_bench.kernels.triton.prepare import prepare
 

@@ -70,14 +70,17 @@ class Method(Protocol):
         ...
 
 
-def rest(worked: float, duty: float) -> None:
+def rest(worked: float, duty: float) -> float:
     """Leave a GPU that worked for `worked` seconds idle, so that it works for the share `duty` of the time.
+
+    Returns for how many seconds.
 
     GEMMs that keep the tensor cores busy without rest run into the power cap, whose regulator then moves the clock by
     5% from one replay to the next. Rested as long as they work, the same replays repeat to 0.2% (H200).
     """
-    if duty < 1:
-        time.sleep(worked * (1 / duty - 1))
+    idle = worked * (1 / duty - 1)
+    time.sleep(idle)
+    return idle
 
 
 def size_like(like: TimedCell | None, measure: str) -> int | None:

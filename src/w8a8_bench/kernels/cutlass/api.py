@@ -184,6 +184,12 @@ def _problem(a: torch.Tensor, b: torch.Tensor, vectors: Vectors, out_dtype: torc
     )
 
 
+def object_of(problem: Problem, device_index: int) -> str:
+    """The path of the compiled kernel that `load_kernel` loads, whether it is there or not."""
+    tile = heuristic.choose(problem, occupancy.of_device(device_index))
+    return str(compile_cache.object_path((Variant.of(problem), tile)))
+
+
 def load_kernel(problem: Problem, device_index: int, tile: TileConfig | None = None) -> LoadedKernel:
     """Choose, unless `tile` is given, compile or load a kernel for a problem on a CUDA device.
 

@@ -1,19 +1,25 @@
 """How a GEMM is cut into tiles: what is legal, what is worth trying, and what is taken.
 
-`choose` takes the table's configuration for a shape that the table holds, on the GPU that it was measured on, else the
-best of `candidates`, which are ordered by a model of the time. Who can measure takes the fastest of the first few.
+`choose` takes a configuration that was tuned for the shape on a GPU of the same name, else the best of `candidates`,
+which are ordered by a model of the time. It measures nothing: `scripts/tune_triton.py` does.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import resources
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from w8a8_bench import cache
 from w8a8_bench.environment.architecture import TMA_SINCE, tensor_cores_since
 from w8a8_bench.environment.device import dotted
 from w8a8_bench.kernel import Support
@@ -91,7 +97,7 @@ class Gemm:
 
 @dataclass(frozen=True)
 class ChosenConfig:
-    """A configuration and where it is from: `table`, `estimate`, or `measured` by who had a GPU at hand."""
+    """A configuration and where it is from: `table`, `estimate`, or how and when it was timed on this machine."""
 
     config: TritonConfig
     source: str
@@ -174,14 +180,51 @@ def candidates(gemm: Gemm) -> list[TritonConfig]:
 
 @lru_cache(maxsize=4096)
 def choose(gemm: Gemm, gpu: str) -> ChosenConfig:
-    """The table's configuration if it holds one for this GPU and shape, else the most promising by estimate."""
+    """What was tuned for this shape: on this machine (`keep`), else in the table, for a GPU of this name. If nothing
+    was, the most promising by estimate."""
+    return _kept(gemm, gpu) or _tabled(gemm, gpu) or ChosenConfig(candidates(gemm)[0], "estimate")
+
+
+def keep(gemm: Gemm, gpu: str, config: TritonConfig, *, tried: int) -> bool:
+    """Keep the fastest of `tried` configurations in the cache, for every later process; whether that was possible."""
+    timed = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return cache.write(_choice_path(gemm, gpu), {"config": config.to_json(), "timed": timed, "tried": tried})
+
+
+def _kept(gemm: Gemm, gpu: str) -> ChosenConfig | None:
+    try:
+        kept = msgspec.convert(cache.read(_choice_path(gemm, gpu)), _Kept)
+    except msgspec.ValidationError:  # there is none, or it is damaged
+        return None
+    source = f"fastest of {kept.tried}, timed cold in replayed graphs at {kept.timed}"
+    return ChosenConfig(kept.config, source) if legal(kept.config, gemm) else None
+
+
+class _Kept(msgspec.Struct):
+    config: TritonConfig
+    timed: str
+    tried: int
+
+
+def _choice_path(gemm: Gemm, gpu: str) -> Path:
+    return cache.path_of("choices", "triton", importlib.metadata.version("triton"), sources(), gpu, gemm)
+
+
+@lru_cache
+def sources() -> str:
+    """The state of the kernels' source, and of what launches them."""
+    files = sorted(Path(__file__).parent.glob("**/*.py"))
+    return cache.digest(*(file.read_bytes() for file in files))
+
+
+def _tabled(gemm: Gemm, gpu: str) -> ChosenConfig | None:
     for row in _table().get(gpu, ()):
         same = (row["format"], row["blockwise"]) == (gemm.format.value, gemm.blockwise)
         if same and GemmShape(m=row["m"], n=row["n"], k=row["k"]) == gemm.shape:
             config = TritonConfig(**row["config"])
             if legal(config, gemm):
                 return ChosenConfig(config, "table")
-    return ChosenConfig(candidates(gemm)[0], "estimate")
+    return None
 
 
 def estimate_s(config: TritonConfig, gemm: Gemm) -> float:
@@ -266,7 +309,7 @@ def _is_worthwhile(config: TritonConfig, gemm: Gemm, tiles: int) -> bool:
     return (config.tile_n >= MMA_ROWS and config.tile_m <= MMA_ROWS) if config.swap else config.tile_m >= MMA_ROWS
 
 
-@cache
+@lru_cache
 def _table() -> Mapping[str, list[dict[str, Any]]]:
     """Measured rows by the name of the GPU that they were measured on."""
     text = resources.files(__package__).joinpath(TABLE).read_text(encoding="utf-8")

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from w8a8_bench.cache import digest
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch, Launches
 from w8a8_bench.kernels.triton.blockwise_mm import plan_blockwise_mm
-from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, FP8_ACCUMULATION, ChosenConfig, Gemm, choose
+from w8a8_bench.kernels.triton.configs import ALIGNMENT_BYTES, FP8_ACCUMULATION, ChosenConfig, Gemm, choose, sources
 from w8a8_bench.kernels.triton.operands import Workspace, make_workspace
 from w8a8_bench.kernels.triton.quantize import plan_apply_static, plan_quantize
 from w8a8_bench.kernels.triton.scaled_mm import plan_scaled_mm
-from w8a8_bench.kernels.triton.tune import measure
-from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem import BLOCK, Activations, Azp, Problem, ceil_div
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.memory import a_variant
 from w8a8_bench.problem.operands import Operands
@@ -88,12 +88,20 @@ class PreparedGemm:
 
 
 def prepare(problem: Problem, device: Device) -> PreparedGemm:
-    """The configuration of the table of this GPU, or else the fastest of a few that are measured here and now."""
+    """With the configuration that was tuned for this GPU and shape, else the best by estimate."""
     gemm = gemm_of(problem, device)
-    choice = choose(gemm, device.name)
-    if choice.source != "table":
-        choice = measure(gemm, device.torch_name)
-    return prepare_as(choice, gemm, device)
+    return prepare_as(choose(gemm, device.name), gemm, device)
+
+
+def build_key(problem: Problem, device: Device) -> str:
+    """What Triton compiles for a problem. It tells sizes of 1 and multiples of 16 from others, in sizes and strides."""
+    gemm = gemm_of(problem, device)
+    config = choose(gemm, device.name).config
+    m, n, k = (problem.shape.m, problem.shape.n, problem.shape.k)
+    told = [(size == 1, size % 16 == 0) for size in (m, n, k, ceil_div(k, BLOCK), ceil_div(n, BLOCK))]
+    facts = (config, told, k % config.tile_k == 0, problem.format, problem.out, problem.scaling, problem.azp)
+    rows = problem.shape if problem.activations is not Activations.PREQUANTIZED else ""
+    return digest(sources(), *facts, problem.bias, problem.activations, rows)
 
 
 def prepare_as(choice: ChosenConfig, gemm: Gemm, device: Device) -> PreparedGemm:

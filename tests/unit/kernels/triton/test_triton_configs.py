@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -147,3 +148,35 @@ def test_the_table_that_ships_is_legal_and_says_whether_it_was_measured():
 def test_a_configuration_survives_its_record():
     config = replace(PLAIN, swap=True, split_k=3, group=2)
     assert TritonConfig(**json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_what_was_tuned_on_this_machine_comes_first_and_says_when(monkeypatch, tmp_path):
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
+    table(monkeypatch, tmp_path, [{**ROW, "time_s": 1e-5, "config": PLAIN.to_json()}])
+    fastest = replace(PLAIN, stages=4)
+    assert configs.keep(gemm(), "NVIDIA H200", fastest, tried=7)
+    found = choose(gemm(), "NVIDIA H200")
+    assert found.config == fastest
+    assert re.fullmatch(r"fastest of 7, timed cold in replayed graphs at 20\d\d-\S+", found.source)
+    assert choose(gemm(m=32), "NVIDIA H200").source == "estimate"
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"config": {"tile_m": "x"}, "timed": "", "tried": 1}'])
+def test_a_damaged_choice_is_none(monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
+    configs.keep(gemm(), "a GPU", PLAIN, tried=7)
+    (kept,) = tmp_path.glob("choices/*.json")
+    kept.write_text(damage)
+    assert choose(gemm(), "a GPU").source == "estimate"
+
+
+def test_a_choice_for_other_sources_or_another_triton_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
+    configs.keep(gemm(), "a GPU", PLAIN, tried=7)
+    monkeypatch.setattr(configs, "sources", lambda: "others")
+    assert choose(gemm(), "a GPU").source == "estimate"
+    monkeypatch.undo()
+    monkeypatch.setenv("W8A8_BENCH_CACHE", str(tmp_path))
+    choose.cache_clear()
+    monkeypatch.setattr(configs.importlib.metadata, "version", lambda package: "99")
+    assert choose(gemm(), "a GPU").source == "estimate"

@@ -1,0 +1,100 @@
+"""What the kernels of a sweep must compile, and the compiling: the side of a process that owns a device.
+
+A build is one `prepare`, `bind` and launch on operands of zeros. The library keeps what it compiled on disk, and a note
+in the cache's part `compiled` says that it does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from w8a8_bench import cache
+from w8a8_bench.bench.cell_run import CellRun, InHand, stop_if_it_raises
+from w8a8_bench.correctness.operand_factory import OperandFactory
+from w8a8_bench.environment.device import Device, dotted
+from w8a8_bench.kernel import Kernel, Step
+from w8a8_bench.problem.comparison import Cell
+from w8a8_bench.problem.distribution import Distribution
+from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.providers import registry
+from w8a8_bench.providers.contract import build_key_of, launches_of, support_of
+
+Kernels = Callable[[str], Kernel]
+
+BUILD_S = 2.0
+"""About how long a build takes if its kernel does not say."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a cell needs: the place of the cell, the name of the build, about how many seconds it takes, and whether a
+    library's cache holds it."""
+
+    cell: int
+    name: str
+    seconds: float
+    cached: bool
+
+
+def builds_of(
+    cells: Sequence[Cell], device: Device, in_hand: InHand, kernels: Kernels = registry.get
+) -> Iterator[Build]:
+    """What each of `cells` needs. If a kernel raises, its cell needs nothing: the comparison will say what is wrong."""
+    for place, cell in enumerate(cells):
+        run = CellRun(cell, place)
+        found: list[Build] = []
+        in_hand(place, Step.ASK)
+        stop_if_it_raises(run, partial(_find_build, run, device, kernels, found))
+        in_hand(None, None)
+        yield from found
+
+
+def _find_build(run: CellRun, device: Device, kernels: Kernels, found: list[Build]) -> None:
+    cell, kernel = run.cell, kernels(run.cell.kernel)
+    if hasattr(kernel, "build_key") and support_of(kernel, cell.problem, device):
+        key = build_key_of(kernel, cell.problem, device)
+        if key is not None:
+            name = _name(cell, key, device)
+            found.append(Build(run.index, name, float(getattr(kernel, "build_s", BUILD_S)), _note(name).exists()))
+
+
+def _name(cell: Cell, key: str, device: Device) -> str:
+    gpu = (device.name, dotted(device.capability) if device.capability else "", device.sm_count)
+    return cache.digest(*_library(KernelName.parse(cell.kernel).provider), *gpu, key)
+
+
+@functools.cache
+def _library(provider: str) -> tuple[str, ...]:
+    """What the compiled code of a provider depends on, whatever the problem, and where it is kept."""
+    (found,) = (one for one in registry.all_providers() if one.name == provider)
+    return provider, str(found.probe()), found.source(), torch.__version__, *cache.library_directories()
+
+
+def _note(name: str) -> Path:
+    return cache.root() / "compiled" / f"{name}.json"
+
+
+def build(cell: Cell, name: str, device: Device, in_hand: InHand, kernels: Kernels = registry.get) -> CellRun:
+    """Compile what `cell` needs, and note it. A fault of the kernel's is the status of what is returned."""
+    run = CellRun(cell, 0)
+    in_hand(0, Step.BUILD)
+    stop_if_it_raises(run, partial(_build, cell, device, kernels))
+    in_hand(None, None)
+    if run.alive:
+        cache.write(_note(name), {"kernel": cell.kernel, "shape": str(cell.problem.shape)})
+    return run
+
+
+def _build(cell: Cell, device: Device, kernels: Kernels) -> None:
+    problem = cell.problem
+    factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.ZEROS.value, seed=0)
+    prepared = kernels(cell.kernel).prepare(problem, device)
+    launches_of(prepared, factory.make(problem).given()).total()
+    if device.is_cuda:
+        torch.cuda.synchronize(device.index)
