@@ -224,7 +224,7 @@ class Step(IntEnum):
 
 
 _STEPS = {
-    Step.ASK: "kernel() or supports()",
+    Step.ASK: "kernel(), supports() or build_key()",
     Step.PREPARE: "prepare()",
     Step.BIND: "bind()",
     Step.LAUNCH: "its first launch",

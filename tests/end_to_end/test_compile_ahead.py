@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ class Kernel:
     def build_key(self, problem, device):
         if self.is_first and FAULT == "dies when asked":
             os._exit(9)
+        if self.is_first and FAULT == "no text":
+            return 7
         return f"{{self.name}} {{problem.shape}}"
 
     def prepare(self, problem, device):
@@ -76,22 +79,27 @@ def sweep(tmp_path):
     (tmp_path / "compiled").mkdir()
     numbers = iter(range(100))
 
-    def run(*words: str, cache: Path = tmp_path / "cache", **variables: str) -> tuple[dict, list[dict], str]:
+    def run(*words, kernels=KERNELS, cache=tmp_path / "cache", started=False, **variables):
         out = f"r{next(numbers)}.jsonl"
         command = [sys.executable, "-m", "w8a8_bench", "--dtype", "int8", "--device", "cpu", "--rigor", "quick"]
-        command += ["--no-report", "--out", out, *words, "--kernels", BASELINE, *KERNELS, *SQUARE]
+        command += ["--no-report", "--out", out, *words, "--kernels", BASELINE, *kernels, *SQUARE]
         own = {"ACME": str(tmp_path / "compiled"), "W8A8_BENCH_PROVIDERS": "acme.py", "W8A8_BENCH_CACHE": str(cache)}
-        env = {**environment(), **own, **variables}
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
-        assert (tmp_path / out).exists(), done.stderr
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**environment(), **own, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if started:
+            return process
+        said = "".join(process.communicate(timeout=240))
         lines = [json.loads(line) for line in (tmp_path / out).read_text().splitlines()]
         cells = [line for line in lines if line["kind"] == "cell"]
-        assert len(cells) == 2 * (1 + len(KERNELS)), done.stderr
-        return (
-            {"code": done.returncode, "ends": [li for li in lines if li["kind"] == "comparison"]},
-            cells,
-            (done.stdout + done.stderr),
-        )
+        assert len(cells) == 2 * (1 + len(kernels)), said
+        ends = [line for line in lines if line["kind"] == "comparison"]
+        return {"code": process.returncode, "ends": ends}, cells, said
 
     return run
 
@@ -127,7 +135,7 @@ def test_a_kernel_that_does_not_compile_loses_its_own_cells_alone(sweep):
     result, cells, said = sweep(ACME_FAULT="does not compile")
     assert result["code"] == 3
     broken = {(cell["kernel"], cell["status"], cell["reason"]) for cell in cells if cell["status"] != "ok"}
-    reason = "CompileError: line 1: no such register (acme.py, line 37)"
+    reason = "CompileError: line 1: no such register (acme.py, line 39)"
     assert broken == {(KERNELS[0], "compile_error", reason)}, said
 
 
@@ -145,9 +153,10 @@ def test_a_process_that_is_lost_while_it_compiles_loses_nothing(sweep):
     assert f"{KERNELS[0]} could not be compiled ahead: the worker ended with exit code 9" in said
 
 
-def test_a_worker_that_is_lost_when_it_is_asked_what_to_compile_measures_all_the_same(sweep):
+def test_a_kernel_that_costs_the_worker_when_it_is_asked_what_to_compile_loses_its_own_cells_alone(sweep):
     result, cells, said = sweep(ACME_FAULT="dies when asked")
-    assert result["code"] == 0 and {cell["status"] for cell in cells} == {"ok"}, said
+    assert result["code"] == 3
+    assert {(c["kernel"], c["status"]) for c in cells if c["status"] != "ok"} == {(KERNELS[0], "crashed")}, said
     assert f"a worker was lost, asking {KERNELS[0]} what to compile: the worker ended with exit code 9" in said
 
 
@@ -155,6 +164,33 @@ def test_a_cache_that_cannot_be_written_is_told_of_and_costs_no_cell(sweep, tmp_
     (tmp_path / "file").touch()
     result, cells, said = sweep(cache=tmp_path / "file" / "below")
     assert result["code"] == 0 and {cell["status"] for cell in cells} == {"ok"}, said
+
+
+def test_what_a_shape_compiled_for_itself_is_remembered_too(sweep, tmp_path):
+    """One kernel on two shapes: too little for processes of its own."""
+    _, _, said = sweep(kernels=KERNELS[:1])
+    assert "(0 kernels compiled, 0 cached)" not in said and "compiling" not in said
+    assert len(log(tmp_path)) == 2
+    _, _, said = sweep(kernels=KERNELS[:1])
+    assert "(0 kernels compiled, 2 cached)" in said
+
+
+def test_a_wrong_build_key_is_told_of(sweep):
+    result, cells, _ = sweep(ACME_FAULT="no text")
+    (reason,) = {cell["reason"] for cell in cells if cell["status"] == "failed"}
+    assert reason == "build_key() gave 7: expected text or None (acme.py, line 22)"
+    assert result["code"] == 3
+
+
+def test_an_interrupt_while_kernels_are_compiled_ends_the_sweep_and_its_processes(sweep, tmp_path):
+    process = sweep(started=True, ACME_FAULT="hangs")
+    while "compiling" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "interrupted: 0 of 2 shapes" in process.stderr.read()
+    group = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in group
 
 
 def test_two_sweeps_share_one_cache(sweep, tmp_path):

@@ -56,15 +56,16 @@ def builds_of(
 
 
 def _find_build(run: CellRun, device: Device, kernels: Kernels, found: list[Build]) -> None:
-    cell, kernel = run.cell, kernels(run.cell.kernel)
-    if hasattr(kernel, "build_key") and support_of(kernel, cell.problem, device):
-        key = build_key_of(kernel, cell.problem, device)
-        if key is not None:
-            name = _name(cell, key, device)
-            found.append(Build(run.index, name, float(getattr(kernel, "build_s", BUILD_S)), _note(name).exists()))
+    kernel = kernels(run.cell.kernel)
+    if support_of(kernel, run.cell.problem, device) and (name := name_of(run.cell, kernel, device)):
+        found.append(Build(run.index, name, float(getattr(kernel, "build_s", BUILD_S)), _note(name).exists()))
 
 
-def _name(cell: Cell, key: str, device: Device) -> str:
+def name_of(cell: Cell, kernel: Kernel, device: Device) -> str | None:
+    """What a supported cell needs: equal for equal code of one version on one kind of GPU. None if nothing."""
+    key = build_key_of(kernel, cell.problem, device)
+    if key is None:
+        return None
     gpu = (device.name, dotted(device.capability) if device.capability else "", device.sm_count)
     return cache.digest(*_library(KernelName.parse(cell.kernel).provider), *gpu, key)
 
@@ -72,8 +73,17 @@ def _name(cell: Cell, key: str, device: Device) -> str:
 @functools.cache
 def _library(provider: str) -> tuple[str, ...]:
     """What the compiled code of a provider depends on, whatever the problem, and where it is kept."""
-    (found,) = (one for one in registry.all_providers() if one.name == provider)
+    named = [one for one in registry.all_providers() if one.name == provider]
+    if not named:  # a kernel of the caller's own
+        return (provider,)
+    found = named[0]
     return provider, str(found.probe()), found.source(), torch.__version__, *cache.library_directories()
+
+
+def note(name: str, cell: Cell) -> None:
+    """Note that a library's cache holds a build."""
+    if not _note(name).exists():
+        cache.write(_note(name), {"kernel": cell.kernel, "shape": str(cell.problem.shape)})
 
 
 def _note(name: str) -> Path:
@@ -87,7 +97,7 @@ def build(cell: Cell, name: str, device: Device, in_hand: InHand, kernels: Kerne
     stop_if_it_raises(run, partial(_build, cell, device, kernels))
     in_hand(None, None)
     if run.alive:
-        cache.write(_note(name), {"kernel": cell.kernel, "shape": str(cell.problem.shape)})
+        note(name, cell)
     return run
 
 

@@ -49,11 +49,15 @@ class DeviceLost(RuntimeError):
 
 @dataclass
 class CellRun:
-    """A cell on its way through the comparison. A status other than OK is final, and nothing is run after it."""
+    """A cell on its way through the comparison. A status other than OK is final, and nothing is run after it.
+
+    `build` names what its kernel compiles (`builds.name_of`).
+    """
 
     cell: Cell
     index: int
     kernel: Kernel | None = None
+    build: str | None = None
     prepared: Prepared | None = None
     timed: TimedCell | None = None
     status: Status = Status.OK

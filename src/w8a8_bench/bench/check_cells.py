@@ -11,6 +11,7 @@ import torch
 
 from w8a8_bench import stats
 from w8a8_bench.analysis import roofline
+from w8a8_bench.bench import builds
 from w8a8_bench.bench.cell_run import CellRun, CellRuns
 from w8a8_bench.correctness.check import Verdict, check, poison, sample_rows
 from w8a8_bench.correctness.fingerprints import InputWatch
@@ -68,6 +69,7 @@ class CellChecks:
         with self._cells.in_hand_is(run, Step.ASK):
             run.kernel = self._kernels(run.cell.kernel)
             support = support_of(run.kernel, run.cell.problem, self._cells.device)
+            run.build = builds.name_of(run.cell, run.kernel, self._cells.device) if support else None
         if not support:
             run.stop(Status.UNSUPPORTED, support.reason)
 
@@ -96,6 +98,8 @@ class CellChecks:
             self._oracle.clear()
             self._inputs = InputWatch()
             raise
+        if run.build:
+            builds.note(run.build, run.cell)
         run.config |= take_output(outputs, 0, operands.out)
         _judge(run, self._verdict(run, operands, seed=own.seed))
 
@@ -140,7 +144,7 @@ class CellChecks:
         _judge(run, self._verdict(run, one, seed=self._cells.settings.seed), when="after timing, on another A: ")
 
     def _reverse_once(self, a: torch.Tensor) -> None:
-        """Reverse A along k, or m where k is 1. Cells that share A find it reversed already."""
+        """Reverse A along k, or along m if k is 1. Cells that share A find it reversed already."""
         if a.data_ptr() not in self._reversed:
             self._reversed.add(a.data_ptr())
             bits = a.view(torch.uint8 if a.element_size() == 1 else torch.int16)

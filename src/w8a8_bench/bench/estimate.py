@@ -16,7 +16,7 @@ from w8a8_bench.timing.settings import Settings
 START_S = 5.0
 """Importing torch and waking the device."""
 
-GPU_CELL_S = 0.12
+GPU_CELL_S = 0.03
 """Preparing a cell, checking it and making it ready, on a GPU."""
 
 GPU_SAMPLE_S = 3e-3

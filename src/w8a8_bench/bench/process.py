@@ -291,7 +291,7 @@ class Worker:
         return not gone  # a process that a kernel forked may hold the pipe open
 
     def _watch(self) -> None:
-        """Raise WorkerLost, the worker ended, where its kernel takes more than the limits allow."""
+        """End the worker and raise WorkerLost if its kernel takes more than the limits allow."""
         note, now = self._status.read(), time.monotonic()
         if note.number != self._noted:
             self._noted, self._since = note.number, now

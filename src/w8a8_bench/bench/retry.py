@@ -99,7 +99,7 @@ def measure_with_retries(
 ) -> Finished:
     """Measure `comparison` on the device of `workers`.
 
-    Raises SweepRefused or WorkerLost where the device does not come back.
+    Raises SweepRefused or WorkerLost if the device does not come back.
     """
     attempts = _Attempts(workers, comparison, settings, progress, said)
     for place, cell in enumerate(comparison.cells):

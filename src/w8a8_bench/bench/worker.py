@@ -55,7 +55,7 @@ NO_TORCH = "torch is not installed: in the repository, `make setup`, or pip inst
 
 
 def why_no_torch() -> str | None:
-    """Import torch; returns what is wrong where that fails, or what is imported is none."""
+    """Import torch; returns what is wrong if that fails, or if what is imported is not torch."""
     try:
         import torch
 

@@ -43,7 +43,7 @@ def guard_damage(out: torch.Tensor) -> str | None:
     start = out.storage_offset()
     end = start + out.numel()
     before, after = buffer[:start] != POISON, buffer[end:] != POISON
-    if not (before.any() | after.any()):  # fetched once; where they differ takes two fetches more
+    if not (before.any() | after.any()):  # fetched once; a difference takes two fetches more
         return None
     before, after = before.nonzero(), after.nonzero()
     damage = []

@@ -113,9 +113,9 @@ def launches_of(prepared: Prepared, operands: Operands) -> Launches:
 
 
 def build_key_of(kernel: Kernel, problem: Problem, device: Device) -> str | None:
-    """What a kernel with `build_key` must compile for a problem; None if nothing."""
-    ask = kernel.build_key  # type: ignore[attr-defined]
-    key = ask(problem, device)
+    """What a kernel must compile for a problem that it supports; None if nothing, or if it does not say."""
+    ask = getattr(kernel, "build_key", None)
+    key = ask(problem, device) if ask else None
     if key is not None and not isinstance(key, str):
         raise BrokenContract(f"build_key() gave {shown(key)}: expected text or None{defined_at(ask)}")
     return key

@@ -108,8 +108,8 @@ class Provider:
     def make(self, name: str) -> Kernel:
         """The kernel called `name`, or one that refuses everything if the library is not here or does not load.
 
-        Raises what else the module raises, and BrokenContract. Our own kernels say themselves what they miss: where
-        there is no GPU, that and not a library.
+        Raises what else the module raises, and BrokenContract. Our own kernels say themselves what they miss:
+        without a GPU they name the GPU and not a library.
         """
         probe = self._probe()
         if not probe and self.is_peer:

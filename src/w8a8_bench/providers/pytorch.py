@@ -38,7 +38,7 @@ def int_mm(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def int_mm_weight(b: torch.Tensor) -> torch.Tensor:
-    """b int8 [k,n] as `int_mm` takes it: a copy on a CPU at k = 1, where `_int_mm` is wrong for a transposed b."""
+    """b int8 [k,n] as `int_mm` takes it: a copy on a CPU if k is 1, for which `_int_mm` is wrong for a transposed b."""
     if b.device.type == "cpu" and b.shape[0] == 1:
         return b.clone(memory_format=torch.contiguous_format)
     return b
@@ -132,7 +132,7 @@ def scaled_mm(operands: Operands, *, fast_accum: bool) -> Launch:
     if problem.scaling == PER_TENSOR:
         scale_a, scale_b = scale_a.view(()), scale_b.view(())
     else:
-        # [1,n] and never [n,1], which `_scaled_mm` takes where k == n, with a wrong answer.
+        # [1,n] and never [n,1], which `_scaled_mm` takes if k == n, with a wrong answer.
         scale_b = scale_b.expand(1, n).contiguous()
         scale_a, refresh = _in_layout(problem, scale_a.expand(m, 1), torch.empty(m, 1, device=a.device))
 

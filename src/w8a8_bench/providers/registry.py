@@ -201,7 +201,7 @@ def select(
     """The kernels that a run over `formats` measures: those requested, or those of the providers named, or all.
 
     Of all, a peer's that is not installed are left out; `remarks` tells. Raises ValueError, with the nearest names,
-    where a kernel or a provider is unknown, of another format, or left out by the other one of the two.
+    for a kernel or a provider that is unknown, of another format, or left out by the other one of the two.
     """
     chosen = None if providers is None else _named(providers)
     if requested is None:

@@ -70,7 +70,7 @@ def _read(name: str, origin: str, load: Callable[[], Any]) -> Provider:
 
 
 def _names(provider: str, module: Any, which: str) -> tuple[str, ...]:
-    """The kernels that a module lists; raises BrokenContract where a name is none, or another provider's."""
+    """The kernels that a module lists; raises BrokenContract for a name outside the grammar, or of another provider."""
     names = getattr(module, which, ())
     if not isinstance(names, (tuple, list)):
         raise BrokenContract(f"{which} is {shown(names)}: expected a tuple of kernel names")

@@ -72,7 +72,7 @@ class Settings(Struct, frozen=True):
     processes  fresh processes that measure each comparison; with more than one they are the random effect
     process    which of them this is: each shuffles its blocks in an order of its own
     workers    how many processes of this run are on the device, so that others can be told from them
-    most_sets  of operands in a rotation: fewer than it wants where memory is short
+    most_sets  of operands in a rotation: fewer than it wants if memory is short
     """
 
     seed: int = 0
