@@ -132,9 +132,16 @@ class CellRuns:
         if self.device.is_cuda:
             torch.cuda.empty_cache()
 
-    def make_factory(self, data: Distribution, seed: int, weights_of: OperandFactory | None = None) -> OperandFactory:
+    def make_factory(
+        self,
+        data: Distribution,
+        seed: int,
+        *,
+        weights_of: OperandFactory | None = None,
+        edge_cases: bool = False,
+    ) -> OperandFactory:
         shape, device = self.comparison.shape, self.device.torch_name
-        return OperandFactory(shape, device, data=data.value, seed=seed, weights_of=weights_of)
+        return OperandFactory(shape, device, data=data.value, seed=seed, weights_of=weights_of, edge_cases=edge_cases)
 
     def synchronize(self) -> None:
         if self.device.is_cuda:

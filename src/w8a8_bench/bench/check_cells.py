@@ -28,7 +28,7 @@ from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.measures import COLD_MEASURES
 
 CHECK_SEED_OFFSET = 0x5EED
-"""The check's operands come from another seed than the timed ones, and always from normal data."""
+"""The check's operands come from another seed than the timed ones, and always from normal data with edge cases."""
 
 
 class CellChecks:
@@ -51,7 +51,7 @@ class CellChecks:
         takes 3 s at n = k = 16384. They are returned then.
         """
         cells, settings = self._cells, self._cells.settings
-        own = cells.make_factory(Distribution.NORMAL, settings.seed + CHECK_SEED_OFFSET)
+        own = cells.make_factory(Distribution.NORMAL, settings.seed + CHECK_SEED_OFFSET, edge_cases=True)
         for position, run in enumerate(cells.all):
             cells.progress("check", run.cell.text, 0.5 * position / len(cells.all))
             cells.guarded(run, partial(self._ask, run))

@@ -18,9 +18,11 @@ import msgspec
 import torch
 
 from w8a8_bench.correctness.guard_bands import guard_damage
+from w8a8_bench.correctness.operand_factory import EdgeRows
 from w8a8_bench.correctness.oracle import Expected, Oracle, quantized
 from w8a8_bench.environment.device import Device
-from w8a8_bench.problem import Activations, GemmShape
+from w8a8_bench.problem import BLOCK, Activations, GemmShape
+from w8a8_bench.problem.formats import FP8_MAX, Format
 from w8a8_bench.problem.memory import judged_rows
 from w8a8_bench.problem.operands import Operands
 
@@ -52,11 +54,14 @@ def poison(out: torch.Tensor) -> None:
 
 
 def sample_rows(shape: GemmShape, device: Device, *, seed: int) -> list[int] | None:
-    """Rows of D to judge on `device`, in order, drawn from `seed` without replacement; None for all of them."""
+    """Rows of D to judge on `device`, in order; None for all of them. They are drawn from `seed` without replacement,
+    but for those of edge cases, which are always there."""
     count = judged_rows(shape, cuda=device.is_cuda)
     if count == shape.m:
         return None
-    return sorted(random.Random(f"{seed} {shape}").sample(range(shape.m), count))
+    edges = EdgeRows.of(shape).all
+    others = [row for row in range(shape.m) if row not in edges]
+    return sorted([*edges, *random.Random(f"{seed} {shape}").sample(others, count - len(edges))])
 
 
 def check(
@@ -70,8 +75,9 @@ def check(
     """
     compared = operands if rows is None else _rows_of(quantized(operands), rows)
     findings = _compare(compared, oracle, fast_accum=fast_accum, rows=rows)
+    likeness = _likeness(compared, findings.wrong_rows, fast_accum=fast_accum)
     reasons = [
-        findings.reason(_likeness(compared, findings.wrong_rows, fast_accum=fast_accum)),
+        findings.reason(likeness or _edge_case(compared, findings.wrong_rows)),
         None if rows is None else _nan_anywhere(operands.out),
         guard_damage(operands.out),
     ]
@@ -131,6 +137,25 @@ def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> s
     for what, mistaken in _mistaken(_rows_of(quantized(operands), rows)):
         if not _compare(mistaken, oracle, fast_accum=fast_accum).wrong_rows:
             return f" (the answer {what})"
+    return ""
+
+
+def _edge_case(operands: Operands, rows: Sequence[int]) -> str:
+    """What is special about the wrong rows, if they are special in the same way; empty if they are not."""
+    if not rows:
+        return ""
+    a = operands.a[list(rows)].double()
+    if not a.any():
+        return " (where A is all zeros)"
+    if a.shape[1] > BLOCK and not a[:, :BLOCK].any():
+        return f" (where the first {BLOCK} elements of a row of A are zeros)"
+    if operands.problem.activations is Activations.STATIC:
+        assert operands.scale_a is not None, "static quantization is given its scale"
+        codes = a / operands.scale_a + (0 if operands.azp is None else operands.azp)
+        limits = (-128.5, 127.5) if operands.problem.format is Format.INT8 else (-FP8_MAX, FP8_MAX)
+        outside = (codes < limits[0]) | (codes > limits[1])
+        if outside.any(dim=1).all():
+            return f" (where A leaves the range of its static scale: {limits[0]:g} to {limits[1]:g} must saturate)"
     return ""
 
 

@@ -7,7 +7,7 @@ difference between their times does not come from their data, and memory is spen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,13 @@ STATIC_ROOM = 1.25
 """Static scales over the scales that A itself would give. A calibrated scale leaves room, and a kernel that ignores it
 and computes its own must not find the same."""
 
+STATIC_EDGE = 0.75
+"""The same for operands with edge cases, rounded down to a power of two: between 0.375 and 0.75. At run time a
+calibrated scale is exceeded, on both sides, and a kernel must saturate. A quotient is exact then, and often a tie."""
+
+TIES = {Format.INT8: 127 / 32, Format.FP8: 448 / 128}
+"""Largest magnitude of a row whose scale is then a power of two, so that many of its quotients are ties."""
+
 OUTLIER_FACTOR = 20.0
 OUTLIER_SPACING = 256
 """One input channel in so many is an outlier."""
@@ -57,11 +64,19 @@ class OperandFactory:
 
     Deterministic for a device kind and a version of torch. What it makes is cached and shared between problems, except
     `out`, which is fresh every time: treat the inputs as read-only. With `weights_of`, a factory of the same shape and
-    data, it takes the weights that one made instead of making its own. Raises ValueError for unknown data.
+    data, it takes the weights that one made instead of making its own. With `edge_cases`, some rows of A are as
+    `EdgeRows` says, and static scales are too small for some elements. Raises ValueError for unknown data.
     """
 
     def __init__(
-        self, shape: GemmShape, device: str, *, data: str, seed: int, weights_of: OperandFactory | None = None
+        self,
+        shape: GemmShape,
+        device: str,
+        *,
+        data: str,
+        seed: int,
+        weights_of: OperandFactory | None = None,
+        edge_cases: bool = False,
     ) -> None:
         self.shape = shape
         self.device = torch.device(device)
@@ -69,6 +84,7 @@ class OperandFactory:
         self.seed = seed
         self._cache: dict[Hashable, Any] = {}
         self._weight_cache: dict[Hashable, Any] = weights_of._weight_cache if weights_of else {}
+        self._edge_cases = edge_cases
 
     def make(self, problem: Problem, *, guarded: bool = False) -> Operands:
         """The operands of `problem`. A guarded `out` is poisoned with NaN and lies between guard bands.
@@ -112,12 +128,33 @@ class OperandFactory:
         `ONE_SIDED`), which are the same for zeros and units."""
         if shifted and self.data not in (Distribution.ZEROS, Distribution.UNIT):
             return _cached(self._cache, "shifted x", self._shifted)
-        return _cached(self._cache, "x", lambda: self._source(self.shape.m, "x", self._outliers()))
+        return _cached(self._cache, "x", self._unshifted)
+
+    def _unshifted(self) -> torch.Tensor:
+        return self._with_edges(self._source(self.shape.m, "x", self._outliers()))
 
     def _shifted(self) -> torch.Tensor:
         x = self.activations() + AZP_SHIFT
         if self.shape.m > 1:
             x[0] = x[0].abs() + ONE_SIDED
+        if self._edge_cases and (ties := EdgeRows.of(self.shape).ties):
+            largest = TIES[Format.INT8]
+            _bound(x[ties[Format.INT8]], -largest - largest / 127, largest)
+        return self._with_zeros(x)
+
+    def _with_edges(self, x: torch.Tensor) -> torch.Tensor:
+        if self._edge_cases:
+            for fmt, row in EdgeRows.of(self.shape).ties.items():
+                _bound(x[row], -TIES[fmt], TIES[fmt])
+        return self._with_zeros(x)
+
+    def _with_zeros(self, x: torch.Tensor) -> torch.Tensor:
+        if self._edge_cases:
+            rows = EdgeRows.of(self.shape)
+            if rows.zeros is not None:
+                x[rows.zeros] = 0.0
+            if rows.zero_group is not None:
+                x[rows.zero_group, :BLOCK] = 0.0
         return x
 
     def weights(self) -> torch.Tensor:
@@ -133,10 +170,16 @@ class OperandFactory:
         if problem.activations is Activations.STATIC:
             return (
                 x,
-                quantized.scale if self.data is Distribution.UNIT else quantized.scale * STATIC_ROOM,
+                self._static_scale(quantized.scale),
                 quantized.azp,
             )
         return quantized.q, quantized.scale, quantized.azp
+
+    def _static_scale(self, own: torch.Tensor) -> torch.Tensor:
+        """A calibrated scale, from the one that A itself gives."""
+        if self.data is Distribution.UNIT:
+            return own
+        return own.mul(STATIC_EDGE).log2().floor().exp2() if self._edge_cases else own * STATIC_ROOM
 
     def _activations(self, variant: AVariant) -> Quantized:
         return _cached(self._cache, variant, lambda: self._quantize_a(*variant))
@@ -236,6 +279,39 @@ class OperandFactory:
         generator = torch.Generator(self.device)
         generator.manual_seed(int.from_bytes(digest, "little") >> 1)  # torch takes 63 bits
         return generator
+
+
+@dataclass(frozen=True)
+class EdgeRows:
+    """Rows of A that are edge cases; those for which A has no room are left out.
+
+    zeros       all zeros, as padded tokens are
+    zero_group  begins with a group of zeros
+    ties        by format: many of its quotients lie in the middle between two codes
+    """
+
+    zeros: int | None
+    zero_group: int | None
+    ties: Mapping[Format, int]
+
+    @classmethod
+    def of(cls, shape: GemmShape) -> EdgeRows:
+        m = shape.m
+        return cls(
+            zeros=m - 1 if m > 1 else None,
+            zero_group=(m - 1) // 2 if shape.k > BLOCK else None,
+            ties={Format.INT8: m - 2, Format.FP8: m - 3} if m > 5 else {},
+        )
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        return tuple(row for row in (self.zeros, self.zero_group, *self.ties.values()) if row is not None)
+
+
+def _bound(row: torch.Tensor, least: float, most: float) -> None:
+    """Clamp a row, and have every group of it reach both limits, so that they decide its scale."""
+    row.clamp_(least, most)
+    row[::BLOCK], row[1::BLOCK] = most, least
 
 
 def _cached(cache: dict[Hashable, Any], key: Hashable, make: Callable[[], V]) -> V:
