@@ -112,17 +112,26 @@ class _Fields:
 class _Llama:
     """Rule for models built as Llama is: what its class has for fields that are absent.
 
+    Published files of models with images leave out whatever the language model's class has, so every default counts
+    inside `text_config`. Elsewhere only kv_heads and head_dim do: a file that lacks another field is damaged.
+
     kv_heads  None: as many as attention heads, which is what a null means in any of them
     head_dim  None: hidden_size / num_attention_heads
     """
 
-    heads: int | None = None
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
     kv_heads: int | None = None
     head_dim: int | None = None
 
     def __call__(self, fields: _Fields) -> tuple[Layer, ...]:
-        hidden = fields.number("hidden_size")
-        heads = fields.number("num_attention_heads", absent=self.heads)
+        def number(name: str, absent: int) -> int:
+            return fields.number(name, absent=absent if fields.prefix else None)
+
+        hidden = number("hidden_size", self.hidden)
+        heads = number("num_attention_heads", self.heads)
         kv_heads = heads
         if not fields.is_null("num_key_value_heads"):
             kv_heads = fields.number("num_key_value_heads", absent=self.kv_heads or heads)
@@ -132,11 +141,11 @@ class _Llama:
             )
         return llama_layers(
             hidden_size=hidden,
-            num_hidden_layers=fields.number("num_hidden_layers"),
+            num_hidden_layers=number("num_hidden_layers", self.layers),
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
             head_dim=self._head_dim(fields, hidden, heads),
-            intermediate_size=fields.number("intermediate_size"),
+            intermediate_size=number("intermediate_size", self.intermediate),
         )
 
     def _head_dim(self, fields: _Fields, hidden: int, heads: int) -> int:
@@ -174,17 +183,16 @@ def _deepseek(fields: _Fields) -> tuple[Layer, ...]:
 
 
 RULES: Mapping[str, Callable[[_Fields], tuple[Layer, ...]]] = {
-    "llama": _Llama(),
-    "mistral": _Llama(kv_heads=8),
-    "qwen2": _Llama(kv_heads=32),
-    "qwen3": _Llama(kv_heads=32, head_dim=128),
-    "phi3": _Llama(),
-    "gemma2": _Llama(kv_heads=4, head_dim=256),
-    # The published files of the models with images leave out what the class has.
-    "gemma3_text": _Llama(heads=8, kv_heads=4, head_dim=256),
-    "granite": _Llama(),
-    "cohere": _Llama(),
-    "cohere2": _Llama(),
+    "llama": _Llama(4096, 11008, 32, 32),
+    "mistral": _Llama(4096, 14336, 32, 32, kv_heads=8),
+    "qwen2": _Llama(4096, 22016, 32, 32, kv_heads=32),
+    "qwen3": _Llama(4096, 22016, 32, 32, kv_heads=32, head_dim=128),
+    "phi3": _Llama(3072, 8192, 32, 32),
+    "gemma2": _Llama(2304, 9216, 26, 8, kv_heads=4, head_dim=256),
+    "gemma3_text": _Llama(2304, 9216, 26, 8, kv_heads=4, head_dim=256),
+    "granite": _Llama(4096, 11008, 32, 32),
+    "cohere": _Llama(8192, 22528, 40, 64),
+    "cohere2": _Llama(8192, 22528, 40, 64),
     "deepseek_v2": _deepseek,
     "deepseek_v3": _deepseek,
 }

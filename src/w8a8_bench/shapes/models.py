@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,9 @@ MODELS: dict[str, tuple[Layer, ...]] = {
 
 CONFIG_SUFFIX = ".json"
 
+HUB_CACHE = re.compile(r"/models--((?:[^/]+?--)?[^/]+)/snapshots/[^/]+/(?:config\.json/)?$")
+"""Where `huggingface_hub` keeps a model's files. The Hub allows no `--` in a name."""
+
 NEAREST = 3
 """Names that an error suggests at most."""
 
@@ -74,10 +78,14 @@ def layers_of(model: str) -> tuple[Layer, ...]:
 def name_of(model: str) -> str:
     """What records call `model`, as for `layers_of`: a configuration by its directory, or by its file if that has a
     name of its own. It is the same wherever the directory lies, so that runs of two machines can be compared.
+
+    In the cache of the Hub's client, models--ORG--NAME/snapshots/REVISION, it is ORG/NAME.
     """
     if model in MODELS:
         return model
     path = Path(os.path.abspath(model))
+    if found := HUB_CACHE.search(f"{path}{os.sep}"):
+        return found[1].replace("--", "/")
     return (path.parent.name if path.name == hf_config.FILE_NAME else path.stem if path.suffix else path.name) or model
 
 

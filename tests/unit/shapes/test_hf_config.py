@@ -92,6 +92,20 @@ def test_what_stands_for_an_absent_field_is_what_transformers_has() -> None:
     assert parsed({**wide, "model_type": "llama"})[0].n == 3 * 64 * 32
 
 
+def test_a_language_model_inside_another_may_leave_out_what_its_class_has() -> None:
+    """As llava-1.5-7b-hf does; at the top level a missing size is a damaged file."""
+    layers = parsed({"model_type": "llava", "text_config": {"model_type": "llama", "vocab_size": 32064}})
+    assert [(layer.name, layer.n, layer.k, layer.count) for layer in layers] == [
+        ("qkv_proj", 12288, 4096, 32),
+        ("o_proj", 4096, 4096, 32),
+        ("gate_up_proj", 22016, 4096, 32),
+        ("down_proj", 4096, 11008, 32),
+    ]
+    pixtral = parsed({"model_type": "pixtral", "text_config": {"model_type": "mistral"}})
+    assert [layer.n for layer in pixtral] == [6144, 4096, 28672, 4096]
+    assert refusal(b'{"model_type": "llama"}') == "hidden_size is missing"
+
+
 def test_key_value_heads_are_replicated_where_tp_exceeds_them_and_never_torn() -> None:
     qkv = parsed(LLAMA_8B)[0]  # 32 heads and 8 KV heads of 128
     assert [qkv.sizes(tp)[1] for tp in (1, 2, 8, 16, 32)] == [6144, 3072, 768, 512, 384]
@@ -143,7 +157,10 @@ def test_blocks_with_experts_begin_where_the_configuration_says() -> None:
         ({"model_type": "gemma3"}, "text_config is missing"),
         ({"model_type": "llava", "text_config": []}, "text_config [...]: expected an object"),
         ({"model_type": "llava", "text_config": {}}, "text_config.model_type is missing"),
-        ({"model_type": "x", "text_config": {"model_type": "llama"}}, "text_config.hidden_size is missing"),
+        (
+            {"model_type": "x", "text_config": {"model_type": "llama", "hidden_size": 0}},
+            "text_config.hidden_size 0: expected at least 1",
+        ),
     ],
 )
 def test_a_wrong_field_is_one_line_with_its_name_its_value_and_what_was_expected(change, expected) -> None:

@@ -187,6 +187,21 @@ def test_a_configuration_has_one_name_wherever_it_lies(tmp_path, monkeypatch) ->
     assert model_shapes(["config.json"], [1], [1])[0].labels["model"] == "tiny"
 
 
+def test_a_model_in_the_cache_of_the_hub_is_called_as_the_hub_calls_it(tmp_path) -> None:
+    config = json.dumps({**BUILT_IN["meta-llama/Llama-2-7b-hf"], "num_hidden_layers": 3})
+    for folder, name in (("models--meta-llama--Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf"), ("models--gpt2", "gpt2")):
+        for revision in ("01c7f73d", "8a0442e8"):
+            snapshot = tmp_path / folder / "snapshots" / revision
+            snapshot.mkdir(parents=True)
+            (snapshot / "config.json").write_text(config)
+            for path in (snapshot, snapshot / "config.json"):
+                assert model_shapes([str(path)], [1], [1])[0].labels["model"] == name
+    elsewhere = tmp_path / "models--a--b" / "config.json"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(config)
+    assert model_shapes([str(elsewhere)], [1], [1])[0].labels["model"] == "models--a--b"
+
+
 def test_a_name_of_the_table_stays_a_name_where_a_path_is_called_so_too(tmp_path, monkeypatch) -> None:
     name = "meta-llama/Llama-2-7b-hf"
     (tmp_path / name).mkdir(parents=True)
