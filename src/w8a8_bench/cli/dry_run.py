@@ -26,7 +26,7 @@ def run(request: SweepRequest) -> int:
     on = f"{devices} GPUs" if devices > 1 else "a GPU" if request.cuda else "the CPU"
     shapes = [comparison.where.title for comparison in plan.comparisons]
     took_s = START_S + Pace(plan.comparisons, plan.settings, cuda=request.cuda, devices=devices).whole_s
-    compiling = "; kernels that were never compiled here add 1 to 2 s each" if request.cuda else ""
+    compiling = "; kernels that were never compiled here add up to a minute" if request.cuda else ""
     print(
         f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(len(cells), 'cell')}, rigor {plan.rigor}",
         *(f"  {one_line(title)}" for title in shapes[:MOST_LISTED]),

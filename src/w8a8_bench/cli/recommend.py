@@ -56,7 +56,7 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     files = _of_the_model(files, layers, inputs)
     if inputs.directories:
         _refuse_several_devices(files, inputs)
-    return recommend(args.model, args.tp, layers, files, required)
+    return recommend(args.model, args.tp, layers, files, required, models.cut_blocks([args.model], [args.tp]))
 
 
 def _of_the_model(files: Sequence[Results], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Results]:

@@ -21,6 +21,7 @@ from w8a8_bench.cli.files import Files, files_of
 from w8a8_bench.cli.session import Session
 from w8a8_bench.cli.sweep_request import ALL, QUICK, SweepRequest, make_request
 from w8a8_bench.environment.detect import likely_gpus
+from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.providers import registry
 from w8a8_bench.results.json_lines import StoreError, Writer
 from w8a8_bench.results.record import SCHEMA, RunHeader
@@ -119,6 +120,9 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
         )
         writer.write_header(header)
     for remark in registry.remarks(request.kernels, plan.formats, request.providers, cuda=device.is_cuda):
+        print(remark, file=sys.stderr)
+    blockwise = any(cell.problem.scaling == BLOCKWISE for comparison in plan.comparisons for cell in comparison.cells)
+    for remark in request.cut_blocks if blockwise else ():
         print(remark, file=sys.stderr)
     session = Session(request, plan, devices, files, writer)
     try:

@@ -69,6 +69,7 @@ class SweepRequest:
     devices       names: `auto`, `cpu`, `all`, or one or more GPUs
     cuda          whether these will be GPUs, as far as can be told without torch
     model         the first of `--models`
+    cut_blocks    what to say of blockwise kernels, if TP cuts the blocks of a model
     step_limit_s  None: no limit
 
     None in `kernels`, `providers`, `timer`, `measures` and `budget_s`: the user leaves it to this program.
@@ -82,6 +83,7 @@ class SweepRequest:
     kernels: Sequence[str] | None
     providers: Sequence[str] | None
     model: str | None
+    cut_blocks: tuple[str, ...]
     timer: Timer | None
     measures: Sequence[str] | None
     budget_s: float | None
@@ -113,6 +115,7 @@ def make_request(args: argparse.Namespace) -> SweepRequest:
         raise ValueError("--out '': expected the name of a file that ends in .jsonl")
     if args.resume and args.out is None:
         raise ValueError("--resume needs --out FILE: the records to continue")
+    named = args.models if args.command == "model_bench" and args.models else []
     return SweepRequest(
         prog=args.prog,
         words=tuple(args.words),
@@ -121,7 +124,8 @@ def make_request(args: argparse.Namespace) -> SweepRequest:
         cuda=_expects_cuda(args),
         kernels=args.kernels,
         providers=args.providers,
-        model=args.models[0] if args.command == "model_bench" and args.models else None,
+        model=named[0] if named else None,
+        cut_blocks=models.cut_blocks(named, args.tp_sizes) if named else (),
         timer=Timer(args.timer) if args.timer else None,
         measures=args.measure,
         budget_s=args.budget,

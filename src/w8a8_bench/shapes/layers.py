@@ -18,13 +18,15 @@ class TpDoesNotDivide(ValueError):
 class Share:
     """Features that tensor parallelism (TP) hands out in whole units: `units` of them, each `size` features.
 
-    With `replicates`, TP of a multiple of the units gives each rank one, so that several ranks hold the same.
+    With `replicates`, TP of a multiple of the units gives each rank one, so that several ranks hold the same. `joined`
+    weights of as many features each are multiplied as one, as gate and up projections are.
     """
 
     what: str
     units: int
     size: int
     replicates: bool = False
+    joined: int = 1
 
     @property
     def features(self) -> int:
@@ -68,6 +70,15 @@ class Layer:
             raise TpDoesNotDivide(f"{error} of {self.name}") from None
         return (part, self.n) if self.split == "k" else (self.k, part)
 
+    def cut(self, tp: int, block: int) -> str | None:
+        """What one rank holds, if TP cuts through the blocks of `block` features that the whole weight has."""
+        for share in self.shares:
+            whole, part = share.features // share.joined, share.of_rank(tp) // share.joined
+            if whole % block == 0 and part % block:
+                joined = f"{share.joined} x " if share.joined > 1 else ""
+                return f"{self.name} ({self.split}={joined}{part})"
+        return None
+
 
 def llama_layers(
     num_hidden_layers: int,
@@ -84,7 +95,7 @@ def llama_layers(
     count = num_hidden_layers
     heads = Share("attention heads", num_attention_heads, head_dim)
     # A key and a value for each.
-    kv_heads = Share("KV heads", num_key_value_heads, 2 * head_dim, replicates=True)
+    kv_heads = Share("KV heads", num_key_value_heads, 2 * head_dim, replicates=True, joined=2)
     return (
         _column("qkv_proj", hidden_size, heads, kv_heads, count=count),
         _row("o_proj", heads, hidden_size, count=count),
@@ -148,7 +159,7 @@ def deepseek_layers(
 
 
 def _mlp(prefix: str, hidden: int, intermediate: int, count: int | None) -> tuple[Layer, Layer]:
-    gate_up, down = (Share("intermediate features", intermediate, size) for size in (2, 1))
+    gate_up, down = (Share("intermediate features", intermediate, size, joined=size) for size in (2, 1))
     return (
         _column(f"{prefix}gate_up_proj", hidden, gate_up, count=count),
         _row(f"{prefix}down_proj", down, hidden, count=count),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from w8a8_bench.problem import GemmShape
+from w8a8_bench.problem import BLOCK, GemmShape
 from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.shapes import hf_config
 from w8a8_bench.shapes.layers import Layer, TpDoesNotDivide, deepseek_layers, llama_layers
@@ -116,6 +116,19 @@ def model_shapes(
         for m in batch_sizes
         for layer in layers[model]
     )
+
+
+def cut_blocks(models: Sequence[str], tp_sizes: Sequence[int]) -> tuple[str, ...]:
+    """A line for each TP size that cuts through the 128 x 128 blocks of weights, which blockwise scales are for."""
+    lines = []
+    for tp in tp_sizes:
+        layers = [layer for model in models for layer in layers_of(model)]
+        if cut := dict.fromkeys(filter(None, (layer.cut(tp, BLOCK) for layer in layers))):
+            lines.append(
+                f"TP {tp} cuts the {BLOCK} x {BLOCK} blocks of {', '.join(cut)}: engines refuse such a checkpoint in "
+                "blockwise FP8, or pad what a rank holds to whole blocks"
+            )
+    return tuple(lines)
 
 
 def all_model_shapes(

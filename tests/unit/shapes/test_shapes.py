@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from published_configs import BUILT_IN
+from published_configs import BUILT_IN, OTHERS
 
 from w8a8_bench.problem import GemmShape
 from w8a8_bench.shapes import batch_sizes, csv_file
-from w8a8_bench.shapes.models import MODELS, all_model_shapes, model_shapes
+from w8a8_bench.shapes.models import MODELS, all_model_shapes, cut_blocks, model_shapes
 from w8a8_bench.shapes.steps import range_, square
 
 # Worked out by hand from each model's config.json, apart from the code under test: (layer, k, n, split).
@@ -327,3 +327,16 @@ def test_a_csv_that_is_no_file_is_one_line(tmp_path) -> None:
     assert "No such file" in message(csv_file.read, tmp_path / "gone.csv")
     assert "directory" in message(csv_file.read, tmp_path)
     assert "larger than 16 MiB" in message(csv_file.read, Path("/dev/zero"))
+
+
+def test_tp_that_cuts_the_blocks_of_a_weight_is_named_with_what_is_left(tmp_path) -> None:
+    """DeepSeek-V3's experts have 2048 features, its dense MLPs 18432; kv_a_proj_with_mqa is whole on every rank."""
+    path = tmp_path / "deepseek.json"
+    path.write_text(json.dumps(OTHERS["low rank for queries: deepseek-ai/DeepSeek-V3"][0]))
+    assert cut_blocks([str(path)], [1, 8, 16]) == ()
+    (line,) = cut_blocks([str(path)], [16, 32])
+    assert line.startswith("TP 32 cuts the 128 x 128 blocks of ")
+    for part in ("gate_up_proj (n=2 x 576)", "down_proj (k=576)", "experts.down_proj (k=64)"):
+        assert part in line
+    assert "kv_a" not in line
+    assert cut_blocks(["meta-llama/Llama-3.1-8B-Instruct"], [1, 2, 4, 8]) == ()

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
+from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import CandidateKernel, Candidates, ModelLayer, Requirements, ratio
 from w8a8_bench.report.scheme import Scheme
@@ -104,10 +105,16 @@ class Recommendation:
 
 
 def recommend(
-    model: str, tp: int, layers: Sequence[ModelLayer], files: Sequence[Results], required: Requirements
+    model: str,
+    tp: int,
+    layers: Sequence[ModelLayer],
+    files: Sequence[Results],
+    required: Requirements,
+    cut_blocks: Sequence[str] = (),
 ) -> Recommendation:
     """What to run `model` with, whose `layers` are those of one of `tp` ranks.
 
+    `cut_blocks` are notes for blockwise schemes.
     Raises ValueError with one line as `Candidates` does, and if a layer is in no record, none is of the baseline,
     no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
     """
@@ -146,6 +153,7 @@ def recommend(
         unlimited=unlimited if unlimited and unlimited.scheme != deploy.scheme else None,
         notes=(
             *_uncounted(layers),
+            *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),
             *gaps,
             *_gaps_of_schemes(schemes, counted, whole, table),
             *candidates.notes(),
