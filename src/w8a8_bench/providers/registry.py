@@ -148,6 +148,13 @@ PROVIDERS = (
         ),
         package="torch",
     ),
+    Provider(
+        "flashinfer",
+        "w8a8_bench.providers.flashinfer",
+        on_request=("flashinfer_fp8_fp8_bf16_scaled_mm_blockwise",),
+        package="flashinfer",
+        distribution="flashinfer-python",
+    ),
 )
 
 

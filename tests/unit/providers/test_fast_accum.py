@@ -9,7 +9,7 @@ from w8a8_bench.kernel import sums_fast
 from w8a8_bench.problem import PER_TENSOR, GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
-from w8a8_bench.providers import cublaslt, cutlass, deepgemm, inductor, pytorch, registry, triton, vllm
+from w8a8_bench.providers import cublaslt, cutlass, deepgemm, flashinfer, inductor, pytorch, registry, triton, vllm
 from w8a8_bench.providers.function import make_kernel
 
 KERNELS = {
@@ -20,6 +20,7 @@ KERNELS = {
     "vllm": vllm.VllmKernel,
     "deepgemm": deepgemm.DeepGemmKernel,
     "inductor": inductor.InductorKernel,
+    "flashinfer": flashinfer.FlashInferKernel,
 }
 """Made directly, since the library of some is not installed."""
 
