@@ -27,6 +27,8 @@ HOLDS: Mapping[str, str] = {
     "cutlass": "compiled CUTLASS kernels, and what GPUs say about clusters",
     "triton": "Triton's own cache, as a sweep's workers see it",
     "deepgemm": "DeepGEMM's own cache, as a sweep's workers see it",
+    "inductor": "Inductor's own cache, as a sweep's workers see it",
+    "flashinfer": "FlashInfer's own caches, as a sweep's workers see them",
     "cublaslt": "the fastest of cuBLASLt's algorithms for a problem",
     "choices": "configurations tuned for shapes that are in no table",
     "compiled": "marks of what the libraries' own caches hold",
@@ -44,7 +46,13 @@ Signature: 8a477f597d28d172789f06886806bc55
 
 DEFAULT_NAME = "w8a8-bench"
 
-LIBRARIES = {"TRITON_CACHE_DIR": "triton", "DG_JIT_CACHE_DIR": "deepgemm"}
+LIBRARIES = {
+    "TRITON_CACHE_DIR": "triton",
+    "DG_JIT_CACHE_DIR": "deepgemm",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "TRTLLM_DG_CACHE_DIR": "flashinfer",
+}
 """Environment variables by which libraries are told where to keep what they compile."""
 
 

@@ -159,10 +159,12 @@ def test_a_root_that_can_not_be_made_is_said_and_libraries_keep_their_own_places
 
 
 def test_libraries_are_told_of_a_directory_that_is_tagged_unless_the_user_chose_one(root, monkeypatch):
-    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    for name in cache.LIBRARIES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DG_JIT_CACHE_DIR", "/mine")
-    assert cache.library_environment() == {"TRITON_CACHE_DIR": str(root / "triton")}
-    assert (root / cache.TAG).exists() and (root / "triton").is_dir()
+    told = {name: str(root / part) for name, part in cache.LIBRARIES.items() if part != "deepgemm"}
+    assert cache.library_environment() == told and len(told) == len(cache.LIBRARIES) - 1
+    assert (root / cache.TAG).exists() and all((root / part).is_dir() for part in ("triton", "inductor", "flashinfer"))
 
 
 def test_two_processes_that_write_one_entry_at_once_leave_it_whole(root):

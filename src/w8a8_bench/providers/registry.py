@@ -137,6 +137,24 @@ PROVIDERS = (
         ("deepgemm_fp8_fp8_bf16_scaled_mm_blockwise",),
         is_peer=True,
     ),
+    Provider(
+        "inductor",
+        "w8a8_bench.providers.inductor",
+        on_request=(
+            "inductor_i8_i8_bf16_scaled_mm",
+            "inductor_i8_i8_bf16_scaled_mm_bias",
+            "inductor_fp8_fp8_bf16_scaled_mm",
+            "inductor_fp8_fp8_bf16_scaled_mm_fast_accum",
+        ),
+        package="torch",
+    ),
+    Provider(
+        "flashinfer",
+        "w8a8_bench.providers.flashinfer",
+        on_request=("flashinfer_fp8_fp8_bf16_scaled_mm_blockwise",),
+        package="flashinfer",
+        distribution="flashinfer-python",
+    ),
 )
 
 

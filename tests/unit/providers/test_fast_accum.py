@@ -9,7 +9,7 @@ from w8a8_bench.kernel import sums_fast
 from w8a8_bench.problem import PER_TENSOR, GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
-from w8a8_bench.providers import cublaslt, cutlass, deepgemm, pytorch, registry, triton, vllm
+from w8a8_bench.providers import cublaslt, cutlass, deepgemm, flashinfer, inductor, pytorch, registry, triton, vllm
 from w8a8_bench.providers.function import make_kernel
 
 KERNELS = {
@@ -19,6 +19,8 @@ KERNELS = {
     "cublaslt": cublaslt.CublasLtKernel,
     "vllm": vllm.VllmKernel,
     "deepgemm": deepgemm.DeepGemmKernel,
+    "inductor": inductor.InductorKernel,
+    "flashinfer": flashinfer.FlashInferKernel,
 }
 """Made directly, since the library of some is not installed."""
 
@@ -34,6 +36,7 @@ SHORT = {
         for provider in ("pytorch", "cublaslt")
         for out in ("bf16", "fp16")
     ),
+    "inductor_fp8_fp8_bf16_scaled_mm_fast_accum",
 }
 FP8 = registry.names((Format.FP8,), on_request=True, of=registry.PROVIDERS)
 
