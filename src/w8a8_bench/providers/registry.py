@@ -218,14 +218,15 @@ def select(
 ) -> tuple[str, ...]:
     """The kernels that a run over `formats` measures: those requested, or those of the providers named, or all.
 
-    Of all, a peer's that is not installed are left out; `remarks` tells. Raises ValueError, with the nearest names,
-    for a kernel or a provider that is unknown, of another format, or left out by the other one of the two.
+    Of all, a peer's that is not installed are left out; `remarks` tells. If all kernels of a provider run on request,
+    its name asks for them. Raises ValueError, with the nearest names, for a kernel or a provider that is unknown, of
+    another format, or left out by the other one of the two.
     """
     chosen = None if providers is None else _named(providers)
     if requested is None:
         if chosen is None:
             return names(formats, of=[p for p in all_providers() if not p.is_peer or p.probe().installed])
-        found = names(formats, of=chosen)
+        found = tuple(name for p in chosen for name in names(formats, on_request=not p.kernels, of=[p]))
         if not found:
             why = [_why_unused(p) for p in chosen if p.fault]
             raise ValueError("; ".join(why) or f"no kernel of {_words(chosen)} takes {_tokens(formats)} operands")

@@ -515,3 +515,12 @@ def test_a_third_partys_name_that_is_taken_takes_nothing_from_its_owner(monkeypa
     assert registry.select(None, INT8, ["pytorch"])[0].startswith("pytorch_")
     with pytest.raises(ValueError, match="is unknown"):
         registry.select(["pytorch_i8_i8_fp16_scaled_mm"], INT8)
+
+
+def test_the_name_of_a_provider_whose_kernels_all_run_on_request_asks_for_them():
+    assert registry.select(None, INT8, ["inductor"]) == (
+        "inductor_i8_i8_bf16_scaled_mm",
+        "inductor_i8_i8_bf16_scaled_mm_bias",
+    )
+    both = registry.select(None, INT8, ["triton", "inductor"])
+    assert "triton_i8_i8_fp16_scaled_mm" not in both, "others' are still left to be asked for by name"
