@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch.utils.benchmark  # noqa: F401  first: once pip was looked for, setuptools, which this needs, fails to import
 from copies import replace
 from made_devices import CPU, H200
 
