@@ -1,4 +1,4 @@
-"""Times vLLM's and DeepGEMM's kernels by a dozen lines of its own, and holds the benchmark's times against them.
+"""Times vLLM's, SGLang's and DeepGEMM's kernels by a dozen lines of its own, and compares the benchmark's times.
 
     python3 scripts/check_peer_times.py RECORDS.jsonl > results/h200/peer_times.jsonl
 
@@ -33,6 +33,7 @@ from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Activations, Azp, Problem
+from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers import registry
 from w8a8_bench.results import json_lines
@@ -43,6 +44,7 @@ from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphTimer
 from w8a8_bench.timing.measures import TIME_COLD
 from w8a8_bench.timing.method import rest
 
+PEERS = ("vllm", "sglang", "deepgemm")
 WITHIN, OR_SECONDS = 0.03, 0.4e-6
 
 
@@ -66,9 +68,12 @@ def period(launches: list[Callable[[], object]]) -> float:
     periods = []
     for _ in range(3):
         graph = torch.cuda.CUDAGraph()
+        outputs: list[object] = [None] * len(launches)  # what is returned has memory of its own, as what is written has
         with torch.cuda.graph(graph):
-            for launch in launches * rounds:
-                launch()
+            for number in range(len(launches) * rounds):
+                place = number % len(launches)
+                outputs[place] = None
+                outputs[place] = launches[place]()
         taken = []
         for _ in range(20):
             taken.append(seconds(graph.replay))
@@ -91,10 +96,18 @@ def call(provider: str, problem: Problem, operands: Operands) -> Callable[[], ob
     if problem.scaling.is_blockwise:
         scale_a = torch.full((-(-k // 128), m), 1e-3, device="cuda").t()
         scale_b = torch.full((-(-n // 128), -(-k // 128)), 1e-3, device="cuda").t()
+    elif provider == "sglang":  # a scale for every token and channel, also where they are all the same
+        scale_a, scale_b = torch.full((m,), 1e-3, device="cuda"), torch.full((n,), 1e-3, device="cuda")
     else:
         scale_a = torch.full((granularity[problem.scaling.activation.value], 1), 1e-3, device="cuda")
         scale_b = torch.full((1, granularity[problem.scaling.weight.value]), 1e-3, device="cuda")
     bias = torch.randn(n, device="cuda").to(out.dtype) if problem.bias else None
+    if provider == "sglang":
+        operators = torch.ops.sgl_kernel
+        if problem.scaling.is_blockwise:
+            return lambda: operators.fp8_blockwise_scaled_mm(a, w.t(), scale_a, scale_b, out.dtype)
+        gemm = operators.int8_scaled_mm if problem.format is Format.INT8 else operators.fp8_scaled_mm
+        return lambda: gemm(a, w.t(), scale_a, scale_b, out.dtype, bias)
     if problem.azp is Azp.NONE:
         return lambda: torch.ops._C.cutlass_scaled_mm(out, a, w.t(), scale_a, scale_b, bias)
     adjustment = torch.randint(-99, 99, (n,), dtype=torch.int32, device="cuda")
@@ -102,7 +115,13 @@ def call(provider: str, problem: Problem, operands: Operands) -> Callable[[], ob
     return lambda: torch.ops._C.cutlass_scaled_mm_azp(out, a, w.t(), scale_a, scale_b, adjustment, azp, bias)
 
 
-def load_vllm() -> None:
+def load_libraries() -> None:
+    """vLLM's and SGLang's operators, and the way to a DeepGEMM, of what is installed."""
+    spec = importlib.util.find_spec("sgl_kernel")
+    for place in spec.submodule_search_locations or () if spec else ():
+        folder = "sm90" if torch.cuda.get_device_capability() == (9, 0) else "sm100"
+        for file in glob.glob(f"{place}/{folder}/common_ops*.so"):
+            torch.ops.load_library(file)
     spec = importlib.util.find_spec("vllm")
     for place in spec.submodule_search_locations or () if spec else ():
         sys.path.append(f"{place}/third_party")  # its copy of deep_gemm, if there is no other
@@ -137,12 +156,12 @@ def main(words: list[str]) -> int:
     except (ValueError, OSError, detect.DeviceError) as error:
         print(f"check_peer_times: expected the name of a file with records, and a GPU: {error}", file=sys.stderr)
         return 2
-    load_vllm()
+    load_libraries()
     print(json.dumps({"kind": "run", "environment": versions.describe(device), "device": to_builtins(device)}))
     timer = GraphTimer(device)
     count = apart = 0
     for record in records:
-        asked = record.provider in ("vllm", "deepgemm") and record.problem.activations is Activations.PREQUANTIZED
+        asked = record.provider in PEERS and record.problem.activations is Activations.PREQUANTIZED
         if not asked or record.status is not Status.OK or TIME_COLD not in record.samples:
             continue
         operands = OperandFactory(record.problem.shape, device.torch_name, data="normal", seed=0).make(record.problem)

@@ -14,6 +14,7 @@ PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -
     cublaslt_fp8_fp8_bf16_scaled_mm \
     cublaslt_fp8_fp8_bf16_scaled_mm_fast_accum \
     vllm_fp8_fp8_bf16_scaled_mm \
+    sglang_fp8_fp8_bf16_scaled_mm \
     cutlass_fp8_fp8_bf16_scaled_mm \
     pytorch_fp8_fp8_bf16_scaled_mm_blockwise \
     cublaslt_fp8_fp8_bf16_scaled_mm_blockwise \
@@ -24,4 +25,5 @@ PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -
     pytorch_i8_i8_bf16_scaled_mm \
     cublaslt_i8_i8_bf16_scaled_mm \
     vllm_i8_i8_bf16_scaled_mm \
+    sglang_i8_i8_bf16_scaled_mm \
     cutlass_i8_i8_bf16_scaled_mm

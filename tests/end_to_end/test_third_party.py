@@ -66,15 +66,22 @@ def test_an_installed_package_is_checked_timed_and_recorded_with_its_version(tmp
     assert re.search(rf"^acme  \(from acme_w8a8 1\.2\)\n  {KERNEL} +--dtype int8$", listed, re.MULTILINE)
 
 
-def test_a_launch_of_a_third_party_may_return_its_output(tmp_path):
-    writing = "out.copy_(self.int_mm(a, b) * scale_a * scale_b)"
-    assert writing in example()
-    body = example().replace(writing, "return (self.int_mm(a, b) * scale_a * scale_b).to(out.dtype)")
-    install(tmp_path / "site", "acme", "acme", body)
-    result = run(tmp_path, *SWEEP, "--providers", "acme", *SQUARE, site=tmp_path / "site")
+def test_the_short_file_of_the_page_returns_its_output(tmp_path):
+    page = PAGE.read_text(encoding="utf-8")
+    found = re.search(r"## What if my library returns its output\?\n.*?```python\n(.*?)```", page, re.DOTALL)
+    assert found is not None and found[1].count("\n") <= 30
+    (tmp_path / "acme.py").write_text(found[1])
+    mine = {"W8A8_BENCH_PROVIDERS": "acme.py"}
+    options = ("--schemes", "tensor-w-tensor-a", "channel-w-token-a", "--activations", "prequantized", "dynamic")
+    result = run(tmp_path, *SWEEP, *options, "--providers", "acme", *SQUARE, **mine)
     assert result.returncode == 0, result.stderr
-    cell = records(tmp_path)[1][KERNEL]
-    assert (cell["status"], cell["config"]) == ("ok", {"tile": "128x128", "output": "returned"})
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    cells = [line for line in lines if line["kind"] == "cell" and line["kernel"] == KERNEL]
+    assert {(cell["status"], cell["problem"]["activations"]) for cell in cells} == {
+        ("ok", "prequantized"),
+        ("unsupported", "dynamic"),
+    }
+    assert [cell["config"] for cell in cells if cell["status"] == "ok"] == [{"output": "returned"}] * 2
 
 
 def test_a_wrong_answer_of_a_third_party_is_caught(tmp_path):

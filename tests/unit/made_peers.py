@@ -14,14 +14,15 @@ from made_devices import H200
 from w8a8_bench.correctness.check import check, poison
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.correctness.oracle import Oracle
+from w8a8_bench.correctness.returned_output import take_output
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem, Scaling
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.providers import deepgemm, vllm
+from w8a8_bench.providers import deepgemm, sglang, vllm
 
 GPU = replace(H200, cuda=(13, 0))
-LIBRARIES = ("vllm", "deep_gemm")
+LIBRARIES = ("vllm", "deep_gemm", "sgl_kernel")
 EVEN = GemmShape(m=20, n=256, k=384)
 
 
@@ -32,9 +33,9 @@ def made(name: str, scheme: Scaling, shape: GemmShape = EVEN) -> Operands:
 
 
 def judge(operands: Operands, launch, *, fast_accum: bool = False) -> str:
-    """What is wrong with the answer of `launch`; empty where nothing is."""
+    """What is wrong with the answer of `launch`, written or returned; empty where nothing is."""
     poison(operands.out)
-    launch()
+    take_output([launch()], 0, operands.out)
     return check(operands, Oracle(), fast_accum=fast_accum).reason
 
 
@@ -68,7 +69,7 @@ PER_TOKEN = Scaling.parse("channel-w-token-a")
 
 @pytest.fixture
 def site(monkeypatch, tmp_path) -> Iterator[Path]:
-    """An empty directory on the path, and neither vllm nor deep_gemm but what is put there."""
+    """An empty directory on the path, and none of `LIBRARIES` but what is put there."""
     others = [place for place in sys.path if not any(Path(place or ".", name).exists() for name in LIBRARIES)]
     monkeypatch.setattr(sys, "path", [str(tmp_path), *others])
     forget()
@@ -77,8 +78,9 @@ def site(monkeypatch, tmp_path) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """Let go of what was imported of either library."""
+    """Let go of what was imported of the libraries."""
     vllm._operators.cache_clear()
+    sglang._operators.cache_clear()
     deepgemm._load.cache_clear()
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.partition(".")[0] in LIBRARIES]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w8a8_bench.environment.architecture import HOPPER
-from w8a8_bench.environment.device import Device
+from w8a8_bench.environment.device import Device, dotted
+from w8a8_bench.providers import sglang
 
 CUDA_EXTRAS = {
     13: ("torch>=2.11,<2.16", "cuda-bindings>=13", "nvidia-cutlass-dsl[cu13]>=4.6", "apache-tvm-ffi>=0.1.6", "numpy"),
@@ -31,10 +32,10 @@ TRITON = "triton>=3.6,<3.10"
 CUTLASS_PACKAGES = ("nvidia-cutlass-dsl", "apache-tvm-ffi")
 BINDINGS = "cuda-bindings"
 
-TRITON_SINCE, VLLM_SINCE = (8, 0), (7, 5)
+TRITON_SINCE, VLLM_SINCE, SGLANG_SINCE = (8, 0), (7, 5), (8, 0)
 """First compute capability that some kernel of a provider runs on. CUTLASS' and DeepGEMM's run on Hopper alone."""
 
-GPU_ONLY = "CUTLASS, Triton, cuBLASLt, vLLM and DeepGEMM"
+GPU_ONLY = "CUTLASS, Triton, cuBLASLt, vLLM, SGLang and DeepGEMM"
 
 CLONE = Path(__file__).resolve().parents[3]
 STAMP = ".w8a8-bench.json"
@@ -74,7 +75,7 @@ def advice(machine: Machine, missing: Collection[str]) -> list[str]:
         lines += ["to add triton:", _pip_install([_triton_of_torch() or TRITON])]
     if "cublaslt" in missing:
         lines.append("cublaslt needs cuBLAS, which PyTorch's wheels for CUDA bring; this PyTorch came without it")
-    return [*lines, *_peers(capability, missing)]
+    return [*lines, *_peers(capability, missing), *_sglang(machine, missing)]
 
 
 def _on_a_cpu(machine: Machine) -> list[str]:
@@ -111,6 +112,20 @@ def _peers(capability: tuple[int, int], missing: Collection[str]) -> list[str]:
     return [
         f"to add {' and '.join(wanted)} (vLLM brings the PyTorch that it needs; --no-deps keeps this one):",
         _pip_install([*upgrade, "vllm"]),
+    ]
+
+
+def _sglang(machine: Machine, missing: Collection[str]) -> list[str]:
+    """How to add SGLang's kernels, each release of which is built for one PyTorch."""
+    if "sglang" not in missing or (machine.device.capability or (0, 0)) < SGLANG_SINCE:
+        return []
+    release = sglang.RELEASES.get(machine.device.torch)
+    if release is None or _major(machine.torch_cuda) != 13:
+        return [f"there is no sglang-kernel for this PyTorch ({machine.torch}): {sglang.BUILT_FOR}"]
+    version = dotted(machine.device.torch)
+    return [
+        f"to add sglang, in the release for PyTorch {version} (--no-deps keeps it):",
+        _pip_install(["--no-deps", release]),
     ]
 
 

@@ -1,5 +1,7 @@
 """DeepGEMM's blockwise FP8 GEMM: the package `deep_gemm`, or the copy of it that vLLM carries.
 
+The package may be DeepSeek's own, or SGLang's fork of it, which is installed as sgl-deep-gemm.
+
     deep_gemm.fp8_gemm_nt((a, scale_a), (w, scale_b), out)
 
 a [m,k] and w [n,k] row-major, scale_a fp32 [m, ceil(k/128)] with m contiguous and columns that start at multiples of 16
@@ -16,7 +18,6 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +29,19 @@ from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Support
 from w8a8_bench.problem import BLOCK, Activations, Problem, ceil_div
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.providers import vllm
+from w8a8_bench.providers import installed, vllm
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGE = "deep_gemm"
-STABLE_EXTENSION = "_C_extension.abi3.so"
+EXTENSIONS = ("_C", "_C_extension")
+"""Compiled modules: `_C` for one Python, or SGLang's for any. Since 2.8 DeepSeek's is `_C_extension`, for any Python,
+with a `_C.py` before it."""
+
+FORK_VERSION = "VERSION"
+"""The file that SGLang's fork keeps its version in. No other build has one."""
+
 N_MULTIPLE = 64
 TMA_BYTES = 16
 """Strides of what TMA reads are multiples of it."""
@@ -42,7 +49,7 @@ TMA_BYTES = 16
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the package lies, and who installed it: "" for itself, or vLLM."""
+    """Where the package lies, and whose it is if it is not DeepSeek's own."""
 
     directory: Path
     owner: str = ""
@@ -50,15 +57,17 @@ class Installation:
     @property
     def version(self) -> str:
         """Of the source text, since the copy that vLLM carries has no metadata."""
-        found = re.search(r"^__version__ = ['\"]([^'\"]+)", (self.directory / "__init__.py").read_text(), re.MULTILINE)
-        text = found[1] if found else UNKNOWN_VERSION
+        fork = self.directory / FORK_VERSION
+        if fork.is_file():
+            return f"{fork.read_text(encoding='utf-8').strip() or UNKNOWN_VERSION} (SGLang's fork)"
+        text = installed.version(files=(self.directory / "__init__.py",))
         return f"{text} ({self.owner})" if self.owner else text
 
     @property
     def is_compiled(self) -> bool:
-        """Whether there is an extension for this Python: of its version, or of any (from 2.8 on, behind `_C.py`)."""
-        names = [f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-        return any((self.directory / name).is_file() for name in (*names, STABLE_EXTENSION))
+        """Whether there is an extension for this Python: of its version, or of any."""
+        names = [f"{name}{suffix}" for name in EXTENSIONS for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+        return any((self.directory / name).is_file() for name in names)
 
 
 def find() -> Installation | None:

@@ -132,6 +132,25 @@ PROVIDERS = (
         is_peer=True,
     ),
     Provider(
+        "sglang",
+        "w8a8_bench.providers.sglang",
+        (
+            "sglang_i8_i8_bf16_scaled_mm",
+            "sglang_i8_i8_bf16_scaled_mm_bias",
+            "sglang_fp8_fp8_bf16_scaled_mm",
+            "sglang_fp8_fp8_bf16_scaled_mm_bias",
+        ),
+        on_request=(
+            "sglang_i8_i8_fp16_scaled_mm",
+            "sglang_i8_i8_fp16_scaled_mm_bias",
+            "sglang_fp8_fp8_fp16_scaled_mm",
+            "sglang_fp8_fp8_fp16_scaled_mm_bias",
+            "sglang_fp8_fp8_bf16_scaled_mm_blockwise",
+            "sglang_fp8_fp8_fp16_scaled_mm_blockwise",
+        ),
+        is_peer=True,
+    ),
+    Provider(
         "deepgemm",
         "w8a8_bench.providers.deepgemm",
         ("deepgemm_fp8_fp8_bf16_scaled_mm_blockwise",),

@@ -14,8 +14,6 @@ ceil(n/128)] with k contiguous. The limits are those that the operators check fo
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import importlib.util
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,18 @@ from typing import Any
 
 from w8a8_bench.environment.architecture import tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import UNKNOWN_VERSION, Launches, PreparedKernel, Probe, Support
+from w8a8_bench.kernel import Launches, PreparedKernel, Probe, Support
 from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
+from w8a8_bench.providers import installed
 
 EXTENSIONS = ("_C_stable_libtorch.abi3.so", "_C.abi3.so")
-"""Files that may hold the kernels: the first in vLLM 0.23, built on PyTorch's stable interface, earlier the second."""
+"""Files that may hold the kernels: the first in vLLM 0.23 and later, built on PyTorch's stable interface, earlier the
+second."""
+
+FITTING = "vLLM 0.23 is built for PyTorch 2.11, and 0.33 for 2.14, but it loads in 2.11 too"
 
 ALIGNMENT = 16
 """Elements: rows of b and of out must start at multiples of it."""
@@ -48,23 +50,13 @@ def probe() -> Probe:
         return Probe.missing("vllm is not installed")
     if not extensions:
         return Probe.broken(f"vllm is installed without its compiled kernels ({' or '.join(EXTENSIONS)})")
-    try:
-        return Probe.found(importlib.metadata.version("vllm") or UNKNOWN_VERSION)
-    except importlib.metadata.PackageNotFoundError:
-        return Probe.found(UNKNOWN_VERSION)
+    package = extensions[0].parent
+    return Probe.found(installed.version("vllm", files=(package / "_version.py", package / "version.py")))
 
 
 def directory() -> Path | None:
-    """Where the package lies; None if it is not installed.
-
-    A directory with extensions but no `__init__.py` is a part of vLLM that somebody unpacked, and is as good. One with
-    neither only has the same name.
-    """
-    spec = importlib.util.find_spec("vllm")
-    for place in map(Path, spec.submodule_search_locations or () if spec else ()):
-        if any((place / name).is_file() for name in ("__init__.py", *EXTENSIONS)):
-            return place
-    return None
+    """Where the package lies; None if it is not installed."""
+    return installed.directory("vllm", *EXTENSIONS)
 
 
 def _extensions() -> list[Path] | None:
@@ -82,11 +74,7 @@ def _operators() -> Any:
     for path in _extensions() or ():
         if hasattr(operators, "cutlass_scaled_mm"):
             break
-        try:
-            torch.ops.load_library(str(path))
-        except OSError as error:
-            # PyTorch 2.13 names the file alone; what the linker said is the cause.
-            raise error.__cause__ or error from None
+        installed.load_operators(path, FITTING)
     for name in ("cutlass_scaled_mm", "cutlass_scaled_mm_azp", "cutlass_scaled_mm_supports_fp8"):
         if not hasattr(operators, name):
             raise AttributeError(f"its extension has no operator {name}")

@@ -20,9 +20,9 @@ from w8a8_bench.kernel import Probe
 from w8a8_bench.providers.provider import Provider
 
 ROOT = Path(__file__).resolve().parents[3]
-ON_H200 = Machine(H200, "2.11.0+cu130", "13.0", gpus=1, driver_gpus=1, driver_cuda="13.0")
+ON_H200 = Machine(replace(H200, torch=(2, 11)), "2.11.0+cu130", "13.0", gpus=1, driver_gpus=1, driver_cuda="13.0")
 ON_CPU = Machine(CPU, "2.13.0+cpu", None, gpus=0, driver_gpus=0, driver_cuda=None)
-PEERS = ("cublaslt", "vllm", "deepgemm")
+PEERS = ("cublaslt", "vllm", "sglang", "deepgemm")
 NO_GPU = "needs an NVIDIA GPU; this is a CPU"
 
 
@@ -119,6 +119,7 @@ def test_on_a_gpu_every_missing_provider_has_a_command_that_works_when_pasted(no
         [*pip, "nvidia-cutlass-dsl[cu13]>=4.6", "apache-tvm-ffi>=0.1.6"],
         [*pip, "triton==3.6.0"],
         [*pip, "vllm"],
+        [*pip, "--no-deps", "sglang-kernel==0.4.4"],
     ]
     assert [line for line in lines if not line.startswith("  ")] == [
         "to add cuda-bindings, which the timing needs:",
@@ -126,6 +127,7 @@ def test_on_a_gpu_every_missing_provider_has_a_command_that_works_when_pasted(no
         "to add triton:",
         "cublaslt needs cuBLAS, which PyTorch's wheels for CUDA bring; this PyTorch came without it",
         "to add vllm and deepgemm (vLLM brings the PyTorch that it needs; --no-deps keeps this one):",
+        "to add sglang, in the release for PyTorch 2.11 (--no-deps keeps it):",
     ]
 
 
@@ -137,14 +139,15 @@ def test_for_cuda_12_the_packages_are_those_of_cuda_12(nothing_installed):
 
 def test_what_can_not_run_on_this_gpu_is_not_suggested(nothing_installed):
     for capability, suggested in (
-        ((8, 9), ["triton", "vllm"]),
+        ((8, 9), ["triton", "vllm", "sglang"]),
         ((7, 5), ["vllm"]),
         ((7, 0), []),
-        ((9, 0), ["cutlass", "triton", "vllm and deepgemm"]),
-        ((10, 0), ["triton", "vllm"]),
+        ((9, 0), ["cutlass", "triton", "vllm and deepgemm", "sglang"]),
+        ((10, 0), ["triton", "vllm", "sglang"]),
     ):
-        machine = replace(ON_H200, device=replace(H200, capability=capability))
-        lines = [line for line in advice(machine, ["triton", "vllm", "deepgemm"]) if line.startswith("to add ")]
+        machine = replace(ON_H200, device=replace(ON_H200.device, capability=capability))
+        said = advice(machine, ["triton", "vllm", "sglang", "deepgemm"])
+        lines = [re.split(r",? in the release", line)[0] for line in said if line.startswith("to add ")]
         assert [line.removeprefix("to add ").partition(" (")[0].removesuffix(":") for line in lines] == [
             "cuda-bindings, which the timing needs",
             *suggested,
@@ -162,9 +165,22 @@ def test_a_vllm_without_deepgemm_is_to_be_upgraded(monkeypatch):
     assert says.startswith("to add deepgemm (") and command.endswith(" install --upgrade vllm")
 
 
+def test_sglang_is_added_in_the_release_for_this_pytorch_or_not_at_all(monkeypatch):
+    monkeypatch.setattr(install_advice, "_is_installed", lambda distribution: True)
+    machine = replace(ON_H200, torch="2.14.1+cu130", device=replace(H200, torch=(2, 14)))
+    assert advice(machine, ["sglang"])[1].endswith(" install --no-deps sglang-kernel==0.4.10")
+    machine = replace(ON_H200, torch="2.12.0+cu130", device=replace(H200, torch=(2, 12)))
+    assert advice(machine, ["sglang"]) == [
+        "there is no sglang-kernel for this PyTorch (2.12.0+cu130): "
+        "releases are built for CUDA 13 with PyTorch 2.11, 2.13, 2.14"
+    ]
+    (says,) = advice(replace(ON_H200, torch="2.11.0+cu126", torch_cuda="12.6"), ["sglang"])
+    assert says.startswith("there is no sglang-kernel for this PyTorch (2.11.0+cu126)")
+
+
 def test_without_a_gpu_no_command_is_suggested_and_nothing_is_said_to_be_missing(nothing_installed):
     assert advice(ON_CPU, ["triton", *PEERS]) == [
-        "nothing is missing for the CPU; CUTLASS, Triton, cuBLASLt, vLLM and DeepGEMM need an NVIDIA GPU"
+        "nothing is missing for the CPU; CUTLASS, Triton, cuBLASLt, vLLM, SGLang and DeepGEMM need an NVIDIA GPU"
     ]
 
 

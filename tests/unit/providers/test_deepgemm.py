@@ -127,8 +127,33 @@ def test_a_deepgemm_of_another_python_is_told_from_none(site):
 def test_an_extension_for_every_python_is_found(site):
     put_deepgemm(site / "deep_gemm", SOURCE.replace("2.5.0", "2.8.1"), compiled=False)
     write(site / "deep_gemm" / "_C.py")
-    write(site / "deep_gemm" / deepgemm.STABLE_EXTENSION)
+    assert not deepgemm.probe(), "the facade is no extension"
+    write(site / "deep_gemm" / "_C_extension.abi3.so")
     assert deepgemm.probe() == Probe.found("2.8.1")
+    assert deepgemm._load().fp8_gemm_nt == "gemm"
+
+
+def test_the_copy_in_todays_vllm_is_told_with_both_versions(site):
+    write(site / "vllm" / vllm.EXTENSIONS[0])
+    write(site / "vllm" / "_version.py", "__version__ = version = '0.33.0'\n")
+    copy = site / "vllm" / "third_party" / "deep_gemm"
+    put_deepgemm(copy, SOURCE.replace("2.5.0", "2.8.1"), compiled=False)
+    assert "2.8.1 (the copy in vLLM 0.33.0) is installed without" in deepgemm.probe().reason
+    write(copy / "_C_extension.abi3.so")
+    assert deepgemm.probe() == Probe.found("2.8.1 (the copy in vLLM 0.33.0)")
+
+
+FORK = (
+    "from . import jit\nfp8_gemm_nt = jit.gemm\ndef _read_version():\n    return '?'\n__version__ = _read_version()\n"
+)
+
+
+def test_sglangs_fork_is_told_by_its_version_file(site):
+    put_deepgemm(site / "deep_gemm", FORK, compiled=False)
+    write(site / "deep_gemm" / "VERSION", "0.2.5\n")
+    assert "0.2.5 (SGLang's fork) is installed without its extension" in deepgemm.probe().reason
+    write(site / "deep_gemm" / "_C.so")
+    assert deepgemm.probe() == Probe.found("0.2.5 (SGLang's fork)")
     assert deepgemm._load().fp8_gemm_nt == "gemm"
 
 

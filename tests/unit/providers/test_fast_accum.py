@@ -9,7 +9,18 @@ from w8a8_bench.kernel import sums_fast
 from w8a8_bench.problem import PER_TENSOR, GemmShape, Problem
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import KernelName
-from w8a8_bench.providers import cublaslt, cutlass, deepgemm, flashinfer, inductor, pytorch, registry, triton, vllm
+from w8a8_bench.providers import (
+    cublaslt,
+    cutlass,
+    deepgemm,
+    flashinfer,
+    inductor,
+    pytorch,
+    registry,
+    sglang,
+    triton,
+    vllm,
+)
 from w8a8_bench.providers.function import make_kernel
 
 KERNELS = {
@@ -18,6 +29,7 @@ KERNELS = {
     "triton": triton.TritonKernel,
     "cublaslt": cublaslt.CublasLtKernel,
     "vllm": vllm.VllmKernel,
+    "sglang": sglang.SglangKernel,
     "deepgemm": deepgemm.DeepGemmKernel,
     "inductor": inductor.InductorKernel,
     "flashinfer": flashinfer.FlashInferKernel,
@@ -27,7 +39,7 @@ KERNELS = {
 SHORT = {
     *(
         f"{provider}_fp8_fp8_{out}_scaled_mm{suffix}"
-        for provider in ("cutlass", "triton", "vllm")
+        for provider in ("cutlass", "triton", "vllm", "sglang")
         for out in ("bf16", "fp16")
         for suffix in ("", "_bias")
     ),

@@ -103,7 +103,7 @@ def test_what_the_linker_says_is_the_reason(monkeypatch, site):
         raise OSError(f"Could not load this library: {path}") from OSError("libcudart.so.11: cannot open")
 
     monkeypatch.setattr(torch.ops, "load_library", load)
-    with pytest.raises(OSError, match=r"libcudart\.so\.11"):
+    with pytest.raises(OSError, match=r"libcudart\.so\.11: cannot open; vLLM 0\.23 is built for PyTorch 2\.11"):
         vllm.kernel(VLLM[0])
 
 
@@ -112,6 +112,20 @@ def test_vllms_version_is_its_distributions(site):
     write(site / "vllm" / vllm.EXTENSIONS[0])
     write(site / "vllm-0.23.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: vllm\nVersion: 0.23.0\n")
     assert vllm.probe() == Probe.found("0.23.0")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("_version.py", "version: str\n__version__: str\n\n__version__ = version = '0.33.0'\n"),
+        ("version.py", '__version__ = "0.33.0"\n'),
+    ],
+)
+def test_without_a_distribution_vllms_version_is_its_files(site, file, text):
+    write(site / "vllm" / "version.py", 'try:\n    from ._version import a\nexcept:\n    __version__ = "dev"\n')
+    write(site / "vllm" / file, text)
+    write(site / "vllm" / vllm.EXTENSIONS[0])
+    assert vllm.probe() == Probe.found("0.33.0")
 
 
 def test_an_extension_without_the_kernels_is_an_error_that_says_so(monkeypatch, site):
