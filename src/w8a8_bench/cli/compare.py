@@ -11,11 +11,12 @@ from w8a8_bench.cli.errors import EXIT_COMPLETE, EXIT_SLOWER, UsageError
 from w8a8_bench.cli.results import read
 from w8a8_bench.report.compare import conditions
 from w8a8_bench.report.compare.compare import compare
+from w8a8_bench.report.compare.export import render_json, render_junit
 from w8a8_bench.report.compare.render import Compared, render_markdown, render_text
 from w8a8_bench.results.json_lines import without_collector
 from w8a8_bench.text import one_line
 
-FORMATS = {"text": render_text, "markdown": render_markdown}
+FORMATS = {"text": render_text, "markdown": render_markdown, "json": render_json, "junit": render_junit}
 
 
 @without_collector()
@@ -35,7 +36,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     if not (outcome.timed or outcome.changes or outcome.untimed):
         raise UsageError(f"{args.base} and {args.new}: no cell was timed in both, so there is nothing to compare")
+    if outcome.machine and not args.force:
+        raise UsageError(
+            f"{args.base} and {args.new} are not comparable: the 16-bit baselines took {outcome.machine:.4g}x as long, so "
+            "the machine changed; measure both again, one after the other, or compare them anyway with --force"
+        )
     compared = Compared(args.base, args.new, base, new, found, outcome)
     print(FORMATS[args.format](compared, everything=args.all))
     lost = args.require_all and outcome.only_base
-    return EXIT_SLOWER if outcome.beyond() or outcome.worse() or lost else EXIT_COMPLETE
+    slower = outcome.beyond() or outcome.slower_kernels()
+    return EXIT_SLOWER if slower or outcome.worse() or lost else EXIT_COMPLETE

@@ -202,7 +202,7 @@ def _add_compare(compare: _Parser) -> None:
         type=_number,
         default=DEFAULT_THRESHOLD_PERCENT,
     )
-    compare.choice("--format", ("text", "markdown"), "default: text", "text")
+    compare.choice("--format", ("text", "markdown", "json", "junit"), "default: text", "text")
     compare.flag("--all", "list the cells that are the same too")
     compare.flag("--require-all", "exit code 1 also if a cell of BASE is missing from NEW")
     compare.flag("--force", "compare even if GPU, data, timer, seed or measures differ")

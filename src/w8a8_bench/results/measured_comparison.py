@@ -35,11 +35,12 @@ def cell_key(record: Record) -> CellKey:
     return labels_key(record.labels), record.kernel, record.problem
 
 
-def labels_key(labels: Labels) -> tuple[tuple[str, str], ...]:
-    """Labels in an order of their own, with values as text: files from CSV have text, others have numbers."""
-    return _sorted(tuple(labels.items()))
+def labels_key(labels: Labels, names: frozenset[str] | None = None) -> tuple[tuple[str, str], ...]:
+    """Labels in an order of their own, with values as text: files from CSV have text, others have numbers. With
+    `names`, those of these names alone."""
+    return _sorted(tuple(labels.items()), names)
 
 
 @functools.lru_cache(maxsize=4096)
-def _sorted(labels: tuple[tuple[str, str | int], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, str(value)) for name, value in labels))
+def _sorted(labels: tuple[tuple[str, str | int], ...], names: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, str(value)) for name, value in labels if names is None or name in names))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain
 
@@ -26,6 +26,9 @@ same (`stats.discoveries`)."""
 
 DEFAULT_THRESHOLD = 0.01
 """Less than this is no change: in two sweeps of the same code on an H200 all 280 cells agree within it."""
+
+MACHINE = 0.2
+"""Two sweeps of an H200 differ by a hundredth of this."""
 
 LARGEST_REACH = math.log(1000)
 """An interval that reaches farther on either side says nothing."""
@@ -75,11 +78,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Mean:
-    """Geometric mean of new over base of cells with enough samples for an interval, and its own 95% interval."""
+    """Geometric mean of new over base of cells with enough samples for an interval, and its own 95% interval.
+
+    `verdict` is that of a kernel among all kernels, which several cells can show where none of them alone does.
+    """
 
     cells: int
     ratio: float
     interval: Interval | None
+    verdict: Judgement = Judgement.INCONCLUSIVE
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ class Outcome:
     """What two runs say of each other.
 
     measure  what was compared; None if neither run timed anything
+    labels   names of labels that one file alone has, which part no cells
+    relabelled  cells that were paired although their labels have other values
     untimed  cells that were not timed by it in both, with the same status in both
     by_cell  means by kernel and scheme
     """
@@ -109,6 +118,8 @@ class Outcome:
     only_new: tuple[Record, ...]
     mean: Mean | None
     by_cell: Mapping[str, Mean]
+    labels: tuple[str, ...]
+    relabelled: int
 
     @property
     def timed(self) -> tuple[JudgedCell, ...]:
@@ -117,6 +128,25 @@ class Outcome:
     def beyond(self) -> tuple[JudgedCell, ...]:
         """Cells that are slower, by more than the threshold."""
         return tuple(t for t in self.timed if t.verdict is Judgement.SLOWER and t.ratio > 1 + self.threshold)
+
+    def slower_kernels(self) -> dict[str, Mean]:
+        """Kernels that are slower over all their cells, by more than the threshold."""
+        return {
+            cell: mean
+            for cell, mean in self.by_cell.items()
+            if mean.verdict is Judgement.SLOWER and mean.ratio > 1 + self.threshold
+        }
+
+    @property
+    def machine(self) -> float | None:
+        """New over base of the 16-bit baselines, if those of all shapes moved the same way and by over `MACHINE`: then
+        the machine changed, and no time of one run can be held against one of the other."""
+        moved = [shape.moved for shape in self.shapes]
+        known = [one for one in moved if one is not None]
+        if not known or len(known) < len(moved):
+            return None
+        same_way = min(known) > 1 + MACHINE or max(known) < 1 / (1 + MACHINE)
+        return math.exp(math.fsum(map(math.log, known)) / len(known)) if same_way else None
 
     def worse(self) -> tuple[Change, ...]:
         """Cells whose status is worse."""
@@ -143,7 +173,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     variances = [
         [spread.of(one, place) if comparable[place] else None for one in within] for place, within in enumerate(shifts)
     ]
-    verdicts = iter(_verdicts([*chain(*shifts)], [*chain(*variances)], threshold))
+    verdicts = iter(judge([one.log for one in chain(*shifts)], [*chain(*variances)], threshold))
     shapes = [
         Shape(
             pair,
@@ -171,7 +201,9 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         only_base=pairing.only_base,
         only_new=pairing.only_new,
         mean=_mean(placed, spread) if placed else None,
-        by_cell={cell: _mean(of_cell, spread) for cell, of_cell in by_cell.items()},
+        by_cell=_means(by_cell, spread, threshold),
+        labels=pairing.labels,
+        relabelled=pairing.relabelled,
     )
 
 
@@ -197,9 +229,9 @@ def _measures(record: Record) -> set[str]:
     return {name for name, taken in record.samples.items() if taken} if record.status is Status.OK else set()
 
 
-def _verdicts(shifts: Sequence[Shift], variances: Sequence[Variance | None], threshold: float) -> list[Judgement]:
-    """Of each cell, among all: a change that is shown to be less than the threshold is none."""
-    judged = [(one.log, variance) for one, variance in zip(shifts, variances, strict=True) if variance]
+def judge(logs: Sequence[float], variances: Sequence[Variance | None], threshold: float) -> list[Judgement]:
+    """A verdict on each ln(new / base), among all. Changes shown to be below the threshold count as `same`."""
+    judged = [(log, variance) for log, variance in zip(logs, variances, strict=True) if variance]
     moved = discoveries([2 * _tail(abs(log), variance) for log, variance in judged], ERROR_RATE)
     within = math.log1p(threshold)
     same = discoveries([_tail(within - abs(log), variance) for log, variance in judged], ERROR_RATE)
@@ -222,6 +254,14 @@ def _tail(log: float, variance: Variance) -> float:
 def _mean(placed: Sequence[tuple[int, Shift]], spread: Effects) -> Mean:
     log = math.fsum(one.log for _, one in placed) / len(placed)
     return Mean(len(placed), math.exp(log), _interval(log, spread.of_mean(placed)))
+
+
+def _means(by_cell: Mapping[str, Sequence[tuple[int, Shift]]], spread: Effects, threshold: float) -> dict[str, Mean]:
+    """The mean of each kernel, with a verdict among all kernels."""
+    means = {cell: _mean(placed, spread) for cell, placed in by_cell.items()}
+    variances = [spread.of_mean(placed) for placed in by_cell.values()]
+    verdicts = judge([math.log(mean.ratio) for mean in means.values()], variances, threshold)
+    return {cell: replace(mean, verdict=one) for (cell, mean), one in zip(means.items(), verdicts, strict=True)}
 
 
 def _interval(log: float, variance: Variance) -> Interval | None:

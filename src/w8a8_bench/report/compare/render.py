@@ -95,9 +95,19 @@ def summary(outcome: Outcome) -> str:
     if worse := outcome.worse():
         text += f"; {counted(len(worse), 'cell')} worse in status"
     if lost := len(outcome.only_base):
-        text += f"; {counted(lost, 'cell')} of base {'is' if lost == 1 else 'are'} not in new"
-    if 2 * counts[Judgement.INCONCLUSIVE] > len(outcome.timed):
+        text += f"; {counted(lost, 'cell')} of base {_are(lost)} not in new"
+    if slower := outcome.slower_kernels():
+        text += f"; {counted(len(slower), 'kernel')} slower over all cells"
+    if outcome.machine:
+        text += f"; the 16-bit baselines took {_ratio(outcome.machine)} as long: the machine changed"
+    elif 2 * counts[Judgement.INCONCLUSIVE] > len(outcome.timed):
         text += f"; most can't be judged{_reach(outcome.timed)}"
+        added = len(outcome.only_new)
+        if added and not all(shape.pair.alike for shape in outcome.shapes):
+            text += (
+                f"; {counted(added, 'cell')} of new {_are(added)} not in base: time the same cells in both "
+                "(--kernels), and the added ones in a run of their own"
+            )
     return text
 
 
@@ -105,7 +115,13 @@ def _reach(timed: Sequence[JudgedCell]) -> str:
     """How wide the intervals of cells that could not be judged are."""
     unclear = [one for one in timed if one.verdict is Judgement.INCONCLUSIVE]
     widths = [100 * (one.interval[1] - one.interval[0]) / 2 for one in unclear if one.interval]
-    return f": half of their intervals reach over ±{stats.median(widths):.1f}%" if widths else ": too few samples"
+    if not widths:
+        return ": too few samples"
+    return f": half of their 95% intervals are wider than ±{stats.median(widths):.1f}%"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _runs(compared: Compared) -> list[tuple[str, ...]]:
@@ -132,6 +148,11 @@ def _conditions(compared: Compared) -> list[str]:
     return [one_line(line) for line in lines]
 
 
+def notes(compared: Compared) -> list[str]:
+    """All that is said beside the tables, a line each."""
+    return [one_line(line) for line in [*_conditions(compared), *_lists(compared.outcome), *_notes(compared)]]
+
+
 def _kernels(outcome: Outcome) -> Table:
     counts: dict[str, Counter[Judgement]] = {}
     for timed in outcome.timed:
@@ -146,10 +167,11 @@ def _kernels(outcome: Outcome) -> Table:
                 *(str(verdicts[verdict]) for verdict in Judgement),
                 _ratio(mean.ratio) if mean else NOTHING,
                 _interval(mean.interval) if mean else NOTHING,
+                mean.verdict.value if mean else NOTHING,
             )
         )
-    header = ("kernel", "cells", *(verdict.value for verdict in Judgement), "new/base", "95% interval")
-    return Table("Geometric means by kernel", header, tuple(rows), left=(0,), code=(0,))
+    header = ("kernel", "cells", *(verdict.value for verdict in Judgement), "new/base", "95% interval", "over all")
+    return Table("Geometric means by kernel", header, tuple(rows), left=(0, 8), code=(0,))
 
 
 def _cells(title: str, pairs: Sequence[tuple[Shape, JudgedCell]], *, with_shape: bool = True) -> Table:
@@ -190,6 +212,10 @@ def _lists(outcome: Outcome) -> Iterator[str]:
         names = ", ".join(f"{cell} at {n} shape{'s' * (n > 1)}" for cell, n in kernels.items())
         if records:
             yield f"only in {side}: {counted(len(records), 'cell')}: {names}"
+    if outcome.labels:
+        yield f"labels that one file alone has part no cells: {', '.join(outcome.labels)}"
+    if paired := outcome.relabelled:
+        yield f"{counted(paired, 'cell')} {_are(paired)} paired by kernel, shape and scheme although labels differ"
     if outcome.untimed:
         yield f"timed in neither, with the same status: {counted(outcome.untimed, 'cell')}"
 

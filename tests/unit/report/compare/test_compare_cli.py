@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from copies import replace
@@ -331,12 +333,106 @@ def test_only_what_makes_baselines_other_work_unties_them() -> None:
     assert not anchored([ChangedCondition("power_limit_w", "700", "500", refused=False)])
 
 
+def relabelled(shapes: list[list[Record]], **labels) -> list[list[Record]]:
+    """With other labels, those of None left out."""
+    return [
+        [
+            replace(one, labels={name: v for name, v in {**one.labels, **labels}.items() if v is not None})
+            for one in records
+        ]
+        for records in shapes
+    ]
+
+
+@pytest.mark.parametrize("labels", [{"count": 32}, {"layer": None}, {"count": 32, "layer": None}])
+def test_a_label_that_one_file_alone_has_parts_no_cells(run, labels) -> None:
+    code, out, _ = run(write("base.jsonl", some()), write("new.jsonl", relabelled(some(), **labels)))
+    assert code == 0
+    assert out.startswith("0 slower, 0 faster, 6 same, 0 inconclusive of 6 cells")
+    assert f"labels that one file alone has part no cells: {', '.join(sorted(labels))}" in out
+
+
+def test_cells_that_differ_in_labels_alone_are_paired_if_there_is_one_of_each(run) -> None:
+    code, out, _ = run(write("base.jsonl", some()), write("new.jsonl", relabelled(some(), model="its/revision")))
+    assert code == 0
+    assert "6 same" in out.splitlines()[0]
+    assert "6 cells are paired by kernel, shape and scheme although labels differ" in out
+
+
+def test_of_equal_cells_labels_say_which_is_which(run) -> None:
+    """Two layers of one shape, in another order in the new file; one of them is slower there."""
+    one, other = some()[0], relabelled(some()[:1], layer="down_proj")[0]
+    other = [replace(record, comparison=1) for record in other]
+    slow = [
+        replace(record, comparison=0, samples={COLD: tuple(1.1 * s for s in record.samples[COLD])}) for record in one
+    ]
+    base = write("base.jsonl", [one, other])
+    new = write("new.jsonl", [[replace(record, comparison=0) for record in other], slow], RUN)
+    _, out, _ = run(base, new, "--all", "--force")
+    slower = [line for line in out.splitlines() if line.startswith(FP8) and "1.1000x" in line]
+    assert len(slower) == 1, out
+
+
 def test_what_no_cells_have_in_common_is_named(run) -> None:
     shapes = some()
-    other = [[replace(one, labels={**one.labels, "model": "another"}) for one in records] for records in shapes]
-    code, _, err = run(write("base.jsonl", shapes), write("new.jsonl", other))
+    other = [[replace(one, kernel=INT8) for one in records[2:]] for records in shapes]
+    code, _, err = run(write("base.jsonl", [records[2:] for records in shapes]), write("new.jsonl", other))
     assert code == 2
-    assert err.endswith("no cell is in both files: model is a/model in one and another in the other\n")
+    assert err.endswith(f"no cell is in both files: kernel is {FP8} in one and {INT8} in the other\n")
+
+
+def scaled(shapes: list[list[Record]], factor: float) -> list[list[Record]]:
+    return [
+        [replace(one, samples={COLD: tuple(factor * s for s in one.samples[COLD])}) for one in records]
+        for records in shapes
+    ]
+
+
+@pytest.mark.parametrize("factor", [1.3, 0.7, 100.0])
+def test_runs_whose_baselines_all_moved_are_not_compared(run, factor) -> None:
+    base, new = write("base.jsonl", some()), write("new.jsonl", scaled(some(), factor))
+    code, out, err = run(base, new)
+    assert (code, out) == (2, "")
+    assert f"the 16-bit baselines took {factor:.4g}x as long, so the machine changed" in err
+    assert "--force" in err
+    code, out, _ = run(base, new, "--force")
+    assert code == 0
+    assert "the machine changed" in out.splitlines()[0] and "too few samples" not in out
+
+
+def test_a_kernel_that_is_slower_over_all_its_cells_is_a_failure_though_no_cell_alone_is(run) -> None:
+    """Samples so noisy that 30% in one cell may be chance; in 24 cells it is not."""
+    wild = (0.7, 1.4, 0.9, 1.2, 0.8, 1.3, 1.0, 1.1, 0.75, 1.25)
+
+    def noisy(factor: float) -> list[list[Record]]:
+        shapes = []
+        for index in range(24):
+            records = [cell(BASELINE, index, 1e-5), cell(FP8, index, 5e-6)]
+            records[1] = replace(records[1], samples={COLD: tuple(5e-6 * factor * w for w in wild)})
+            shapes.append(records)
+        return shapes
+
+    base, new = write("base.jsonl", noisy(1.0)), write("new.jsonl", noisy(1.3))
+    code, out, _ = run(base, new)
+    assert "0 slower" in out.splitlines()[0] and "1 kernel slower over all cells" in out.splitlines()[0]
+    assert code == 1
+
+
+def test_json_holds_every_cell_and_junit_fails_for_what_is_slower(run) -> None:
+    base, new = write("base.jsonl", some()), write("new.jsonl", some(fp8=6e-6))
+    code, out, _ = run(base, new, "--format", "json")
+    found = json.loads(out)
+    assert code == 1
+    assert found["summary"].startswith("2 slower")
+    assert [cell["verdict"] for cell in found["cells"] if cell["kernel"] == FP8] == ["slower"] * 2
+    assert len(found["cells"]) == 6
+    assert found["kernels"][FP8]["ratio"] == pytest.approx(1.2, abs=1e-3)
+    code, out, _ = run(base, new, "--format", "junit")
+    assert code == 1
+    suites = {suite.get("name"): suite for suite in ElementTree.fromstring(out)}
+    assert suites[FP8].get("failures") == "3", "two cells, and the kernel over all of them"
+    assert suites[BASELINE].get("failures") == "0"
+    assert suites[FP8].find("testcase/failure").get("message").startswith("slower: 5.000 us to 6.000 us")
 
 
 def test_cells_that_the_new_run_lacks_stand_in_the_headline_and_may_be_required(run) -> None:
