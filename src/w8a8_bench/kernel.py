@@ -16,13 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from w8a8_bench.environment.device import Device
 from w8a8_bench.problem import Problem
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.text import shown
+
+if TYPE_CHECKING:
+    import torch
 
 Launch = Callable[[], object]
 """A prepared kernel bound to one operand set. It only enqueues work on the current stream.
@@ -36,18 +39,42 @@ tuple) means that the launch wrote `out`.
 
 
 @dataclass(frozen=True)
+class Codes:
+    """The tensors of one operand set that a library's own quantization writes and its GEMM reads.
+
+    q        [m,k] in the problem's format, any strides
+    scale    fp32, any strides: [1,1] per tensor, [m,1] per token, [m, ceil(k/128)] per group. If the scale is given
+             (static activations), `operands.scale_a`
+    azp      int32 [m,1] with a zero point per token, `operands.azp` if it is given, else None
+
+    `bind` allocates them for each operand set, since a GEMM that is timed alone must not find them in the cache.
+    """
+
+    q: torch.Tensor
+    scale: torch.Tensor
+    azp: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Launches:
     """The launches of one bound kernel. Once called the first time, none may allocate device memory except through
     PyTorch's allocator, as for an output that it returns.
 
     `quant` and `gemm` are there for activations quantized inside the timed region: each part alone.
+
+    `codes` is for a library whose own quantization is not the reference's bit for bit. After `total` they are compared
+    with A (`correctness.library_codes`), and D must be the product of these codes. Without it D must be the product of
+    the reference's codes.
     """
 
     total: Launch
     quant: Launch | None = None
     gemm: Launch | None = None
+    codes: Codes | None = None
 
     def __post_init__(self) -> None:
+        if self.codes is not None and not isinstance(self.codes, Codes):
+            raise TypeError(f"Launches: codes is {shown(self.codes)}: expected Codes(q, scale, azp)")
         for part in ("total", "quant", "gemm"):
             launch = getattr(self, part)
             if not callable(launch) and (launch is not None or part == "total"):

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,53 @@ def test_the_kernel_that_quantizes_on_the_page_is_right(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     dynamic = [line["status"] for line in lines if line.get("problem", {}).get("activations") == "dynamic"]
     assert dynamic == ["ok", "ok"]
+
+
+def declaring(before: str = "", after: str = "") -> str:
+    """The page's example, with the page's launches of a library that quantizes its own way; `after` for `before`."""
+    found = re.search(
+        r"other than the reference's:\n\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert found is not None
+    shown = textwrap.indent(found[1], " " * 8)
+    assert before in shown
+    body = example().replace("Activations.PREQUANTIZED", "Activations.DYNAMIC").replace("Launches,", "Codes, Launches,")
+    return f"import torch\n{body[: body.index('        def launch():')]}{shown.replace(before, after)}"
+
+
+def sweep_dynamic(where: Path, body: str) -> tuple[int, dict]:
+    """The exit code of a sweep with the provider `body`, and the record of its dynamic cell."""
+    (where / "acme.py").write_text(body)
+    options = ("--schemes", "channel-w-token-a", "--activations", "dynamic", "--providers", "acme")
+    result = run(where, *SWEEP, *options, *SQUARE, W8A8_BENCH_PROVIDERS="acme.py")
+    lines = [json.loads(line) for line in (where / "r.jsonl").read_text().splitlines()]
+    (cell,) = [line for line in lines if line.get("problem", {}).get("activations") == "dynamic"]
+    return result.returncode, cell
+
+
+def test_a_library_that_quantizes_its_own_way_is_judged_by_its_codes(tmp_path):
+    code, cell = sweep_dynamic(tmp_path, declaring())
+    assert (code, cell["status"], cell["reason"]) == (0, "ok", "")
+    assert cell["config"]["quantization"] == "acme's own"
+    assert 0 <= cell["config"]["codes_differing"] < 0.02
+    assert {"time_host", "time_host_quant", "time_host_gemm"} <= set(cell["samples"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (".round())", ".trunc())", "^quantization: [0-9]+ of 1024 codes are not the nearest to A; first at row "),
+        ("absmax / 127)", "absmax / 120)", "^quantization: 31 of 32 scales of A are too large; first at row 0"),
+        ("            quant()\n", "", "quantization: "),
+        ("scale * scale_b", "scale_b", r"elements wrong \(the answer without scale_a\)"),
+    ],
+    ids=["truncates", "scale too large", "does not quantize", "product"],
+)
+def test_wrong_codes_and_a_wrong_product_of_right_ones_are_told_apart(tmp_path, before, after, says):
+    code, cell = sweep_dynamic(tmp_path, declaring(before, after))
+    assert (code, cell["status"]) == (3, "incorrect")
+    assert re.search(says, cell["reason"]), cell["reason"]
+    assert cell["samples"] == {}
 
 
 @pytest.mark.parametrize(

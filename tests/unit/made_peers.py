@@ -26,9 +26,8 @@ LIBRARIES = ("vllm", "deep_gemm", "sgl_kernel")
 EVEN = GemmShape(m=20, n=256, k=384)
 
 
-def made(name: str, scheme: Scaling, shape: GemmShape = EVEN) -> Operands:
-    parsed = KernelName.parse(name)
-    problem = parsed.problem(shape, parsed.format, scheme)
+def made(name: str, scheme: Scaling, shape: GemmShape = EVEN, activations=Activations.PREQUANTIZED) -> Operands:
+    problem = problem_of(name, scheme, shape, activations)
     return OperandFactory(shape, "cpu", data=Distribution.OUTLIERS.value, seed=3).make(problem)
 
 
@@ -39,13 +38,13 @@ def judge(operands: Operands, launch, *, fast_accum: bool = False) -> str:
     return check(operands, Oracle(), fast_accum=fast_accum).reason
 
 
-def legal(names: list[str]) -> list[tuple[str, Scaling]]:
+def legal(names: list[str], activations=Activations.PREQUANTIZED) -> list[tuple[str, Scaling]]:
     """Each name with every scheme that it has a meaning under."""
     found = []
     for name in names:
         parsed = KernelName.parse(name)
         for scheme in SCHEMES:
-            problem = parsed.problem(EVEN, parsed.format, scheme)
+            problem = parsed.problem(EVEN, parsed.format, scheme, activations)
             if problem.why_illegal() is None and scheme.is_blockwise == parsed.is_blockwise:
                 found.append((name, scheme))
     return found

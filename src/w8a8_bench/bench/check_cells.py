@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from w8a8_bench.bench import builds
 from w8a8_bench.bench.cell_run import CellRun, CellRuns
 from w8a8_bench.correctness.check import Verdict, check, poison, sample_rows
 from w8a8_bench.correctness.fingerprints import InputWatch
+from w8a8_bench.correctness.library_codes import judge_codes, on_codes, why_shared
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.correctness.oracle import Oracle
-from w8a8_bench.correctness.returned_output import take_output
+from w8a8_bench.correctness.returned_output import WrongOutput, take_output
 from w8a8_bench.correctness.sqnr import Scheme, scheme_of, scheme_sqnr_db
-from w8a8_bench.kernel import Kernel, Status, Step, sums_fast
+from w8a8_bench.kernel import Codes, Kernel, Status, Step, sums_fast
 from w8a8_bench.problem.distribution import Distribution
+from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.memory import product_cache_bytes
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.providers.contract import config_of, launches_of, support_of
@@ -101,7 +104,7 @@ class CellChecks:
         if run.build:
             builds.note(run.build, run.cell)
         run.config |= take_output(outputs, 0, operands.out)
-        _judge(run, self._verdict(run, operands, seed=own.seed))
+        _judge(run, self._verdict(run, operands, launches.codes, seed=own.seed))
 
     def _judge_schemes(self, own: OperandFactory) -> None:
         """Find the accuracy of the schemes, if a cell is left to be timed."""
@@ -141,7 +144,12 @@ class CellChecks:
         with self._cells.in_hand_is(run, Step.LAUNCH_AGAIN):
             outputs = run.timed.rerun()
         run.config |= take_output(outputs, chosen, one.out)
-        _judge(run, self._verdict(run, one, seed=self._cells.settings.seed), when="after timing, on another A: ")
+        all_codes = [launches.codes for launches in run.timed.bound]
+        codes = all_codes[chosen]
+        if codes and (shared := why_shared(codes, all_codes)):
+            raise WrongOutput(shared)
+        verdict = self._verdict(run, one, codes, seed=self._cells.settings.seed)
+        _judge(run, verdict, when="after timing, on another A: ")
 
     def _reverse_once(self, a: torch.Tensor) -> None:
         """Reverse A along k, or along m if k is 1. Cells that share A find it reversed already."""
@@ -166,10 +174,19 @@ class CellChecks:
             if reason:
                 run.stop(Status.IMPLAUSIBLE, reason)
 
-    def _verdict(self, run: CellRun, operands: Operands, *, seed: int) -> Verdict:
-        """Judge an answer: all of it, or rows drawn from `seed`."""
+    def _verdict(self, run: CellRun, operands: Operands, codes: Codes | None, *, seed: int) -> Verdict:
+        """Judge an answer: all of it, or rows drawn from `seed`. If the library declares the codes of A that it made,
+        they are judged first, and the answer must be theirs."""
         rows = sample_rows(operands.problem.shape, self._cells.device, seed=seed)
         assert run.kernel is not None
+        if codes:
+            of_codes = judge_codes(codes, operands)
+            if of_codes.reason:
+                return Verdict(False, f"quantization: {of_codes.reason}", math.inf, math.inf)
+            # As the error that is shown: of the check's own data, which is judged first.
+            run.config.setdefault("quantization", f"{KernelName.parse(run.cell.kernel).provider}'s own")
+            run.config.setdefault("codes_differing", float(f"{of_codes.differing:.3g}"))
+            operands = on_codes(operands, codes)
         return check(operands, self._oracle, fast_accum=sums_fast(run.kernel), rows=rows)
 
 

@@ -173,7 +173,7 @@ def apply_static(x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None,
     chunk = at_once(QUANTIZE_CHUNK, x.device.type)
     for part in row_chunks(rows, columns, chunk, multiple=BLOCK if blocked else 1):
         quotient = x[part].to(torch.float32, copy=True)
-        quotient /= _spread(scale, part, rows, columns)
+        quotient /= spread(scale, part, rows, columns)
         if fmt is Format.INT8:
             quotient.round_()
             if azp is not None:
@@ -186,7 +186,7 @@ def apply_static(x: torch.Tensor, scale: torch.Tensor, azp: torch.Tensor | None,
     return q
 
 
-def _spread(scale: torch.Tensor, part: slice, rows: int, columns: int) -> torch.Tensor:
+def spread(scale: torch.Tensor, part: slice, rows: int, columns: int) -> torch.Tensor:
     """The scale of every element of the rows in `part` (whole blocks, but for the last), or what broadcasts to it."""
     if scale.shape[0] == rows:
         scale = scale[part]

@@ -24,7 +24,7 @@ def take_output(outputs: Sequence[object], place: int, out: torch.Tensor) -> dic
         return {}
     if returned.untyped_storage().data_ptr() == out.untyped_storage().data_ptr():
         return {}
-    got, expected = _described(returned), _described(out)
+    got, expected = described(returned), described(out)
     if got != expected:
         raise WrongOutput(f"returned {got}: expected {expected}")
     if sum(isinstance(other, torch.Tensor) and other.data_ptr() == returned.data_ptr() for other in outputs) > 1:
@@ -33,6 +33,7 @@ def take_output(outputs: Sequence[object], place: int, out: torch.Tensor) -> dic
     return {"output": "returned"}
 
 
-def _described(tensor: torch.Tensor) -> str:
+def described(tensor: torch.Tensor) -> str:
+    """`float32 [16,1] on cuda:0`."""
     sizes = ",".join(map(str, tensor.shape))
     return f"{str(tensor.dtype).removeprefix('torch.')} [{sizes}] on {tensor.device}"

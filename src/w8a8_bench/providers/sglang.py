@@ -7,26 +7,33 @@ SGLang calls them (`sgl_kernel/gemm.py`). They return D:
     torch.ops.sgl_kernel.fp8_scaled_mm(a, b, scale_a, scale_b, out_dtype, bias)
     torch.ops.sgl_kernel.fp8_blockwise_scaled_mm(a, b, scale_a, scale_b, out_dtype)
 
+    torch.ops.sgl_kernel.sgl_per_token_quant_fp8(x, q, scale)
+    torch.ops.sgl_kernel.sgl_per_token_group_quant_8bit(x, q, scale, 128, eps, -448, 448, False)
+
 a [m,k] row-major, b [k,n] column-major, scale_a fp32 of m elements, scale_b fp32 of n; blockwise: scale_a [m, k/128]
 with m contiguous, scale_b [k/128, n/128] with k contiguous. One scale for a whole tensor is repeated for each token or
 channel in `bind`, as SGLang itself does, since its kernels read no other. The blockwise operator copies scale_b, and if
 m is not a multiple of 4 also A and scale_a, in every call: these copies are timed. The limits are those that the
 operators check for themselves (SGLang's `sgl-kernel/csrc/gemm`) and the architectures that the wheels are compiled for.
+
+The last two quantize x [m,k] in front of the FP8 products: q [m,k], scale fp32 [m,1] or [m, k/128]. Their codes are not
+the reference's bit for bit, so the launches declare them. SGLang quantizes to int8 in Triton kernels of its server,
+which are not here.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import Launches, PreparedKernel, Probe, Refused, Support
-from w8a8_bench.problem import BLOCK, Activations, Problem
-from w8a8_bench.problem.formats import Format
+from w8a8_bench.kernel import Codes, Launch, Launches, PreparedKernel, Probe, Refused, Support
+from w8a8_bench.problem import BLOCK, Activations, ActScale, Problem
+from w8a8_bench.problem.formats import FP8_MAX, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
 from w8a8_bench.providers import installed
@@ -53,6 +60,14 @@ K_MULTIPLE, N_MULTIPLE = 16, 8
 
 SINCE = {Format.INT8: (8, 0), Format.FP8: (8, 9)}
 NO_INT8_SINCE = (10, 0)
+GROUP_EPS = 1e-10
+"""Least absmax of a group, which SGLang passes to the operator."""
+
+QUANTIZERS = {
+    (Format.FP8, ActScale.TOKEN): "sgl_per_token_quant_fp8",
+    (Format.FP8, ActScale.GROUP): "sgl_per_token_group_quant_8bit",
+}
+
 BLOCKWISE_ON = ((9, 0), (10, 0), (12, 0))
 """Compute capabilities on which the operators run: a multiplication's first, int8's end, and those with blocks."""
 
@@ -107,17 +122,52 @@ def _fitting() -> str:
 
 
 def bind(operators: Any, operands: Operands) -> Launches:
-    """The launch of SGLang's kernel for a problem, which returns D; everything was compiled long ago."""
+    """The launches of SGLang's kernels for a problem, which return D; everything was compiled long ago."""
+    if operands.problem.activations is Activations.PREQUANTIZED:
+        return Launches(_bind_gemm(operators, operands))
+    codes = _make_codes(operands)
+    quant = _bind_quantization(operators, operands, codes)
+    gemm = _bind_gemm(operators, replace(operands, a=codes.q, scale_a=codes.scale))
+
+    def total() -> object:
+        quant()
+        return gemm()
+
+    return Launches(total, quant=quant, gemm=gemm, codes=codes)
+
+
+def _bind_gemm(operators: Any, operands: Operands) -> Launch:
     a, b, out, problem = operands.a, operands.b, operands.out, operands.problem
     scale_a, scale_b = operands.scales()
     assert problem.scaling is not None
     if problem.scaling.is_blockwise:
         scales = column_major(scale_a), column_major(scale_b)
-        return Launches(partial(operators.fp8_blockwise_scaled_mm.default, a, b, *scales, out.dtype))
+        return partial(operators.fp8_blockwise_scaled_mm.default, a, b, *scales, out.dtype)
     m, n = out.shape
     scale_a, scale_b = scale_a.expand(m, 1).contiguous(), scale_b.expand(1, n).contiguous()
     operator = operators.int8_scaled_mm if problem.format is Format.INT8 else operators.fp8_scaled_mm
-    return Launches(partial(operator.default, a, b, scale_a, scale_b, out.dtype, operands.bias))
+    return partial(operator.default, a, b, scale_a, scale_b, out.dtype, operands.bias)
+
+
+def _make_codes(operands: Operands) -> Codes:
+    """Room for what SGLang's quantization writes, in the layout that its GEMM reads."""
+    import torch
+
+    problem, x = operands.problem, operands.a
+    m, k = x.shape
+    assert problem.scaling is not None
+    q = torch.empty_like(x, dtype=torch.float8_e4m3fn)
+    scale = torch.empty(m, k // BLOCK if problem.scaling.is_blockwise else 1, dtype=torch.float32, device=x.device)
+    return Codes(q, column_major(scale))
+
+
+def _bind_quantization(operators: Any, operands: Operands, codes: Codes) -> Launch:
+    scaling, x = operands.problem.scaling, operands.a
+    assert scaling is not None
+    quantize = getattr(operators, QUANTIZERS[operands.problem.format, scaling.activation])
+    if scaling.is_blockwise:
+        return partial(quantize, x, codes.q, codes.scale, BLOCK, GROUP_EPS, -FP8_MAX, FP8_MAX, False)
+    return partial(quantize, x, codes.q, codes.scale)
 
 
 @dataclass(frozen=True)
@@ -133,6 +183,8 @@ class SglangKernel:
 
     def supports(self, problem: Problem, device: Device) -> Support:
         reason = why_unsupported(KernelName.parse(self.name), problem, device)
+        if not reason and problem.activations is not Activations.PREQUANTIZED:
+            reason = _why_not_quantized(problem)
         return Support.no(reason) if reason else Support.yes()
 
     def prepare(self, problem: Problem, device: Device) -> PreparedKernel:
@@ -144,8 +196,6 @@ def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str |
     shape, scaling = problem.shape, problem.scaling
     if reason := name.why_not_under(scaling):
         return reason
-    if problem.activations is not Activations.PREQUANTIZED:
-        return "SGLang's CUTLASS kernels take activations that are quantized already"
     if not device.is_cuda or device.capability is None:
         return "SGLang's CUTLASS kernels need an NVIDIA GPU"
     since, capability = SINCE[problem.format], dotted(device.capability)
@@ -161,6 +211,16 @@ def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str |
         if value % multiple:
             return f"{size}={value} is not a multiple of {multiple}, which SGLang's kernels for {scaling} need"
     return None
+
+
+def _why_not_quantized(problem: Problem) -> str | None:
+    """Why the installed operators can't quantize the activations of `problem`, or None if they can."""
+    assert problem.scaling is not None
+    name = QUANTIZERS.get((problem.format, problem.scaling.activation))
+    if name is None or problem.activations is not Activations.DYNAMIC:
+        return "SGLang's operators quantize to FP8 only, with scales that they compute for each token or group"
+    found = hasattr(_operators(), name)
+    return None if found else f"this version of sgl_kernel has no operator {name} to quantize activations"
 
 
 def kernel(name: str) -> SglangKernel:

@@ -9,24 +9,37 @@ PyTorch, which are called here as vLLM calls them (`vllm/_custom_ops.py`):
 a [m,k] row-major, b [k,n] column-major, scale_a of 1 or m elements, scale_b of 1 or n, azp_adj int32 [n], azp int32 [m]
 or None. Scales of any other number are blockwise: scale_a [m, ceil(k/128)] with m contiguous, scale_b [ceil(k/128),
 ceil(n/128)] with k contiguous. The limits are those that the operators check for themselves, and vLLM before them.
+
+Activations that are quantized inside the timed region are quantized by vLLM's own operators, as in its linear layers:
+
+    torch.ops._C.dynamic_scaled_fp8_quant(q, x, scale)                         one scale, which it computes
+    torch.ops._C.dynamic_per_token_scaled_fp8_quant(q, x, scale, scale_ub)     a scale a token
+    torch.ops._C.per_token_group_fp8_quant(x, q, scale, 128, eps, -448.0, 448.0, scale_ue8m0, ...)
+    torch.ops._C.dynamic_scaled_int8_quant(q, x, scale, azp)                   a scale a token, and an azp or None
+    torch.ops._C.static_scaled_fp8_quant(q, x, scale)                          one scale, which is given
+    torch.ops._C.static_scaled_int8_quant(q, x, scale, azp)
+
+Their codes are not the reference's bit for bit, so the launches declare them: some multiply by a reciprocal, and the
+range of a token's zero point need not hold 0.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from w8a8_bench.environment.architecture import tensor_cores_since
 from w8a8_bench.environment.device import Device, dotted
-from w8a8_bench.kernel import Launches, PreparedKernel, Probe, Support
-from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, Azp, Problem
-from w8a8_bench.problem.formats import Format
+from w8a8_bench.kernel import Codes, Launch, Launches, PreparedKernel, Probe, Support
+from w8a8_bench.problem import BLOCK, BLOCKWISE, Activations, ActScale, Azp, Problem
+from w8a8_bench.problem.formats import FP8_MAX, Format
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
 from w8a8_bench.providers import installed
+from w8a8_bench.text import one_line
 
 EXTENSIONS = ("_C_stable_libtorch.abi3.so", "_C.abi3.so")
 """Files that may hold the kernels: the first in vLLM 0.23 and later, built on PyTorch's stable interface, earlier the
@@ -42,6 +55,19 @@ BLOCKWISE_ROWS = 4
 
 BLOCKWISE_SINCE, NO_INT8_SINCE = (9, 0), (10, 0)
 """Compute capabilities from which vLLM has blockwise kernels, and from which it has no int8 kernels any more."""
+
+GROUP_EPS = 1e-10
+"""Least absmax of a group, which vLLM's `per_token_group_quant_fp8` passes to the operator."""
+
+QUANTIZERS = {
+    (Activations.DYNAMIC, Format.FP8, ActScale.TENSOR): "dynamic_scaled_fp8_quant",
+    (Activations.DYNAMIC, Format.FP8, ActScale.TOKEN): "dynamic_per_token_scaled_fp8_quant",
+    (Activations.DYNAMIC, Format.FP8, ActScale.GROUP): "per_token_group_fp8_quant",
+    (Activations.DYNAMIC, Format.INT8, ActScale.TOKEN): "dynamic_scaled_int8_quant",
+    (Activations.STATIC, Format.FP8, ActScale.TENSOR): "static_scaled_fp8_quant",
+    (Activations.STATIC, Format.INT8, ActScale.TENSOR): "static_scaled_int8_quant",
+}
+"""The operator that quantizes activations. vLLM has none for int8 with one scale that is computed."""
 
 
 def probe() -> Probe:
@@ -70,19 +96,39 @@ def _operators() -> Any:
     """vLLM's operators. Raises what the linker raises, or AttributeError if the files lack the kernels."""
     import torch
 
-    operators: Any = torch.ops._C
+    for name in ("cutlass_scaled_mm", "cutlass_scaled_mm_azp", "cutlass_scaled_mm_supports_fp8"):
+        if not _load(name):
+            raise AttributeError(f"its extension has no operator {name}")
+    return torch.ops._C
+
+
+def _load(name: str) -> bool:
+    """Load vLLM's extension files until one has the operator `name`; whether one has."""
+    import torch
+
     for path in _extensions() or ():
-        if hasattr(operators, "cutlass_scaled_mm"):
+        if hasattr(torch.ops._C, name):
             break
         installed.load_operators(path, FITTING)
-    for name in ("cutlass_scaled_mm", "cutlass_scaled_mm_azp", "cutlass_scaled_mm_supports_fp8"):
-        if not hasattr(operators, name):
-            raise AttributeError(f"its extension has no operator {name}")
-    return operators
+    return hasattr(torch.ops._C, name)
 
 
 def bind(operators: Any, operands: Operands) -> Launches:
-    """The launch of vLLM's kernel for a problem; everything was compiled long ago."""
+    """The launches of vLLM's kernels for a problem; everything was compiled long ago."""
+    if operands.problem.activations is Activations.PREQUANTIZED:
+        return Launches(_bind_gemm(operators, operands))
+    codes = _make_codes(operands)
+    quant = _bind_quantization(operators, operands, codes)
+    gemm = _bind_gemm(operators, replace(operands, a=codes.q, scale_a=codes.scale, azp=codes.azp))
+
+    def total() -> None:
+        quant()
+        gemm()
+
+    return Launches(total, quant=quant, gemm=gemm, codes=codes)
+
+
+def _bind_gemm(operators: Any, operands: Operands) -> Launch:
     out, a, b, bias, problem = operands.out, operands.a, operands.b, operands.bias, operands.problem
     scale_a, scale_b = operands.scales()
     if problem.scaling == BLOCKWISE:
@@ -90,10 +136,50 @@ def bind(operators: Any, operands: Operands) -> Launches:
     else:
         scale_a, scale_b = scale_a.contiguous(), scale_b.contiguous()
     if problem.azp is Azp.NONE:
-        return Launches(partial(operators.cutlass_scaled_mm, out, a, b, scale_a, scale_b, bias))
+        return partial(operators.cutlass_scaled_mm, out, a, b, scale_a, scale_b, bias)
     # One zero point for the whole tensor is in azp_adj already.
     azp = operands.azp.view(-1) if operands.azp is not None and problem.azp is Azp.TOKEN else None
-    return Launches(partial(operators.cutlass_scaled_mm_azp, out, a, b, scale_a, scale_b, operands.azp_adj, azp, bias))
+    return partial(operators.cutlass_scaled_mm_azp, out, a, b, scale_a, scale_b, operands.azp_adj, azp, bias)
+
+
+def _make_codes(operands: Operands) -> Codes:
+    """Room for what vLLM's quantization writes, in the layout that its GEMM reads; what is given is taken as it is."""
+    import torch
+
+    problem, x = operands.problem, operands.a
+    m, k = x.shape
+    q = torch.empty_like(x, dtype=getattr(torch, problem.format.torch_name))
+    if problem.activations is Activations.STATIC:
+        assert operands.scale_a is not None, "static quantization is given its scale"
+        return Codes(q, operands.scale_a, operands.azp)
+    assert problem.scaling is not None
+    rows = 1 if problem.scaling.activation is ActScale.TENSOR else m
+    columns = k // BLOCK if problem.scaling.is_blockwise else 1
+    scale = column_major(torch.empty(rows, columns, dtype=torch.float32, device=x.device))
+    azp = torch.empty(m, 1, dtype=torch.int32, device=x.device) if problem.azp is Azp.TOKEN else None
+    return Codes(q, scale, azp)
+
+
+def _bind_quantization(operators: Any, operands: Operands, codes: Codes) -> Launch:
+    problem, x = operands.problem, operands.a
+    name = quantizer(problem)
+    assert name is not None, "`supports` refuses what vLLM has no operator for"
+    quantize = getattr(operators, name)
+    if name == "per_token_group_fp8_quant":
+        # vLLM 0.23 has eight arguments. In 0.33 two more follow, which its graph compiler needs and the kernel ignores.
+        ignored = [False] * (len(quantize.default._schema.arguments) - 8)
+        return partial(quantize, x, codes.q, codes.scale, BLOCK, GROUP_EPS, -FP8_MAX, FP8_MAX, False, *ignored)
+    if name == "dynamic_per_token_scaled_fp8_quant":
+        return partial(quantize, codes.q, x, codes.scale, None)
+    if problem.format is Format.INT8:
+        return partial(quantize, codes.q, x, codes.scale, codes.azp)
+    return partial(quantize, codes.q, x, codes.scale)
+
+
+def quantizer(problem: Problem) -> str | None:
+    """The operator that quantizes the activations of `problem`, None if vLLM has none."""
+    assert problem.scaling is not None
+    return QUANTIZERS.get((problem.activations, problem.format, problem.scaling.activation))
 
 
 @dataclass(frozen=True)
@@ -109,6 +195,8 @@ class VllmKernel:
 
     def supports(self, problem: Problem, device: Device) -> Support:
         reason = why_unsupported(KernelName.parse(self.name), problem, device)
+        if not reason and problem.activations is not Activations.PREQUANTIZED:
+            reason = _why_not_quantized(problem)
         if not reason and problem.format is Format.FP8:
             reason = self._not_compiled(problem, device)
         return Support.no(reason) if reason else Support.yes()
@@ -132,8 +220,6 @@ def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str |
     shape, scaling = problem.shape, problem.scaling
     if reason := name.why_not_under(scaling):
         return reason
-    if problem.activations is not Activations.PREQUANTIZED:
-        return "vLLM's CUTLASS kernels take activations that are quantized already"
     if not device.is_cuda or device.capability is None:
         return "vLLM's CUTLASS kernels need an NVIDIA GPU"
     since = BLOCKWISE_SINCE if name.is_blockwise else tensor_cores_since(problem.format)
@@ -149,6 +235,18 @@ def why_unsupported(name: KernelName, problem: Problem, device: Device) -> str |
     if name.is_blockwise and shape.m % BLOCKWISE_ROWS:
         return f"m={shape.m} is not a multiple of {BLOCKWISE_ROWS}, which vLLM's kernels for {scaling} need"
     return None
+
+
+def _why_not_quantized(problem: Problem) -> str | None:
+    """Why the installed vLLM can't quantize the activations of `problem`, or None if it can."""
+    name = quantizer(problem)
+    if name is None:
+        return "vLLM has no operator that computes one int8 scale for all of A"
+    try:
+        found = _load(name)
+    except OSError as error:
+        return one_line(f"vLLM's operators that quantize do not load: {error}")
+    return None if found else f"this version of vLLM has no operator {name} to quantize activations"
 
 
 def kernel(name: str) -> VllmKernel:

@@ -70,4 +70,4 @@ class EventMethod:
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound.total)
         described = {"sets": 1, "bytes": rotation.set_bytes(operands), "scrubbed": 1}
-        return TimedCell(samplers, [operands], lambda: [bound.total()], described)
+        return TimedCell(samplers, [operands], [bound], lambda: [bound.total()], described)

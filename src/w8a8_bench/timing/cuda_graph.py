@@ -270,4 +270,4 @@ class GraphMethod:
         if HOST_LAUNCH in self._measures:
             samplers[HOST_LAUNCH] = LaunchSampler(self._device, bound[0].total)
         described = {"sets": len(sets), "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)} if len(sets) > 1 else {}
-        return TimedCell(samplers, sets[: first.size], first.rerun, described)
+        return TimedCell(samplers, sets[: first.size], bound[: first.size], first.rerun, described)

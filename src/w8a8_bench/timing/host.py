@@ -107,4 +107,4 @@ class HostMethod:
             _synchronize(self._device)
             return [returned]
 
-        return TimedCell(samplers, [operands], rerun)
+        return TimedCell(samplers, [operands], [bound], rerun)

@@ -49,12 +49,13 @@ class Sampler(Protocol):
 class TimedCell:
     """A cell bound and ready: `samplers` by measure.
 
-    `sets` are the operand sets that the launches go through. `rerun` runs everything that was timed once more, and
-    returns what the launch of each set returned.
+    `sets` are the operand sets that the launches go through, and `bound` what each of them was bound to. `rerun` runs
+    everything that was timed once more, and returns what the launch of each set returned.
     """
 
     samplers: Mapping[str, Sampler]
     sets: Sequence[Operands]
+    bound: Sequence[Launches]
     rerun: Callable[[], Sequence[object]]
     rotation: Mapping[str, int] = field(default_factory=dict)
 

@@ -81,11 +81,11 @@ class ProfilerMethod:
         l2_bytes, most = self._device.l2_bytes, self._most_sets
         plan = rotation.plan_of(operands, l2_bytes, most)
         with self._timer.on_stream():
-            sets, _, rows = rotation.cold_rows(TIME_KERNEL, bind, operands, plan, self._arena, l2_bytes, most)
+            sets, bound, rows = rotation.cold_rows(TIME_KERNEL, bind, operands, plan, self._arena, l2_bytes, most)
         samplers = {
             measure: KernelSampler(self._timer, launches, of, size_like(like, measure))
             for measure, (launches, of) in rows.items()
         }
         whole = samplers[TIME_KERNEL]
         described = {"sets": plan.sets, "bytes": plan.set_bytes, "scrubbed": int(plan.scrub)}
-        return TimedCell(samplers, sets[: whole.size], whole.rerun, described)
+        return TimedCell(samplers, sets[: whole.size], bound[: whole.size], whole.rerun, described)

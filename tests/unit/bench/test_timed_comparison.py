@@ -16,10 +16,11 @@ from copies import replace
 from w8a8_bench.analysis import metrics
 from w8a8_bench.bench import comparison_run, time_cells
 from w8a8_bench.bench.comparison_run import run_comparison
+from w8a8_bench.correctness.quantize import quantize_activations
 from w8a8_bench.environment import detect
 from w8a8_bench.environment.telemetry import Snapshot
-from w8a8_bench.kernel import Launches, Status
-from w8a8_bench.problem import PER_TENSOR, GemmShape
+from w8a8_bench.kernel import Codes, Launches, Status, Support
+from w8a8_bench.problem import PER_TENSOR, Activations, GemmShape
 from w8a8_bench.problem.comparison import Cell, Comparison, LabelledShape
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.problem.kernel_name import BASELINE, KernelName
@@ -86,7 +87,7 @@ class FakeMethod:
         who = name + (" again" if like else "")
         take = self.seconds.get(who) or self.seconds.get(name) or (lambda: Sample(1e-3, 1900.0))
         rotation = {"sets": self.sets, "bytes": 4096, "scrubbed": 0}
-        return TimedCell({TIME_COLD: FakeSampler(who, self.log, take)}, sets, rerun, rotation)
+        return TimedCell({TIME_COLD: FakeSampler(who, self.log, take)}, sets, bound, rerun, rotation)
 
 
 @dataclass
@@ -415,3 +416,54 @@ def test_a_duplicate_without_room_does_not_cost_its_original(run):
     records, end = run(method, BASE, GOOD)
     assert records[BASE].status is Status.OK
     assert end.duplicate == {}
+
+
+@dataclass
+class WithCodes:
+    """Quantizes to the reference's codes, into memory that is the set's own or shared by all sets."""
+
+    shared: bool
+    name: str = GOOD
+
+    def supports(self, problem, device):
+        return Support.yes()
+
+    def prepare(self, problem, device):
+        outer, kept = self, list[Codes]()
+
+        class Prepared:
+            name = self.name
+            config: dict[str, object] = {}  # noqa: RUF012
+
+            def bind(self, operands):
+                made = quantize_activations(operands.a, problem)
+                codes = kept[0] if outer.shared and kept else Codes(made.q, made.scale)
+                kept.append(codes)
+
+                def quant():
+                    fresh = quantize_activations(operands.a, problem)
+                    codes.q.copy_(fresh.q)
+                    codes.scale.copy_(fresh.scale)
+
+                def gemm():
+                    product = codes.q.double() @ operands.b.double()
+                    operands.out.copy_(product * codes.scale * operands.scale_b)
+
+                return Launches(lambda: (quant(), gemm())[0], quant, gemm, codes)
+
+        return Prepared()
+
+
+@pytest.mark.parametrize(
+    ("shared", "status", "says"),
+    [
+        (False, Status.OK, ""),
+        (True, Status.INCORRECT, "the codes of several operand sets lie in the same memory: allocate them in bind"),
+    ],
+)
+def test_codes_are_judged_in_a_set_of_the_rotation_and_each_set_has_its_own(monkeypatch, shared, status, says):
+    monkeypatch.setattr(time_cells, "make_method", lambda device, settings: FakeMethod(sets=3))
+    problem = KernelName.parse(GOOD).problem(SHAPE, Format.INT8, PER_TENSOR, Activations.DYNAMIC)
+    one = Comparison(0, LabelledShape(SHAPE), (Cell(GOOD, problem),))
+    (record,), _ = run_comparison(one, CPU, SETTINGS, kernels=lambda name: WithCodes(shared))
+    assert (record.status, record.reason) == (status, says)

@@ -15,8 +15,12 @@ from copies import replace
 from made_devices import CPU
 from made_peers import EVEN, GPU, PER_TOKEN, blockwise_product, judge, legal, made, problem_of, site, write
 
+from w8a8_bench.correctness.check import check
+from w8a8_bench.correctness.library_codes import judge_codes, on_codes
+from w8a8_bench.correctness.oracle import Oracle
+from w8a8_bench.correctness.returned_output import take_output
 from w8a8_bench.kernel import Probe
-from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape
+from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape, Scaling
 from w8a8_bench.providers import registry, sglang
 
 __all__ = ["site"]  # a fixture
@@ -259,7 +263,59 @@ def test_sglangs_limits_are_refused_with_the_value(monkeypatch, name, sizes, dev
     assert says in reason and bool(reason) == bool(says)
 
 
-def test_it_does_not_quantize_and_says_so(monkeypatch):
+def per_token_quant(x, q, scale):
+    """By the reciprocal of the scale, as SGLang's kernel does."""
+    assert x.is_contiguous() and x.shape[1] % 16 == 0 and q.is_contiguous()
+    assert scale.shape == (len(x), 1) and scale.is_contiguous() and scale.dtype is torch.float32
+    scale.copy_(x.float().abs().amax(1, keepdim=True).clamp(min=448 / (448.0 * 448 * 512)) / 448)
+    q.copy_((x.float() * (1 / scale)).clamp(-448, 448).to(torch.float8_e4m3fn))
+
+
+def per_group_quant(x, q, scale, size, eps, low, high, ue8m0):
+    m, k = x.shape
+    assert (size, low, high, ue8m0) == (128, -448.0, 448.0, False)
+    assert scale.shape == (m, k // 128) and (min(scale.shape) == 1 or scale.stride() == (1, m)), "m is contiguous"
+    groups = x.float().view(m, -1, 128)
+    scale.copy_(groups.abs().amax(2).clamp(min=eps) / high)
+    q.copy_((groups / scale.unsqueeze(2)).clamp(low, high).view(m, k).to(torch.float8_e4m3fn))
+
+
+def quantizing() -> SimpleNamespace:
+    found = operators()
+    found.sgl_per_token_quant_fp8, found.sgl_per_token_group_quant_8bit = per_token_quant, per_group_quant
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [(F8, PER_TOKEN), (F8, Scaling.parse("tensor-w-token-a")), (f"{F8}_bias", PER_TOKEN), (F8_BLOCK, BLOCKWISE)],
+    ids=str,
+)
+def test_sglang_quantizes_in_front_of_its_products_and_declares_its_codes(name, scheme):
+    operands = made(name, scheme, activations=Activations.DYNAMIC)
+    launches = sglang.bind(quantizing(), operands)
+    assert launches.quant is not None and launches.gemm is not None and launches.codes is not None
+    take_output([launches.total()], 0, operands.out)
+    assert judge_codes(launches.codes, operands).reason == ""
+    assert check(on_codes(operands, launches.codes), Oracle(), fast_accum=True).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "activations", "says"),
+    [
+        (F8, PER_TOKEN, Activations.DYNAMIC, ""),
+        (F8, PER_TENSOR, Activations.DYNAMIC, "quantize to FP8 only, with scales that they compute for each token"),
+        (F8, PER_TENSOR, Activations.STATIC, "quantize to FP8 only, with scales that they compute for each token"),
+        (I8, PER_TOKEN, Activations.DYNAMIC, "quantize to FP8 only, with scales that they compute for each token"),
+    ],
+)
+def test_what_its_operators_do_not_quantize_is_refused(monkeypatch, name, scheme, activations, says):
+    monkeypatch.setattr(sglang, "_operators", quantizing)
+    reason = sglang.kernel(name).supports(problem_of(name, scheme, EVEN, activations), GPU).reason
+    assert says in reason and bool(reason) == bool(says)
+
+
+def test_a_release_without_an_operator_to_quantize_says_so(monkeypatch):
     monkeypatch.setattr(sglang, "_operators", operators)
     problem = problem_of(F8, PER_TOKEN, EVEN, Activations.DYNAMIC)
-    assert "quantized already" in sglang.kernel(F8).supports(problem, GPU).reason
+    assert "has no operator sgl_per_token_quant_fp8" in sglang.kernel(F8).supports(problem, GPU).reason

@@ -15,6 +15,9 @@ from copies import replace
 from made_devices import CPU
 from made_peers import EVEN, GPU, PER_TOKEN, blockwise_product, judge, legal, made, problem_of, site, write
 
+from w8a8_bench.correctness.check import check, poison
+from w8a8_bench.correctness.library_codes import judge_codes, on_codes
+from w8a8_bench.correctness.oracle import Oracle
 from w8a8_bench.kernel import Probe
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Activations, GemmShape
 from w8a8_bench.providers import vllm
@@ -179,7 +182,159 @@ def test_vllms_limits_are_refused_with_the_value(monkeypatch, name, sizes, devic
     assert says in reason and bool(reason) == bool(says)
 
 
-def test_it_does_not_quantize_and_says_so(monkeypatch):
+QUANTIZATION = (
+    ("dynamic_scaled_fp8_quant", "Tensor! result, Tensor input, Tensor! scale"),
+    ("dynamic_per_token_scaled_fp8_quant", "Tensor! result, Tensor input, Tensor! scale, Tensor? scale_ub"),
+    ("dynamic_scaled_int8_quant", "Tensor! result, Tensor input, Tensor! scale, Tensor!? azp"),
+    ("static_scaled_fp8_quant", "Tensor! result, Tensor input, Tensor scale"),
+    ("static_scaled_int8_quant", "Tensor! result, Tensor input, Tensor scale, Tensor? azp"),
+    (
+        "per_token_group_fp8_quant",
+        "Tensor input, Tensor! output_q, Tensor! output_s, int group_size, float eps, float fp8_min, float fp8_max, "
+        "bool scale_ue8m0",
+    ),
+)
+"""Operators of vLLM 0.23 and their arguments."""
+MORE_IN_0_33 = {
+    "static_scaled_fp8_quant": ", int[]? group_shape=None",
+    "per_token_group_fp8_quant": ", bool dummy_is_scale_transposed, bool dummy_is_tma_aligned",
+}
+
+
+class Quantization:
+    """vLLM's formulas. They insist on the layouts that the kernels do."""
+
+    @staticmethod
+    def dynamic_scaled_fp8_quant(q, x, scale):
+        assert scale.numel() == 1
+        scale.copy_(x.float().abs().amax() / 448)
+        Quantization.static_scaled_fp8_quant(q, x, scale)
+
+    @staticmethod
+    def static_scaled_fp8_quant(q, x, scale, group_shape=None):
+        assert x.is_contiguous() and scale.numel() == 1 and group_shape is None
+        q.copy_((x.float() * (1 / scale)).clamp(-448, 448))
+
+    @staticmethod
+    def dynamic_per_token_scaled_fp8_quant(q, x, scale, scale_ub):
+        assert scale.shape == (x.shape[0], 1) and scale.is_contiguous() and scale_ub is None
+        scale.copy_((x.float().abs().amax(1, keepdim=True) / 448).clamp(min=1 / (448 * 512)))
+        q.copy_((x.float() / scale).clamp(-448, 448))
+
+    @staticmethod
+    def per_token_group_fp8_quant(x, q, scale, size, eps, low, high, ue8m0, *dummies):
+        m, k = x.shape
+        assert (size, eps, low, high, ue8m0) == (128, 1e-10, -448.0, 448.0, False) and not any(dummies)
+        assert scale.shape == (m, k // size) and scale.stride() == (1, m), "its GEMM wants m contiguous"
+        groups = x.float().view(m, -1, size)
+        scale.copy_(groups.abs().amax(2).clamp(min=eps) / high)
+        q.copy_((groups / scale[:, :, None]).clamp(low, high).view(m, k))
+
+    @staticmethod
+    def dynamic_scaled_int8_quant(q, x, scale, azp):
+        assert scale.is_contiguous() and scale.numel() == x.shape[0]
+        if azp is None:
+            absmax = x.float().abs().amax(1, keepdim=True)
+            scale.copy_(absmax / 127)
+            q.copy_((x * (127 / absmax)).round().clamp(-128, 127))
+            return
+        assert azp.is_contiguous() and azp.dtype is torch.int32
+        low, high = x.float().aminmax(dim=1, keepdim=True)
+        scale.copy_((high - low) / 255)
+        azp.copy_((-128 - low / scale).round())
+        q.copy_(((x / scale).round() + azp).clamp(-128, 127))
+
+    @staticmethod
+    def static_scaled_int8_quant(q, x, scale, azp):
+        assert scale.numel() == 1 and (azp is None or azp.numel() == 1)
+        q.copy_(((x * (1 / scale)).round() + (0 if azp is None else azp)).clamp(-128, 127))
+
+
+def registered(version: str) -> SimpleNamespace:
+    """vLLM's operators, those that quantize registered with PyTorch by the schemas of a version."""
+    namespace = f"vllm_{version}"
+    library = torch.library.Library(namespace, "FRAGMENT")
+    LIBRARIES.append(library)  # an operator goes with its library
+    for name, arguments in QUANTIZATION:
+        if not hasattr(getattr(torch.ops, namespace), name):
+            library.define(f"{name}({arguments}{MORE_IN_0_33.get(name, '') if version == '0_33' else ''}) -> ()")
+            library.impl(name, getattr(Quantization, name), "CPU")
+    ops = getattr(torch.ops, namespace)
+    return SimpleNamespace(**vars(operators()), **{name: getattr(ops, name) for name, _ in QUANTIZATION})
+
+
+LIBRARIES: list[torch.library.Library] = []
+DYNAMIC, STATIC = Activations.DYNAMIC, Activations.STATIC
+INSIDE = [
+    (*case, activations)
+    for activations in (DYNAMIC, STATIC)
+    for case in legal(VLLM, activations)
+    if vllm.quantizer(problem_of(*case, EVEN, activations))
+]
+
+
+@pytest.mark.parametrize("version", ["0_23", "0_33"])
+@pytest.mark.parametrize(("name", "scheme", "activations"), INSIDE, ids=str)
+def test_vllm_quantizes_with_its_own_operators_and_multiplies_what_they_wrote(name, scheme, activations, version):
+    operands = made(name, scheme, activations=activations)
+    launches = vllm.bind(registered(version), operands)
+    assert launches.codes is not None and launches.quant is not None and launches.gemm is not None
+    places = [tensor.data_ptr() for tensor in vars(launches.codes).values() if tensor is not None]
+    for parts in ([launches.total], [launches.quant, launches.gemm]):
+        launches.codes.q.view(torch.int8).fill_(5)
+        poison(operands.out)
+        for launch in parts:
+            launch()
+        assert judge_codes(launches.codes, operands).reason == ""
+        assert check(on_codes(operands, launches.codes), Oracle(), fast_accum=True).reason == ""
+    assert places == [tensor.data_ptr() for tensor in vars(launches.codes).values() if tensor is not None]
+    operands.a.neg_()  # as after timing: everything is made anew from A
+    launches.total()
+    assert judge_codes(launches.codes, operands).reason == ""
+
+
+def test_what_vllm_has_no_operator_for_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr(vllm, "_operators", operators)
-    problem = problem_of(F8, PER_TOKEN, EVEN, Activations.DYNAMIC)
-    assert "quantized already" in vllm.kernel(F8).supports(problem, GPU).reason
+    monkeypatch.setattr(vllm, "_load", lambda name: name != "dynamic_scaled_fp8_quant")
+    per_tensor = problem_of(I8, PER_TENSOR, EVEN, DYNAMIC)
+    assert vllm.kernel(I8).supports(per_tensor, GPU).reason == (
+        "vLLM has no operator that computes one int8 scale for all of A"
+    )
+    assert vllm.kernel(F8).supports(problem_of(F8, PER_TOKEN, EVEN, DYNAMIC), GPU)
+    assert vllm.kernel(F8).supports(problem_of(F8, PER_TENSOR, EVEN, DYNAMIC), GPU).reason == (
+        "this version of vLLM has no operator dynamic_scaled_fp8_quant to quantize activations"
+    )
+    assert "NVIDIA GPU" in vllm.kernel(F8).supports(problem_of(F8, PER_TENSOR, EVEN, DYNAMIC), CPU).reason
+
+
+def test_operators_that_quantize_may_be_in_another_file_than_the_kernels(monkeypatch, site):
+    loaded = register(monkeypatch, site)
+    load = torch.ops.load_library
+
+    def both(path: str) -> None:
+        load(path)
+        if path.endswith(vllm.EXTENSIONS[1]):
+            torch.ops._C.dynamic_per_token_scaled_fp8_quant = print
+
+    monkeypatch.setattr(torch.ops, "load_library", both)
+    kernel = vllm.kernel(F8)
+    assert loaded == [vllm.EXTENSIONS[0]]
+    assert kernel.supports(problem_of(F8, PER_TOKEN, EVEN, DYNAMIC), GPU)
+    assert loaded[-1] == vllm.EXTENSIONS[1]
+
+
+def test_a_file_that_does_not_load_refuses_quantization_alone(monkeypatch, site):
+    register(monkeypatch, site)
+    load = torch.ops.load_library
+
+    def second_fails(path: str) -> None:
+        if path.endswith(vllm.EXTENSIONS[1]):
+            raise OSError("libcudart.so.11: cannot open")
+        load(path)
+
+    monkeypatch.setattr(torch.ops, "load_library", second_fails)
+    kernel = vllm.kernel(F8)
+    assert kernel.supports(problem_of(F8, PER_TOKEN, EVEN), GPU)
+    assert kernel.supports(problem_of(F8, PER_TOKEN, EVEN, DYNAMIC), GPU).reason == (
+        f"vLLM's operators that quantize do not load: libcudart.so.11: cannot open; {vllm.FITTING}"
+    )
