@@ -23,6 +23,26 @@ LLAMA_70B = {
     "num_attention_heads": 64,
 }
 
+DEEPSEEK_V3: dict[str, object] = {
+    "model_type": "deepseek_v3",
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "num_hidden_layers": 61,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 3,
+    "moe_layer_freq": 1,
+}
+
 BUILT_IN: dict[str, dict[str, object]] = {
     "mistralai/Mistral-7B-v0.1": {**LLAMA_8B, "model_type": "mistral", "sliding_window": 4096, "vocab_size": 32000},
     "meta-llama/Llama-2-7b-hf": {
@@ -122,6 +142,78 @@ BUILT_IN: dict[str, dict[str, object]] = {
         "tie_word_embeddings": True,
         "vocab_size": 256000,
     },
+    "Qwen/Qwen3-8B": {
+        "model_type": "qwen3",
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+    "Qwen/Qwen3-14B": {
+        "model_type": "qwen3",
+        "hidden_size": 5120,
+        "intermediate_size": 17408,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+    "Qwen/Qwen3-32B": {
+        "model_type": "qwen3",
+        "hidden_size": 5120,
+        "intermediate_size": 25600,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+    "mistralai/Mistral-Small-24B-Instruct-2501": {
+        "model_type": "mistral",
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 131072,
+    },
+    "microsoft/phi-4": {
+        "model_type": "phi3",
+        "hidden_size": 5120,
+        "intermediate_size": 17920,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 10,
+        "vocab_size": 100352,
+    },
+    # The `text_config` of the two; it leaves out what the class has.
+    "google/gemma-3-12b-it": {
+        "model_type": "gemma3_text",
+        "hidden_size": 3840,
+        "intermediate_size": 15360,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+        "vocab_size": 262208,
+    },
+    "google/gemma-3-27b-it": {
+        "model_type": "gemma3_text",
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "num_hidden_layers": 62,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+        "vocab_size": 262208,
+    },
+    "deepseek-ai/DeepSeek-V3": {**DEEPSEEK_V3, "vocab_size": 129280},
 }
 
 PARAMETERS = {
@@ -139,6 +231,14 @@ PARAMETERS = {
     "Qwen/Qwen2.5-72B-Instruct": 72.7,
     "deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct": 15.7,
     "CohereLabs/c4ai-command-a-03-2025": 111,
+    "Qwen/Qwen3-8B": 8.2,
+    "Qwen/Qwen3-14B": 14.8,
+    "Qwen/Qwen3-32B": 32.8,
+    "mistralai/Mistral-Small-24B-Instruct-2501": 23.6,
+    "microsoft/phi-4": 14.7,
+    "google/gemma-3-12b-it": 12.2 - 0.42,  # less the encoder of images
+    "google/gemma-3-27b-it": 27.4 - 0.42,
+    "deepseek-ai/DeepSeek-V3": 671,
 }
 
 # Each with its layers, worked out by hand: (count, layer, k, n).
@@ -306,25 +406,7 @@ OTHERS: dict[str, tuple[dict[str, object], list[tuple[int | None, str, int, int]
         ],
     ),
     "low rank for queries: deepseek-ai/DeepSeek-V3": (
-        {
-            "model_type": "deepseek_v3",
-            "hidden_size": 7168,
-            "intermediate_size": 18432,
-            "num_hidden_layers": 61,
-            "num_attention_heads": 128,
-            "num_key_value_heads": 128,
-            "kv_lora_rank": 512,
-            "q_lora_rank": 1536,
-            "qk_nope_head_dim": 128,
-            "qk_rope_head_dim": 64,
-            "v_head_dim": 128,
-            "moe_intermediate_size": 2048,
-            "n_routed_experts": 256,
-            "n_shared_experts": 1,
-            "num_experts_per_tok": 8,
-            "first_k_dense_replace": 3,
-            "moe_layer_freq": 1,
-        },
+        DEEPSEEK_V3,
         [
             (61, "q_a_proj", 7168, 1536),
             (61, "q_b_proj", 1536, 24576),

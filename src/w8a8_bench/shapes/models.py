@@ -47,6 +47,28 @@ MODELS: dict[str, tuple[Layer, ...]] = {
         first_k_dense_replace=1,
     ),
     "CohereLabs/c4ai-command-a-03-2025": llama_layers(64, 12288, 96, 8, 128, 36864),
+    "Qwen/Qwen3-8B": llama_layers(36, 4096, 32, 8, 128, 12288),
+    "Qwen/Qwen3-14B": llama_layers(40, 5120, 40, 8, 128, 17408),
+    "Qwen/Qwen3-32B": llama_layers(64, 5120, 64, 8, 128, 25600),
+    "mistralai/Mistral-Small-24B-Instruct-2501": llama_layers(40, 5120, 32, 8, 128, 32768),
+    "microsoft/phi-4": llama_layers(40, 5120, 40, 10, 128, 17920),
+    "google/gemma-3-12b-it": llama_layers(48, 3840, 16, 8, 256, 15360),
+    "google/gemma-3-27b-it": llama_layers(62, 5376, 32, 16, 128, 21504),
+    "deepseek-ai/DeepSeek-V3": deepseek_layers(
+        hidden_size=7168,
+        num_hidden_layers=61,
+        num_attention_heads=128,
+        qk_nope_head_dim=128,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+        q_lora_rank=1536,
+        kv_lora_rank=512,
+        intermediate_size=18432,
+        moe_intermediate_size=2048,
+        n_shared_experts=1,
+        n_routed_experts=256,
+        first_k_dense_replace=3,
+    ),
 }
 
 

@@ -66,6 +66,41 @@ EXPECTED = {
         ("qkv_proj", 12288, 14336, "n"), ("o_proj", 12288, 12288, "k"),
         ("gate_up_proj", 12288, 73728, "n"), ("down_proj", 36864, 12288, "k"),
     ],
+    "Qwen/Qwen3-8B": [
+        ("qkv_proj", 4096, 6144, "n"), ("o_proj", 4096, 4096, "k"),
+        ("gate_up_proj", 4096, 24576, "n"), ("down_proj", 12288, 4096, "k"),
+    ],
+    "Qwen/Qwen3-14B": [
+        ("qkv_proj", 5120, 7168, "n"), ("o_proj", 5120, 5120, "k"),
+        ("gate_up_proj", 5120, 34816, "n"), ("down_proj", 17408, 5120, "k"),
+    ],
+    "Qwen/Qwen3-32B": [
+        ("qkv_proj", 5120, 10240, "n"), ("o_proj", 8192, 5120, "k"),
+        ("gate_up_proj", 5120, 51200, "n"), ("down_proj", 25600, 5120, "k"),
+    ],
+    "mistralai/Mistral-Small-24B-Instruct-2501": [
+        ("qkv_proj", 5120, 6144, "n"), ("o_proj", 4096, 5120, "k"),
+        ("gate_up_proj", 5120, 65536, "n"), ("down_proj", 32768, 5120, "k"),
+    ],
+    "microsoft/phi-4": [
+        ("qkv_proj", 5120, 7680, "n"), ("o_proj", 5120, 5120, "k"),
+        ("gate_up_proj", 5120, 35840, "n"), ("down_proj", 17920, 5120, "k"),
+    ],
+    "google/gemma-3-12b-it": [
+        ("qkv_proj", 3840, 8192, "n"), ("o_proj", 4096, 3840, "k"),
+        ("gate_up_proj", 3840, 30720, "n"), ("down_proj", 15360, 3840, "k"),
+    ],
+    "google/gemma-3-27b-it": [
+        ("qkv_proj", 5376, 8192, "n"), ("o_proj", 4096, 5376, "k"),
+        ("gate_up_proj", 5376, 43008, "n"), ("down_proj", 21504, 5376, "k"),
+    ],
+    "deepseek-ai/DeepSeek-V3": [
+        ("q_a_proj", 7168, 1536, None), ("q_b_proj", 1536, 24576, "n"),
+        ("kv_a_proj_with_mqa", 7168, 576, None), ("kv_b_proj", 512, 32768, "n"), ("o_proj", 16384, 7168, "k"),
+        ("gate_up_proj", 7168, 36864, "n"), ("down_proj", 18432, 7168, "k"),
+        ("shared_experts.gate_up_proj", 7168, 4096, "n"), ("shared_experts.down_proj", 2048, 7168, "k"),
+        ("experts.gate_up_proj", 7168, 4096, "n"), ("experts.down_proj", 2048, 7168, "k"),
+    ],
 }  # fmt: skip
 
 
@@ -249,9 +284,12 @@ def test_all_models_leave_out_what_tp_does_not_divide_and_say_so() -> None:
     shapes, left_out = all_model_shapes([1, 8], [16])
     assert left_out == (
         "TP 8 does not divide the 28 attention heads of qkv_proj in Qwen/Qwen2.5-7B-Instruct: choose another TP size",
+        "TP 8 neither divides nor is a multiple of the 10 KV heads of qkv_proj in microsoft/phi-4: "
+        "choose another TP size",
     )
     pairs = list(dict.fromkeys((w.labels["model"], w.labels["tp"]) for w in shapes))
-    assert pairs == [(m, tp) for m in MODELS for tp in (1, 8) if (m, tp) != ("Qwen/Qwen2.5-7B-Instruct", 8)]
+    lacking = (("Qwen/Qwen2.5-7B-Instruct", 8), ("microsoft/phi-4", 8))
+    assert pairs == [(m, tp) for m in MODELS for tp in (1, 8) if (m, tp) not in lacking]
     assert all_model_shapes([1], [16]) == (model_shapes(list(MODELS), [1], [16]), ())
     assert "TP 3 does not divide the 32 attention heads" in message(all_model_shapes, [3], [1])
     assert message(all_model_shapes, [], [1]) == "no TP size was given: expected at least one"
