@@ -21,10 +21,14 @@ MOST_CELLS_OF_A_PAGE = 100_000
 def run(args: argparse.Namespace) -> int:
     inputs = Inputs(args.results)
     out = args.out
-    format_ = args.format or SUFFIXES.get(Path(out or "").suffix.lower(), "html")
+    suffix = Path(out or "").suffix.lower()
+    format_ = args.format or SUFFIXES.get(suffix, "html")
     if out is None:
         out = "report.html" if format_ == "html" else output.STDOUT
     output.check(out, inputs.paths)
+    if suffix and suffix not in SUFFIXES and not args.format:
+        expected = ", ".join(SUFFIXES)
+        raise UsageError(f"-o {out}: no format goes with {suffix}: expected one of {expected}, or add --format")
     results = inputs.read()
     if not any(one.records for one in results):
         raise UsageError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to report")

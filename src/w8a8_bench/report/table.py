@@ -320,9 +320,11 @@ def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> 
 def _refusals(group: Sequence[Record]) -> list[str]:
     """Why kernels did not run at this shape although their library did, a line a reason.
 
-    A library none of whose kernels ran is not told of at each shape: `why_not_here` has it once.
+    A library none of whose kernels ran is not told of at each shape: `why_not_here` has it once. If nothing ran at all,
+    every reason is told.
     """
     ran = {record.provider for record in group if record.status is not Status.UNSUPPORTED}
+    ran = ran or {record.provider for record in group}
     by_reason: dict[str, list[Record]] = {}
     for record in group:
         if record.status is Status.UNSUPPORTED and record.provider in ran:

@@ -258,6 +258,14 @@ def test_an_installed_package_has_the_files_of_the_page() -> None:
     assert {path.name for path in (package / "report/page").iterdir()} == {"page.html", *html.STYLES, *html.SCRIPTS}
 
 
+def test_a_name_without_a_format_of_its_own_is_refused_unless_one_is_asked_for(tmp_path, capsys) -> None:
+    assert main(["report", str(H200), "-o", str(tmp_path / "r.pdf")]) == 2
+    assert capsys.readouterr().err.endswith(
+        "r.pdf: no format goes with .pdf: expected one of .html, .htm, .md, .csv, .txt, or add --format\n"
+    )
+    assert main(["report", str(H200), "-o", str(tmp_path / "r.pdf"), "--format", "markdown"]) == 0
+
+
 def test_a_page_that_nobody_could_read_is_refused_and_csv_is_not(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(report, "MOST_CELLS_OF_A_PAGE", 279)
     assert main(["report", str(H200), "-o", str(tmp_path / "r.html")]) == 2

@@ -66,6 +66,14 @@ def test_a_library_that_ran_nothing_is_left_to_the_summary_of_the_run() -> None:
     assert why_not_here([BASE, refused_by("cutlass")]) == "1 kernel of cutlass"
 
 
+def test_a_shape_at_which_nothing_ran_says_why() -> None:
+    lines = render([refused_by("cutlass"), refused_by("triton", "no Triton")]).splitlines()
+    assert lines[-2:] == [
+        "did not run: cutlass_fp8_fp8_bf16_scaled_mm: no GPU",
+        "did not run: triton_fp8_fp8_bf16_scaled_mm: no Triton",
+    ]
+
+
 def test_refusals_at_a_shape_are_a_line_a_reason_and_no_more_than_a_few() -> None:
     same = [replace(REFUSED, kernel=kernel) for kernel in (FP8, f"{FP8}_bias")]
     others = [replace(REFUSED, reason=f"reason {number}") for number in range(4)]
