@@ -162,6 +162,20 @@ def test_three_percent_on_one_kernel_are_found_in_simulated_pairs() -> None:
     assert wrong <= 0.01 * 5 * 280
 
 
+def test_one_slower_kernel_among_many_makes_few_of_the_others_look_changed() -> None:
+    called = wrong = 0
+    for seed in range(20):
+        cell = random.Random(seed).choice(CELLS)
+        outcome = judged(drawn(RUN1, 201 + 2 * seed), slowed(drawn(RUN1, 200 + 2 * seed), cell, 1.05))
+        changed_ones = [timed for timed in outcome.timed if timed.verdict in CHANGED]
+        called += len(changed_ones)
+        wrong += sum(not is_of(cell)(timed.shift.new) for timed in changed_ones)
+        (slower,) = outcome.slower_kernels()
+        assert {timed.cell for timed in outcome.timed if is_of(cell)(timed.shift.new)} == {slower}
+    assert called >= 20 * 28
+    assert wrong <= 0.01 * called
+
+
 def test_intervals_within_the_runs_alone_would_call_many_cells_changed() -> None:
     """Why the effects of runs are there: they are not in the samples."""
     outcome = judged(RUN1, RUN2)
