@@ -53,7 +53,7 @@ def random_shapes(count: int) -> list[GemmShape]:
 def check_shape(shape: GemmShape, seed: int) -> None:
     """Every variant under one scheme, and under every one for the first: scales of all schemes are one kernel."""
     device = detect.resolve_device("cuda")
-    factory = OperandFactory(shape, device.torch_name, data=Distribution.OUTLIERS.value, seed=seed)
+    factory = OperandFactory(shape, device.torch_name, data=Distribution.OUTLIERS.value, seed=seed, edge_cases=True)
     oracle = Oracle()
     for position, name in enumerate(NAMES):
         parsed = KernelName.parse(name)

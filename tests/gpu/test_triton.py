@@ -75,7 +75,8 @@ def judge(problem: Problem, device, config: TritonConfig | None = None) -> None:
         return
     gemm = gemm_of(problem, device)
     choice = choose(gemm, device.name) if config is None else ChosenConfig(config, "test")
-    operands = OperandFactory(problem.shape, device.torch_name, data="outliers", seed=3).make(problem, guarded=True)
+    factory = OperandFactory(problem.shape, device.torch_name, data="outliers", seed=3, edge_cases=True)
+    operands = factory.make(problem, guarded=True)
     prepare_as(choice, gemm, device).bind(operands).total()
     verdict = check(operands, Oracle(), fast_accum=not gemm.blockwise)
     assert verdict.ok, f"{problem} {choice}: {verdict.reason}"

@@ -50,7 +50,8 @@ def prepare(problem: Problem, config: TritonConfig) -> PreparedGemm:
 
 
 def make(problem: Problem) -> Operands:
-    return OperandFactory(SHAPE, "cpu", data="normal", seed=11).make(problem, guarded=True)
+    factory = OperandFactory(SHAPE, "cpu", data="normal", seed=11, edge_cases=True)
+    return factory.make(problem, guarded=True)
 
 
 def title(problem: Problem) -> str:
