@@ -7,6 +7,7 @@ in the cache's part `compiled` says that it does.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +24,9 @@ from w8a8_bench.problem.comparison import Cell
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.providers import registry
-from w8a8_bench.providers.contract import build_key_of, launches_of, support_of
+from w8a8_bench.providers.contract import build_key_of, build_s_of, launches_of, support_of
 
 Kernels = Callable[[str], Kernel]
-
-BUILD_S = 2.0
-"""About how long a build takes if its kernel does not say."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def builds_of(
 def _find_build(run: CellRun, device: Device, kernels: Kernels, found: list[Build]) -> None:
     kernel = kernels(run.cell.kernel)
     if support_of(kernel, run.cell.problem, device) and (name := name_of(run.cell, kernel, device)):
-        found.append(Build(run.index, name, float(getattr(kernel, "build_s", BUILD_S)), _note(name).exists()))
+        found.append(Build(run.index, name, build_s_of(kernel), is_noted(name)))
 
 
 def name_of(cell: Cell, kernel: Kernel, device: Device) -> str | None:
@@ -82,8 +80,13 @@ def _library(provider: str) -> tuple[str, ...]:
 
 def note(name: str, cell: Cell) -> None:
     """Note that a library's cache holds a build."""
-    if not _note(name).exists():
+    if not is_noted(name):
         cache.write(_note(name), {"kernel": cell.kernel, "shape": str(cell.problem.shape)})
+
+
+def is_noted(name: str) -> bool:
+    """Whether a note can be read; one in a directory that nobody may read is none."""
+    return os.path.exists(_note(name))
 
 
 def _note(name: str) -> Path:

@@ -26,7 +26,7 @@ from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.memory import product_cache_bytes
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.providers.contract import config_of, launches_of, support_of
+from w8a8_bench.providers.contract import build_s_of, config_of, launches_of, support_of
 from w8a8_bench.text import in_one_line
 from w8a8_bench.timing.measures import COLD_MEASURES
 
@@ -73,6 +73,7 @@ class CellChecks:
             run.kernel = self._kernels(run.cell.kernel)
             support = support_of(run.kernel, run.cell.problem, self._cells.device)
             run.build = builds.name_of(run.cell, run.kernel, self._cells.device) if support else None
+            build_s_of(run.kernel)
         if not support:
             run.stop(Status.UNSUPPORTED, support.reason)
 
@@ -114,7 +115,8 @@ class CellChecks:
             return
         try:
             outliers = cells.make_factory(Distribution.OUTLIERS, own.seed).activations()
-            sources = {Distribution.NORMAL.value: own.activations(), Distribution.OUTLIERS.value: outliers}
+            normal = cells.make_factory(Distribution.NORMAL, own.seed).activations()  # without edge cases
+            sources = {Distribution.NORMAL.value: normal, Distribution.OUTLIERS.value: outliers}
             self.sqnr_db = scheme_sqnr_db(schemes, sources, own.weights(), seed=own.seed)
         except Exception as error:  # no cell is lost for it, and it is not hidden
             for run in cells.alive:

@@ -11,6 +11,9 @@ from w8a8_bench.text import aligned, counted
 
 
 def run(args: argparse.Namespace) -> int:
+    root = cache.root()
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is not a directory: {cache.VARIABLE} names where the cache is")
     if args.what == "show":
         if args.parts:
             raise UsageError(f"cache show takes no PART: {' '.join(args.parts)}")
@@ -38,6 +41,10 @@ def _clear(parts: Sequence[str]) -> str:
         removed = [one for one in cache.clear(parts or cache.PARTS) if one.files]
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(
+            f"{cache.root()} can't be cleared: {error.strerror}: {error.filename}; remove it yourself"
+        ) from None
     if not removed:
         return f"{cache.root()}: there was nothing to remove"
     lines = [f"removed {one.part}: {counted(one.files, 'file')}, {_size(one.size_bytes)}" for one in removed]

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.base} and {args.new} are not comparable: the 16-bit baselines took {outcome.machine:.4g}x as long, "
             "so the machine changed; measure both again, one after the other, or compare them anyway with --force"
         )
-    compared = Compared(args.base, args.new, base, new, found, outcome)
+    compared = Compared(args.base, args.new, base, new, found, outcome, args.require_all)
     print(FORMATS[args.format](compared, everything=args.all))
     lost = args.require_all and outcome.only_base
     slower = outcome.beyond() or outcome.slower_kernels()

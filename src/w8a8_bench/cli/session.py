@@ -60,7 +60,10 @@ class Session:
         self._done: set[int] = set(writer.done)
         self._builds = Builds()
         self._started = time.perf_counter()
-        self._view = View(terminal_width(), plan.settings.stop.target, request.show_unsupported)
+        named = request.kernels is not None or request.providers is not None
+        self._view = View(
+            terminal_width(), plan.settings.stop.target, request.show_unsupported, set() if named else None
+        )
 
     def introduce(self, environment: dict[str, object], changes: Sequence[str]) -> None:
         plan = self._plan
@@ -144,7 +147,7 @@ class Session:
         lines = answer(max(sets, key=lambda one: len(one.comparisons)))
         missing = [NO_FP8] if self._plan.command == QUICK and Format.FP8 not in self._plan.formats else []
         if refused := why_not_here(self._records):
-            missing.append(f"{refused}, which this machine can't run (`{self._command('doctor')}` says why)")
+            missing.append(f"{refused}, which ran nowhere (`{self._command('doctor')}` says what this machine can run)")
         if failed := broken(self._records):
             missing.append(failed)
         return [*lines, *([f"left out: {'; '.join(missing)}"] if missing else [])]

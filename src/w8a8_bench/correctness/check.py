@@ -134,10 +134,29 @@ def _likeness(operands: Operands, rows: Sequence[int], *, fast_accum: bool) -> s
     if not rows:
         return ""
     oracle = Oracle()
-    for what, mistaken in _mistaken(_rows_of(quantized(operands), rows)):
-        if not _compare(mistaken, oracle, fast_accum=fast_accum).wrong_rows:
+    own = [*_quantized_otherwise(operands), *_mistaken(quantized(operands))]
+    for what, mistaken in own:
+        if not _compare(_rows_of(mistaken, rows), oracle, fast_accum=fast_accum).wrong_rows:
             return f" (the answer {what})"
     return ""
+
+
+def _quantized_otherwise(operands: Operands) -> Iterator[tuple[str, Operands]]:
+    """What kernels that quantize to int8 often do with a quotient, and the operands for which that would be right."""
+    problem, right = operands.problem, quantized(operands)
+    if problem.activations is Activations.PREQUANTIZED or problem.format is not Format.INT8 or right.scale_a is None:
+        return
+    x, scale = operands.a.float(), right.scale_a
+    zero = 0.0 if right.azp is None else right.azp.float()
+    ways = {
+        "if ties are rounded up": torch.floor(x / scale + 0.5) + zero,
+        "if A is multiplied by 1 / scale": torch.round(x * (1 / scale)) + zero,
+        "if A / scale is cut off and not rounded": torch.trunc(x / scale) + zero,
+    }
+    for what, codes in ways.items():
+        yield what, replace(right, a=codes.clamp(-128, 127).to(torch.int8))
+    wrapped = torch.remainder(torch.round(x / scale) + zero + 128, 256) - 128
+    yield "if codes beyond int8 wrap around instead of saturating", replace(right, a=wrapped.to(torch.int8))
 
 
 def _edge_case(operands: Operands, rows: Sequence[int]) -> str:
@@ -149,13 +168,11 @@ def _edge_case(operands: Operands, rows: Sequence[int]) -> str:
         return " (where A is all zeros)"
     if a.shape[1] > BLOCK and not a[:, :BLOCK].any():
         return f" (where the first {BLOCK} elements of a row of A are zeros)"
-    if operands.problem.activations is Activations.STATIC:
+    if operands.problem.activations is Activations.STATIC and operands.out[list(rows)].isnan().any():
         assert operands.scale_a is not None, "static quantization is given its scale"
-        codes = a / operands.scale_a + (0 if operands.azp is None else operands.azp)
-        limits = (-128.5, 127.5) if operands.problem.format is Format.INT8 else (-FP8_MAX, FP8_MAX)
-        outside = (codes < limits[0]) | (codes > limits[1])
-        if outside.any(dim=1).all():
-            return f" (where A leaves the range of its static scale: {limits[0]:g} to {limits[1]:g} must saturate)"
+        codes = a / operands.scale_a
+        if operands.problem.format is Format.FP8 and (codes.abs() > FP8_MAX).any(dim=1).all():
+            return f" (where A leaves the range of its static scale: codes beyond {FP8_MAX:g} must saturate)"
     return ""
 
 

@@ -137,13 +137,15 @@ class OperandFactory:
         x = self.activations() + AZP_SHIFT
         if self.shape.m > 1:
             x[0] = x[0].abs() + ONE_SIDED
-        if self._edge_cases and (ties := EdgeRows.of(self.shape).ties):
+        row = EdgeRows.of(self.shape).ties[Format.INT8]
+        if self._edge_cases and (row or self.shape.m == 1):
             largest = TIES[Format.INT8]
-            _bound(x[ties[Format.INT8]], -largest - largest / 127, largest)
+            _bound(x[row], -largest - largest / 127, largest)
         return self._with_zeros(x)
 
     def _with_edges(self, x: torch.Tensor) -> torch.Tensor:
         if self._edge_cases:
+            x.clamp_(-TIES[Format.INT8], TIES[Format.INT8])  # so that int8's scale of all of A has ties too
             for fmt, row in EdgeRows.of(self.shape).ties.items():
                 _bound(x[row], -TIES[fmt], TIES[fmt])
         return self._with_zeros(x)
@@ -300,7 +302,7 @@ class EdgeRows:
         return cls(
             zeros=m - 1 if m > 1 else None,
             zero_group=(m - 1) // 2 if shape.k > BLOCK else None,
-            ties={Format.INT8: m - 2, Format.FP8: m - 3} if m > 5 else {},
+            ties={Format.INT8: max(m - 2, 0), **({Format.FP8: m - 3} if m > 5 else {})},
         )
 
     @property

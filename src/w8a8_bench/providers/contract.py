@@ -112,10 +112,24 @@ def launches_of(prepared: Prepared, operands: Operands) -> Launches:
     return bound
 
 
+BUILD_S = 2.0
+"""About how long a build takes if its kernel does not say."""
+
+
 def build_key_of(kernel: Kernel, problem: Problem, device: Device) -> str | None:
     """What a kernel must compile for a problem that it supports; None if nothing, or if it does not say."""
     ask = getattr(kernel, "build_key", None)
+    if ask is not None and not callable(ask):
+        raise BrokenContract(f"build_key is {shown(ask)}: expected a method build_key(problem, device)")
     key = ask(problem, device) if ask else None
     if key is not None and not isinstance(key, str):
         raise BrokenContract(f"build_key() gave {shown(key)}: expected text or None{defined_at(ask)}")
     return key
+
+
+def build_s_of(kernel: Kernel) -> float:
+    """About how many seconds one of its builds takes."""
+    seconds = getattr(kernel, "build_s", BUILD_S)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise BrokenContract(f"build_s is {shown(seconds)}: expected a number of seconds")
+    return float(seconds)

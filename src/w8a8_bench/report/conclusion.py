@@ -58,11 +58,13 @@ def _fastest(summary: Summary, best: KernelStanding, ties: Sequence[KernelStandi
     if not summary.has_baseline:
         return f"{one_line(best.text)}, over {over}; bf16 was not timed, so there is no speed-up"
     if not best.is_8_bit:
-        return f"{one_line(best.text)}, over {over}; no 8-bit kernel was timed"
+        return (
+            f"{one_line(best.text)}, over {over}; no 8-bit kernel was timed at {'all of them' if shapes > 1 else 'it'}"
+        )
     low, mean, high = min(best.every), geometric_mean(best.every), max(best.every)
     spread = f"geometric mean of {over}, {low:.2f}x to {high:.2f}x" if shapes > 1 else over
     width = _typical_width(summary, best)
-    speed = f"{mean:.2f}x" if width is not None and width <= BUSY else f"about {mean:.1g}x"
+    speed = f"{mean:.2f}x" if width is not None and width <= BUSY else f"about {mean:.2g}x"
     speed = f"{speed} as fast as bf16 ({spread})"
     name = one_line(best.text)
     if EMULATED in best.record.flags:

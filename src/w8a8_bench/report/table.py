@@ -77,11 +77,14 @@ class View:
     width             characters that a line may have; None: as many as it takes
     target            half width of the 95% interval, over the median, at which the run called a cell settled
     show_unsupported  a row for every kernel that could not run, instead of a line a reason
+    told              reasons of libraries that ran nothing at a shape, if each is to be told once: the user named what
+                      to run
     """
 
     width: int | None = None
     target: float | None = None
     show_unsupported: bool = False
+    told: set[str] | None = None
 
 
 def render(
@@ -118,7 +121,7 @@ def render(
                 rows.append((one_line(kernel), *_row(of, texts, titles)))
                 rows += wrapped(one_line(of[0].reason), view.width, INDENT) if of[0].reason else []
         groups.append((_headed(title, group, measure), rows))
-    below = [[] if view.show_unsupported else _refusals(group) for _, group in grouped]
+    below = [[] if view.show_unsupported else _refusals(group, view.told) for _, group in grouped]
     tables = _with_notes(_lines(("kernel", *titles), groups, view.width), grouped, ends, measure, view.width, below)
     if any(EMULATED in record.flags and record.status is Status.OK for record in records):
         tables.append("\n".join(wrapped(EMULATED_NOTE, view.width)))
@@ -317,18 +320,21 @@ def _notes(end: ComparisonEnd | None, group: Sequence[Record], measure: str) -> 
     return above, [one_line(line) for line in below]
 
 
-def _refusals(group: Sequence[Record]) -> list[str]:
+def _refusals(group: Sequence[Record], told: set[str] | None = None) -> list[str]:
     """Why kernels did not run at this shape although their library did, a line a reason.
 
-    A library none of whose kernels ran is not told of at each shape: `why_not_here` has it once. If nothing ran at all,
-    every reason is told.
+    A library none of whose kernels ran is not told of at each shape: `why_not_here` has it once. Those of its reasons
+    that are not `told` yet are, if there is such a set; and all reasons if nothing ran at this shape.
     """
     ran = {record.provider for record in group if record.status is not Status.UNSUPPORTED}
-    ran = ran or {record.provider for record in group}
     by_reason: dict[str, list[Record]] = {}
     for record in group:
-        if record.status is Status.UNSUPPORTED and record.provider in ran:
-            by_reason.setdefault(record.reason, []).append(record)
+        if record.status is Status.UNSUPPORTED:
+            is_new = told is not None and record.reason not in told
+            if record.provider in ran or not ran or is_new:
+                by_reason.setdefault(record.reason, []).append(record)
+    if told is not None:
+        told.update(by_reason)
     lines = []
     for reason, records in by_reason.items():
         more = f" and {len(records) - 1} more" if len(records) > 1 else ""

@@ -155,8 +155,8 @@ LARGE = GemmShape(m=64, n=64, k=512)
 @pytest.mark.parametrize(
     ("name", "quantizes", "says"),
     [
-        (FP8, unsaturated, "(where A leaves the range of its static scale: -448 to 448 must saturate)"),
-        (INT8, wrapping, "(where A leaves the range of its static scale: -128.5 to 127.5 must saturate)"),
+        (FP8, unsaturated, "(where A leaves the range of its static scale: codes beyond 448 must saturate)"),
+        (INT8, wrapping, "(the answer if codes beyond int8 wrap around instead of saturating)"),
         (FP8, of_its_own, "elements wrong"),
     ],
 )
@@ -166,21 +166,38 @@ def test_values_outside_a_static_scale_must_saturate(name, quantizes, says):
     assert says in record.reason
 
 
-def half_up_of_its_own(x, static):
-    scale = x.abs().amax(1, keepdim=True) / 127
-    scale = scale.masked_fill(scale == 0, 1.0)
-    return torch.floor(x / scale + 0.5).clamp(-128, 127), scale
+def by_its_own(per_token: bool, rounds: Callable[[torch.Tensor], torch.Tensor]) -> Quantize:
+    def quantizes(x, static):
+        largest = x.abs().amax(1, keepdim=True) if per_token else x.abs().max().view(1, 1)
+        scale = largest / 127
+        scale = scale.masked_fill(scale == 0, 1.0)
+        return rounds(x / scale).clamp(-128, 127), scale
+
+    return quantizes
 
 
+def up(quotient):
+    return torch.floor(quotient + 0.5)
+
+
+@pytest.mark.parametrize("shape", [GemmShape(m=1, n=64, k=4096), GemmShape(m=4, n=64, k=512), LARGE], ids=str)
 @pytest.mark.parametrize(
-    ("quantizes", "scheme", "activations"),
-    [(half_up, TENSOR, Activations.STATIC), (half_up_of_its_own, TOKEN, Activations.DYNAMIC)],
+    ("per_token", "scheme", "activations"),
+    [(None, TENSOR, Activations.STATIC), (True, TOKEN, Activations.DYNAMIC), (False, TENSOR, Activations.DYNAMIC)],
 )
-def test_rounding_half_up_is_found(quantizes, scheme, activations):
-    record = run(INT8, quantizes, scheme, activations, LARGE)
+def test_rounding_half_up_is_found_and_named(per_token, scheme, activations, shape):
+    wrong = half_up if per_token is None else by_its_own(per_token, up)
+    record = run(INT8, wrong, scheme, activations, shape)
     assert record.status is Status.INCORRECT
-    record = run(INT8, by_reference_or_static(Format.INT8), scheme, activations, LARGE)
+    assert "(the answer if ties are rounded up)" in record.reason
+    right = by_reference_or_static(Format.INT8) if per_token is None else by_its_own(per_token, torch.round)
+    record = run(INT8, right, scheme, activations, shape)
     assert record.status is Status.OK, record.reason
+
+
+def test_quotients_that_are_cut_off_are_named():
+    record = run(INT8, by_its_own(True, torch.trunc), TOKEN, Activations.DYNAMIC, LARGE)
+    assert "(the answer if A / scale is cut off and not rounded)" in record.reason
 
 
 def by_reference_or_static(fmt: Format) -> Quantize:

@@ -108,3 +108,22 @@ def test_the_command_imports_no_library():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_file_in_place_of_the_cache_is_named_with_the_variable(run, root):
+    root.write_text("")
+    for what in ("show", "clear"):
+        code, _, err = run("cache", what)
+        assert code == EXIT_BAD_INPUT
+        assert err.endswith(f"{root} is not a directory: {cache.VARIABLE} names where the cache is\n")
+
+
+def test_a_part_that_can_not_be_removed_is_named(run, monkeypatch):
+    def refuses(*parts):
+        raise PermissionError(13, "Permission denied", "triton/x.json")
+
+    fill("triton")
+    monkeypatch.setattr(cache, "clear", refuses)
+    code, _, err = run("cache", "clear")
+    assert code == EXIT_BAD_INPUT
+    assert "can't be cleared: Permission denied: triton/x.json; remove it yourself" in err

@@ -80,7 +80,7 @@ def test_without_bf16_there_is_no_speed_up_and_without_times_no_answer():
         answer(results({INT8: 4, OTHER: 2}))[0]
         == f"fastest: {OTHER}, over one shape; bf16 was not timed, so there is no speed-up"
     )
-    assert answer(results({BASELINE: 4}))[0] == f"fastest: {BASELINE}, over one shape; no 8-bit kernel was timed"
+    assert answer(results({BASELINE: 4}))[0] == f"fastest: {BASELINE}, over one shape; no 8-bit kernel was timed at it"
     refused = (1, {"status": Status.UNSUPPORTED, "reason": "no GPU", "samples": {}})
     assert answer(results({OTHER: refused})) == ["fastest: nothing was timed, since no kernel that was asked for ran"]
 

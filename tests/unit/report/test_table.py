@@ -74,6 +74,14 @@ def test_a_shape_at_which_nothing_ran_says_why() -> None:
     ]
 
 
+def test_reasons_of_what_was_asked_for_by_name_are_told_once() -> None:
+    view = View(told=set())
+    first = render([BASE, refused_by("cutlass"), refused_by("triton", "m=16 is odd")], view=view)
+    assert "did not run: cutlass_fp8_fp8_bf16_scaled_mm: no GPU" in first and "m=16 is odd" in first
+    second = render([BASE, refused_by("cutlass"), refused_by("triton", "m=17 is odd")], view=view)
+    assert "no GPU" not in second and "m=17 is odd" in second
+
+
 def test_refusals_at_a_shape_are_a_line_a_reason_and_no_more_than_a_few() -> None:
     same = [replace(REFUSED, kernel=kernel) for kernel in (FP8, f"{FP8}_bias")]
     others = [replace(REFUSED, reason=f"reason {number}") for number in range(4)]

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.report.compare.compare import Change, JudgedCell, Judgement, Mean, Shape
-from w8a8_bench.report.compare.render import Compared, notes, summary
+from w8a8_bench.report.compare.render import Compared, notes, summary, titled
 from w8a8_bench.results.record import Record, plain
 from w8a8_bench.text import format_time
 
@@ -78,7 +78,8 @@ def _where(record: Record) -> dict[str, object]:
 
 def render_junit(compared: Compared, *, everything: bool = False) -> str:
     """A suite a kernel, a case a cell. Slower cells and worse statuses are failures, as is a kernel that is slower over
-    all its cells; what can't be judged is skipped."""
+    all its cells, and with --require-all what new lacks. What can't be judged is skipped.
+    """
     outcome = compared.outcome
     suites: dict[str, list[ElementTree.Element]] = {}
 
@@ -93,11 +94,17 @@ def render_junit(compared: Compared, *, everything: bool = False) -> str:
         for timed in shape.timed:
             times = f"{format_time(timed.shift.base_s)} to {format_time(timed.shift.new_s)}, {timed.ratio:.4f}x"
             kind = "failure" if id(timed) in beyond else "skipped" if timed.verdict is Judgement.INCONCLUSIVE else ""
-            case(timed.cell, shape.pair.where.title, kind, f"{timed.verdict.value}: {times}")
+            case(timed.cell, titled(shape.pair.where), kind, f"{timed.verdict.value}: {times}")
     for change in outcome.changes:
-        title = LabelledShape(change.new.problem.shape, change.new.labels).title
+        title = titled(LabelledShape(change.new.problem.shape, change.new.labels))
         said = f"{change.base.status.value} to {change.new.status.value}: {change.new.reason}"
         case(change.new.text, title, "failure" if change.worse else "", said)
+    for record in outcome.only_base:
+        title = LabelledShape(record.problem.shape, record.labels).title
+        case(record.text, title, "failure" if compared.require_all else "skipped", "only in base")
+    for record in outcome.only_base:
+        title = titled(LabelledShape(record.problem.shape, record.labels))
+        case(record.text, title, "failure" if compared.require_all else "skipped", "only in base")
     for cell, mean in outcome.slower_kernels().items():
         case(cell, "over all its cells", "failure", f"slower: {mean.ratio:.4f}x")
     root = ElementTree.Element("testsuites", name="w8a8-bench compare")

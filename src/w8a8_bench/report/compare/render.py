@@ -21,6 +21,9 @@ NOTHING = "-"
 NO_INTERVAL = "no interval"
 NAME = re.compile(r"[\w.,\[\]-]+", re.ASCII)
 """What may stand in a span of code. A kernel of another maker may be called anything."""
+TITLED = ("model", "layer", "tp", "count")
+"""Labels of models: a title has the first three, and how often a layer occurs tells none apart."""
+
 CLOCK_MARGIN = 0.01
 """Two sweeps of the same code on an H200 differ by a tenth of it (root mean square over the cells)."""
 
@@ -35,6 +38,7 @@ class Compared:
     new: Results
     differences: tuple[ChangedCondition, ...]
     outcome: Outcome
+    require_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def render_text(compared: Compared, *, everything: bool = False) -> str:
     tables = [_kernels(outcome)]
     for shape in outcome.shapes:
         rows = [timed for timed in shape.timed if everything or timed.verdict is not Judgement.SAME]
-        tables.append(_cells(shape.pair.where.title, [(shape, timed) for timed in rows], with_shape=False))
+        tables.append(_cells(titled(shape.pair.where), [(shape, timed) for timed in rows], with_shape=False))
     for table in [*tables, _statuses(outcome)]:
         if table.rows:
             lines += [
@@ -124,6 +128,12 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
+def titled(where: LabelledShape) -> str:
+    """A shape with all labels that tell it apart: those of a model, then others as `name=value`."""
+    others = [f"{name}={value}" for name, value in where.labels.items() if name not in TITLED]
+    return GAP.join([where.title, *others])
+
+
 def _runs(compared: Compared) -> list[tuple[str, ...]]:
     rows = []
     for side, name, results in (("base", compared.base_name, compared.base), ("new", compared.new_name, compared.new)):
@@ -178,7 +188,7 @@ def _cells(title: str, pairs: Sequence[tuple[Shape, JudgedCell]], *, with_shape:
     rows = []
     for shape, timed in pairs:
         shift = timed.shift
-        where = (shape.pair.where.title,) if with_shape else ()
+        where = (titled(shape.pair.where),) if with_shape else ()
         times = (format_time(shift.base_s), format_time(shift.new_s), _ratio(timed.ratio), _interval(timed.interval))
         rows.append((*where, timed.cell, *times, timed.verdict.value, _flags(shift.base, shift.new)))
     header = ("kernel", "base", "new", "new/base", "95% interval", "verdict", "flags")
@@ -197,7 +207,7 @@ def _statuses(outcome: Outcome) -> Table:
     rows = []
     for change in outcome.changes:
         record = change.new
-        where = LabelledShape(record.problem.shape, record.labels).title
+        where = titled(LabelledShape(record.problem.shape, record.labels))
         verdict = "worse" if change.worse else NOTHING
         reason = record.reason or change.base.reason
         rows.append((where, record.text, change.base.status.value, record.status.value, verdict, reason))
