@@ -224,7 +224,9 @@ def _add_recommend(parser: _Parser) -> None:
         "-o", "--out", metavar="FILE", help="write the answer to FILE, over an older one (default: stdout)"
     )
     parser.choice(
-        "--format", ("markdown", "json"), "default: what the name of --out ends in (.md, .json), else markdown"
+        "--format",
+        ("markdown", "text", "json"),
+        "default: what the name of --out ends in (.md, .txt, .json), else markdown",
     )
 
 

@@ -15,11 +15,11 @@ from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
-from w8a8_bench.report.recommend.render import markdown, to_json, verdict
+from w8a8_bench.report.recommend.render import markdown, plain_text, to_json, verdict
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.shapes import hf_config, models
 
-SUFFIXES = {".md": "markdown", ".json": "json"}
+SUFFIXES = {".md": "markdown", ".txt": "text", ".json": "json"}
 """The format that the name of an output stands for, unless `--format` says another."""
 
 MOST_NAMED = 3
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if format_ == "json":
         text = json.dumps(to_json(recommendation), indent=2, allow_nan=False)
     else:
-        text = markdown(recommendation)
+        text = (plain_text if format_ == "text" else markdown)(recommendation)
     output.put(out, f"{text}\n", verdict(recommendation))
     return EXIT_COMPLETE
 

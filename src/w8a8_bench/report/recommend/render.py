@@ -1,8 +1,10 @@
-"""A recommendation as Markdown for people, and as JSON for machines."""
+"""A recommendation as Markdown or plain text for people, and as JSON for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
@@ -16,28 +18,91 @@ KIND = "recommendation"
 VERSION = 1
 """Raised when a field of the JSON changes its meaning or goes."""
 
+JUDGED = ("normal", "outliers")
+"""The data whose SQNR is always shown, known or not."""
+
+WIDTH = 120
+"""Columns of plain text; tables may be wider."""
+
 NOTHING = "-"
 UNKNOWN = "unknown"
 
 
+@dataclass(frozen=True)
+class Table:
+    """The columns `left` are text, the others numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under a heading: first `says`, a paragraph each, then the table, then the list."""
+
+    heading: str
+    says: Sequence[str] = ()
+    table: Table | None = None
+    points: Sequence[str] = ()
+
+
 def markdown(what: Recommendation) -> str:
     """Tables that can be checked by hand: every total is a sum of the last table's times."""
-    title = f"# {text.one_line(what.model)}, TP {what.tp}, on {text.one_line(what.device)}"
-    return "\n".join(
-        [
-            title,
-            "",
-            *_verdict(what),
-            "",
-            f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-            f"{what.required.activations.value}, data {text.one_line(what.data)}; "
-            f"from {text.one_line(', '.join(what.files))}.",
-            "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
-            "attention, the head and everything else is not in it.",
-            "",
-            "## The whole model",
-            "",
-            *_table(
+    lines = []
+    for depth, section in enumerate(_sections(what)):
+        lines += [f"{'##' if depth else '#'} {section.heading}", ""]
+        for place, paragraph in enumerate(section.says):
+            lines += [f"**{paragraph}**" if not depth and not place else paragraph, ""]
+        if section.table:
+            cells = [[cell.replace("|", "\\|") for cell in row] for row in section.table.rows]
+            lines += [*text.markdown_table(section.table.header, cells, section.table.left, padded=True), ""]
+        if section.points:
+            lines += [*(f"- {point}" for point in section.points), ""]
+    return "\n".join(lines[:-1])
+
+
+def plain_text(what: Recommendation) -> str:
+    """The same as `markdown` for a terminal: no marks, and narrower tables."""
+    lines = []
+    for depth, section in enumerate(_sections(what)):
+        lines += [section.heading, ("-" if depth else "=") * len(section.heading)]
+        for paragraph in section.says:
+            lines += [*textwrap.wrap(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)]
+        if section.table:
+            lines += text.aligned([section.table.header, *section.table.rows], section.table.left)
+        for point in section.points:
+            lines += textwrap.wrap(
+                f"- {point}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _sections(what: Recommendation) -> list[Section]:
+    """The answer, the first with its title as heading and the verdict first."""
+    sections = [
+        Section(
+            f"{what.model}, TP {what.tp}, on {what.device}",
+            [
+                *_verdict(what),
+                f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
+                f"{what.required.activations.value}, data {what.data}; from {', '.join(what.files)}.",
+                "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its "
+                "count; attention, the head and everything else is not in it.",
+            ],
+        ),
+        Section(
+            "One scheme for all layers",
+            [
+                "Speed-up of the whole model, and what the scheme keeps: SQNR, signal to quantization noise, on normal "
+                "data and with outliers, the least over layers and m."
+            ],
+            _schemes_table(what),
+        ),
+        Section(
+            "The whole model",
+            table=Table(
                 ("m", "bf16", "best of each layer", "speed-up", "one scheme for all", "time", "speed-up"),
                 [
                     (
@@ -53,17 +118,10 @@ def markdown(what: Recommendation) -> str:
                 ],
                 left=(4,),
             ),
-            "",
-            "## One scheme for all layers",
-            "",
-            "Speed-up of the whole model at each m, and what the scheme keeps: SQNR, signal to quantization noise, the "
-            "least over layers and m.",
-            "",
-            *_schemes_table(what),
-            "",
-            "## Layer by layer",
-            "",
-            *_table(
+        ),
+        Section(
+            "Layer by layer",
+            table=Table(
                 (
                     *("layer", "count", "k", "n", "m", "best kernel", "scheme", "time", "±95%", "count x time"),
                     *("bf16 time", "speed-up", "error"),
@@ -71,11 +129,22 @@ def markdown(what: Recommendation) -> str:
                 [_layer_row(one) for one in what.layers],
                 left=(0, 5, 6),
             ),
-            "",
-            "## Notes",
-            "",
-            *(f"- {text.one_line(note)}" for note in (*_rules(what.required), *what.notes)),
-        ]
+        ),
+        Section("Notes", points=(*_rules(what.required), *what.notes)),
+    ]
+    return [_in_lines(section) for section in sections]
+
+
+def _in_lines(section: Section) -> Section:
+    """Names come from files and may hold anything: each text is made one line."""
+    table = section.table and replace(
+        section.table, rows=[[text.one_line(cell) for cell in row] for row in section.table.rows]
+    )
+    return Section(
+        text.one_line(section.heading),
+        [text.one_line(one) for one in section.says],
+        table,
+        [text.one_line(one) for one in section.points],
     )
 
 
@@ -130,7 +199,7 @@ def to_json(what: Recommendation) -> dict[str, object]:
 
 def verdict(what: Recommendation) -> str:
     """What to deploy, in one line of plain text."""
-    return _verdict(what)[0].replace("**", "")
+    return text.one_line(_verdict(what)[0])
 
 
 def _verdict(what: Recommendation) -> list[str]:
@@ -138,15 +207,17 @@ def _verdict(what: Recommendation) -> list[str]:
     deploy, partial, required = what.deploy, what.partial, what.required
     limit = "" if required.min_sqnr_db is None else f" with an SQNR of {required.min_sqnr_db:g} dB"
     if deploy.scheme.scaling is not None:
-        text = (
-            f"**One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
-            f"{BASELINE}** (geometric mean over m)."
+        first = (
+            f"One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
+            f"{BASELINE} (geometric mean over m)."
         )
     elif partial:
-        text = f"**Undecided: no scheme{limit} that beats {deploy.scheme.text} has a time at every m.**"
+        first = f"Undecided: no scheme{limit} that beats {deploy.scheme.text} has a time at every m."
     else:
-        text = f"**No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
-    lines = [text]
+        first = f"No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it."
+    lines = [first]
+    if deploy.scheme.also_called:
+        lines.append(f"Others call this scheme: {deploy.scheme.also_called}.")
     if partial:
         lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
@@ -175,20 +246,24 @@ def _rules(required: Requirements) -> list[str]:
     return lines
 
 
-def _schemes_table(what: Recommendation) -> list[str]:
+def _schemes_table(what: Recommendation) -> Table:
     sizes = [time.m for time in what.times]
-    data = sorted({name for row in what.schemes for name in row.sqnr_db})
-    header = ("scheme", *(f"m={m}" for m in sizes), "all m", *(f"least SQNR, {name}" for name in data or [what.data]))
+    data = [*JUDGED, *sorted({name for row in what.schemes for name in row.sqnr_db} - set(JUDGED))]
+    header = (
+        *("scheme", "also called", "all m", *(f"SQNR, {name}" for name in data)),
+        *(f"m={m}" for m in sizes),
+    )
     rows = [
         [
             row.scheme.text,
-            *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
+            row.scheme.also_called or NOTHING,
             _speedup(row.overall),
-            *(_sqnr(row, name) for name in data or [what.data]),
+            *(_sqnr(row, name) for name in data),
+            *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
         ]
         for row in what.schemes
     ]
-    return _table(header, rows, left=(0,))
+    return Table(header, rows, left=(0, 1))
 
 
 def _sqnr(row: SchemeTotals, data: str) -> str:
@@ -230,12 +305,6 @@ def _half_width(value: Estimate) -> str:
     return f"±{100 * (high - low) / 2 / value.median:.2f}%"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """The columns `left` are text, the others numbers."""
-    cells = [[text.one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return text.markdown_table(header, cells, left, padded=True)
-
-
 def _total_json(total: Total) -> dict[str, object]:
     return {
         **_time_json(total.time),
@@ -251,6 +320,7 @@ def _scheme_json(row: SchemeTotals) -> dict[str, object]:
     scheme = row.scheme
     return {
         "scheme": scheme.text,
+        "also_called": scheme.also_called,
         "format": scheme.format.value,
         "scaling": scheme.scaling.name if scheme.scaling else None,
         "azp": scheme.azp.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp,
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import recommend
-from w8a8_bench.report.recommend.render import markdown, to_json
+from w8a8_bench.report.recommend.render import markdown, plain_text, to_json
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results import json_lines
 from w8a8_bench.results.json_lines import Results
@@ -437,3 +438,27 @@ def test_a_layer_has_its_own_times_where_another_has_its_shape() -> None:
     assert advice.notes == ()
     alone = advise(*of(ONE, 0, 5), layers=[ONE, twin])
     assert [one.best.time.median for one in alone.layers] == pytest.approx([5e-6, 5e-6])
+
+
+def test_the_first_table_has_both_accuracies_and_the_names_of_the_field() -> None:
+    records = [
+        replace(one, scheme_sqnr_db={"normal": 31.0, "outliers": 30.0}) if one.problem.scaling == ROW_WISE else one
+        for one in PAPER
+    ]
+    advice = advise(*records)
+    table = [line for line in markdown(advice).splitlines() if line.startswith("|")]
+    header, _, _, per_tensor, row_wise = ([cell.strip() for cell in line.strip("|").split("|")] for line in table[:5])
+    assert header == ["scheme", "also called", "all m", "SQNR, normal", "SQNR, outliers", "m=16", "m=32"]
+    assert per_tensor[3:5] == ["unknown", "unknown"]
+    assert row_wise[:2] == ["fp8 channel-w-token-a", "FP8 per channel and token; compressed-tensors FP8_DYNAMIC"]
+    assert row_wise[3:5] == ["31.0 dB", "30.0 dB"]
+
+
+def test_plain_text_says_what_markdown_says() -> None:
+    advice = advise(*PAPER)
+
+    def words(text: str) -> list[str]:
+        return [word for word in re.sub(r"[-=:]{3,}|[|*#]", " ", text).split() if word.strip("-:")]
+
+    assert words(plain_text(advice)) == words(markdown(advice))
+    assert "|" not in plain_text(advice)

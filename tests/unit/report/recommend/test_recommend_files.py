@@ -127,7 +127,10 @@ def test_bad_options_are_one_line(files) -> None:
     assert refusal("r.jsonl", "--sqnr-data", "normal").startswith("--sqnr-data normal needs --min-sqnr")
 
 
-@pytest.mark.parametrize(("name", "begins"), [("a.md", "# ./config.json, TP 1, on "), ("a.json", "{"), ("a", "# ")])
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("a.md", "# ./config.json, TP 1, on "), ("a.txt", "./config.json, TP 1, on "), ("a.json", "{"), ("a", "# ")],
+)
 def test_the_answer_is_written_in_the_format_that_the_name_says(files, capsys, name, begins) -> None:
     run("r.jsonl", "-o", name)
     said = capsys.readouterr()
