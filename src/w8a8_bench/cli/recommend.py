@@ -100,4 +100,6 @@ def _required(args: argparse.Namespace) -> Requirements:
         raise ValueError(f"--min-sqnr {args.min_sqnr:g}: expected a number of dB")
     if args.sqnr_data is not None and args.min_sqnr is None:
         raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
-    return Requirements(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data)
+    if args.any_accuracy and args.min_sqnr is not None:
+        raise ValueError("--any-accuracy and --min-sqnr exclude each other: leave one out")
+    return Requirements(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data, args.any_accuracy)

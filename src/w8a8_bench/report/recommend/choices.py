@@ -50,17 +50,18 @@ def device_of(header: RunHeader) -> object:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a cell must be to be chosen. `sqnr_data` None: the smallest SQNR over all data that there is one for."""
+    """What is asked of the answer.
+
+    activations   only times of this kind are compared
+    min_sqnr_db   the SQNR that a scheme needs; None: `accuracy.limit_of` says which
+    sqnr_data     the data whose SQNR that is; None: the smallest over all data that there is one for
+    any_accuracy  no limit to the accuracy
+    """
 
     activations: Activations = Activations.PREQUANTIZED
     min_sqnr_db: float | None = None
     sqnr_data: str | None = None
-
-    def sqnr_db(self, record: Record) -> float | None:
-        """The SQNR that is held against the limit; None if it is unknown."""
-        if self.sqnr_data is not None:
-            return record.scheme_sqnr_db.get(self.sqnr_data)
-        return min(record.scheme_sqnr_db.values(), default=None)
+    any_accuracy: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,6 @@ class Candidates:
         self._required = required
         self._by_shape: dict[tuple[int, int], dict[int, list[MeasuredComparison]]] = {}
         self._left_out: dict[str, Counter[str]] = {}
-        self._below: dict[Scheme, list[float | None]] = {}
         self._repeated = 0
         self._names = {model, models.name_of(model)}
         shapes = {(layer.k, layer.n) for layer in layers}
@@ -171,17 +171,6 @@ class Candidates:
         for reason, some in self._left_out.items():
             shown = [cell if one == number[cell] else f"{cell} ({one} of {number[cell]})" for cell, one in some.items()]
             lines.append(f"left out, {reason}: {', '.join(shown)}")
-        required = self._required
-        for scheme, values in self._below.items():
-            known = [value for value in values if value is not None]
-            of_data = f" of {required.sqnr_data} data" if required.sqnr_data else ""
-            if known:
-                lines.append(
-                    f"left out, SQNR{of_data} under {required.min_sqnr_db:g} dB: {scheme.text} "
-                    f"({min(known):.1f} dB at the least)"
-                )
-            else:
-                lines.append(f"left out, SQNR{of_data} unknown: {scheme.text}")
         if self._repeated:
             lines.append(f"measured more than once, and the first time taken: {counted(self._repeated, 'cell')}")
         return lines
@@ -191,11 +180,6 @@ class Candidates:
         if reason := self._why_not(record):
             self._leave_out(reason, [record])
             return None
-        if self._required.min_sqnr_db is not None:
-            sqnr = self._required.sqnr_db(record)
-            if sqnr is None or sqnr < self._required.min_sqnr_db:
-                self._below.setdefault(Scheme.of(record.problem), []).append(sqnr)
-                return None
         choice = self._timed(record, baseline, comparison)
         if choice is None:
             self._leave_out("too few samples for an interval", [record])

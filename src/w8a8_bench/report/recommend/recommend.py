@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from w8a8_bench import stats
 from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.problem.kernel_name import BASELINE
+from w8a8_bench.report.recommend.accuracy import AccuracyLimit, SqnrDb, least_sqnr_db, limit_of
 from w8a8_bench.report.recommend.choices import CandidateKernel, Candidates, ModelLayer, Requirements, ratio
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
@@ -28,7 +29,7 @@ TIE = 0.01
 ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
 """What may differ between files, and is noted then."""
 
-Table = Mapping[tuple[ModelLayer, int], tuple[CandidateKernel, ...]]
+Table = Mapping[tuple[ModelLayer, int], Sequence[CandidateKernel]]
 """What there is to choose from, by layer and m; the baseline comes first."""
 
 
@@ -61,12 +62,14 @@ class SchemeTotals:
     by_m     totals of those m at which every layer has a time under it
     overall  geometric mean of the speed-ups over all m that can be summed, every m alike; None if it lacks one
     sqnr_db  data to the smallest SQNR over layers and m, in dB; empty if unknown
+    too_low  the SQNR for which it is not recommended, as text; None if it is accurate enough
     """
 
     scheme: Scheme
     by_m: Mapping[int, Total]
     overall: stats.Estimate | None
     sqnr_db: Mapping[str, float]
+    too_low: str | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Recommendation:
 
     partial    what might be taken instead, were its times complete, with the mean over the m that it has; or None
     unlimited  what would be taken without a limit to the SQNR, if that is another scheme
+    limit      the accuracy that a scheme needs
+    schemes    also those that are not accurate enough
     """
 
     model: str
@@ -101,6 +106,7 @@ class Recommendation:
     deploy: SchemeTotals
     partial: SchemeTotals | None
     unlimited: SchemeTotals | None
+    limit: AccuracyLimit
     notes: tuple[str, ...]
 
 
@@ -124,19 +130,22 @@ def recommend(
     _refuse_lacking(model, tp, counted, candidates, required)
     every = {(layer, m): candidates.choices(layer, m) for layer in layers for m in candidates.batch_sizes(layer)}
     table = {where: choices for where, choices in every.items() if choices}
-    if required.min_sqnr_db is None and not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
+    if not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
         raise ValueError(f"no W8A8 kernel in the records of {model} to choose: {'; '.join(candidates.notes())}")
     gaps = _gaps(counted, sizes, table)
     whole = [m for m in sizes if all((layer, m) in table for layer in counted)]
     if not whole:
         raise ValueError(f"no m at which every layer of {model} has a time of {BASELINE}: {gaps[0]}")
     baselines = {m: _total({layer: table[layer, m][0] for layer in counted}) for m in whole}
-    schemes = _schemes(counted, baselines, table)
-    deploy = _best_scheme([one for one in schemes if one.overall], whole)
-    unlimited = None
-    if required.min_sqnr_db is not None:
-        without = replace(required, min_sqnr_db=None, sqnr_data=None)
-        unlimited = recommend(model, tp, layers, files, without).deploy
+    sqnr_db = least_sqnr_db(candidates.records)
+    limit = limit_of(required, sqnr_db)
+    schemes = _schemes(counted, baselines, table, sqnr_db, limit)
+    accurate = [row for row in schemes if row.too_low is None]
+    enough = {
+        where: [one for one in choices if not limit.why_not(one.scheme, sqnr_db)] for where, choices in table.items()
+    }
+    deploy = _best_scheme([row for row in accurate if row.overall], whole)
+    unlimited = _best_scheme([row for row in schemes if row.overall], whole)
     return Recommendation(
         model=model,
         tp=tp,
@@ -145,12 +154,13 @@ def recommend(
         measure=candidates.measure,
         files=tuple(str(file.path) for file in files),
         required=required,
-        layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in table.items()),
-        times=tuple(_model_time(m, counted, baselines[m], schemes, table) for m in whole),
+        layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in enough.items()),
+        times=tuple(_model_time(m, counted, baselines[m], accurate, enough) for m in whole),
         schemes=schemes,
         deploy=deploy,
-        partial=_partial(schemes, deploy),
-        unlimited=unlimited if unlimited and unlimited.scheme != deploy.scheme else None,
+        partial=_partial(accurate, deploy),
+        unlimited=unlimited if unlimited.scheme != deploy.scheme else None,
+        limit=limit,
         notes=(
             *_uncounted(layers),
             *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),
@@ -204,23 +214,26 @@ def _model_time(
     return ModelTime(m, baseline, mix, single.scheme, single.by_m[m])
 
 
-def _schemes(counted: Sequence[ModelLayer], baselines: Mapping[int, Total], table: Table) -> tuple[SchemeTotals, ...]:
+def _schemes(
+    counted: Sequence[ModelLayer],
+    baselines: Mapping[int, Total],
+    table: Table,
+    sqnr_db: SqnrDb,
+    limit: AccuracyLimit,
+) -> tuple[SchemeTotals, ...]:
     """Every scheme that has any time, the simplest first."""
     found = {choice.scheme for layer in counted for m in baselines for choice in table[layer, m]}
     rows = []
     for scheme in sorted(found, key=lambda one: (one.complexity, one.text)):
         by_m: dict[int, Total] = {}
-        sqnr_db: dict[str, float] = {}
         for m, baseline in baselines.items():
             own = {layer: [one for one in table[layer, m] if one.scheme == scheme] for layer in counted}
-            for choice in (one for choices in own.values() for one in choices):
-                for data, value in choice.record.scheme_sqnr_db.items():
-                    sqnr_db[data] = min(value, sqnr_db.get(data, value))
             if all(own.values()):
                 by_m[m] = _total({layer: _best(choices) for layer, choices in own.items()}, baseline)
         speedups = [total.speedup for total in by_m.values()]
         overall = _geometric_mean(speedups) if len(by_m) == len(baselines) else None
-        rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db))
+        too_low = limit.why_not(scheme, sqnr_db)
+        rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db.get(scheme, {}), too_low))
     return tuple(rows)
 
 

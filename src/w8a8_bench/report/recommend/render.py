@@ -8,15 +8,19 @@ from dataclasses import dataclass, replace
 
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import CandidateKernel, Requirements
+from w8a8_bench.report.recommend.accuracy import UNKNOWN, AccuracyLimit
+from w8a8_bench.report.recommend.choices import CandidateKernel
 from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
 
 KIND = "recommendation"
-VERSION = 1
-"""Raised when a field of the JSON changes its meaning or goes."""
+VERSION = 2
+"""Raised when a field of the JSON changes its meaning or goes.
+
+2: `without_min_sqnr` became `without_limit`; `schemes` has those that are not accurate enough too.
+"""
 
 JUDGED = ("normal", "outliers")
 """The data whose SQNR is always shown, known or not."""
@@ -24,8 +28,15 @@ JUDGED = ("normal", "outliers")
 WIDTH = 120
 """Columns of plain text; tables may be wider."""
 
+RULES = (
+    f"ties (within {TIE:.0%} and the interval) go to the scheme with fewer scales and zero points, bf16 first; "
+    "then to precise before fast accumulation",
+    "± is the 95% interval by the samples of these files; cells swept twice on an H200 differed by up to 1%",
+    "error is the relative Frobenius norm of the kernel's answer against float64, on the same quantized operands; "
+    "what quantizing them loses is the SQNR",
+)
+
 NOTHING = "-"
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ def _sections(what: Recommendation) -> list[Section]:
                 left=(0, 5, 6),
             ),
         ),
-        Section("Notes", points=(*_rules(what.required), *what.notes)),
+        Section("Notes", points=(*RULES, *what.notes)),
     ]
     return [_in_lines(section) for section in sections]
 
@@ -170,7 +181,8 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "files": list(what.files),
         "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
         "incomplete_but_faster": partial,
-        "without_min_sqnr": what.unlimited.scheme.text if what.unlimited else None,
+        "accuracy": {"least_sqnr_db": what.limit.least_db, "data": what.limit.data, "said": what.limit.said},
+        "without_limit": what.unlimited.scheme.text if what.unlimited else None,
         "whole_model": [
             {
                 "m": time.m,
@@ -180,7 +192,7 @@ def to_json(what: Recommendation) -> dict[str, object]:
             }
             for time in what.times
         ],
-        "schemes": [_scheme_json(row) for row in what.schemes],
+        "schemes": [_scheme_json(row, what) for row in what.schemes],
         "layers": [
             {
                 "layer": one.layer.name,
@@ -204,53 +216,49 @@ def verdict(what: Recommendation) -> str:
 
 def _verdict(what: Recommendation) -> list[str]:
     """What to deploy; if that can't be said for want of times, so."""
-    deploy, partial, required = what.deploy, what.partial, what.required
-    limit = "" if required.min_sqnr_db is None else f" with an SQNR of {required.min_sqnr_db:g} dB"
+    deploy, partial = what.deploy, what.partial
+    limit = "" if what.limit.least_db is None else " that is accurate enough"
     if deploy.scheme.scaling is not None:
         first = (
             f"One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
             f"{BASELINE} (geometric mean over m)."
         )
     elif partial:
-        first = f"Undecided: no scheme{limit} that beats {deploy.scheme.text} has a time at every m."
+        first = f"Undecided: no scheme{limit} beats {deploy.scheme.text} and has a time at every m."
     else:
         first = f"No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it."
     lines = [first]
     if deploy.scheme.also_called:
-        lines.append(f"Others call this scheme: {deploy.scheme.also_called}.")
+        sqnr = ", ".join(f"{_sqnr(deploy, data)} ({data})" for data in JUDGED)
+        lines.append(f"Others call this scheme: {deploy.scheme.also_called}. Its SQNR: {sqnr}.")
     if partial:
         lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
-            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over {BASELINE} "
+            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over bf16 "
             f"at m={', '.join(map(str, partial.by_m))}. It lacks m={', '.join(lacks)}; the notes say what."
         )
+    return [*lines, *_accuracy(what)]
+
+
+def _accuracy(what: Recommendation) -> list[str]:
+    """What accuracy was asked for, what it cost, and how to ask for another."""
+    parts = [what.limit.said]
+    if too_low := [f"{row.scheme.text} ({row.too_low})" for row in what.schemes if row.too_low]:
+        parts.append(f"Not recommended for that: {', '.join(too_low)}.")
+    elif what.limit.least_db is not None:
+        parts.append("Every scheme in the records keeps that.")
     if what.unlimited:
-        lines.append(
-            f"Without the limit to the SQNR it would be {what.unlimited.scheme.text}, "
-            f"{_speedup(what.unlimited.overall)} over {BASELINE}."
-        )
-    return lines
-
-
-def _rules(required: Requirements) -> list[str]:
-    lines = [
-        f"ties (within {TIE:.0%} and the interval) go to the scheme with fewer scales and zero points, bf16 first; "
-        "then to precise before fast accumulation",
-        "± is the 95% interval by the samples of these files; cells swept twice on an H200 differed by up to 1%",
-        "error is the relative Frobenius norm of the kernel's answer against float64, on the same quantized operands; "
-        "what quantizing them loses is the SQNR",
-    ]
-    if required.min_sqnr_db is not None:
-        of_data = f"of {required.sqnr_data} data" if required.sqnr_data else "the smallest over data"
-        lines.append(f"schemes need an SQNR of {required.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
-    return lines
+        parts.append(f"Without the limit it would be {what.unlimited.scheme.text}, {_speedup(what.unlimited.overall)}.")
+    if what.limit.least_db is not None and what.required.min_sqnr_db is None:
+        parts.append("--any-accuracy lifts the limit, --min-sqnr DB sets another.")
+    return [" ".join(parts)]
 
 
 def _schemes_table(what: Recommendation) -> Table:
     sizes = [time.m for time in what.times]
     data = [*JUDGED, *sorted({name for row in what.schemes for name in row.sqnr_db} - set(JUDGED))]
     header = (
-        *("scheme", "also called", "all m", *(f"SQNR, {name}" for name in data)),
+        *("scheme", "also called", "all m", *(f"SQNR, {name}" for name in data), "accurate"),
         *(f"m={m}" for m in sizes),
     )
     rows = [
@@ -259,11 +267,18 @@ def _schemes_table(what: Recommendation) -> Table:
             row.scheme.also_called or NOTHING,
             _speedup(row.overall),
             *(_sqnr(row, name) for name in data),
+            _is_accurate(row, what.limit),
             *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
         ]
         for row in what.schemes
     ]
     return Table(header, rows, left=(0, 1))
+
+
+def _is_accurate(row: SchemeTotals, limit: AccuracyLimit) -> str:
+    if row.scheme.scaling is None or limit.least_db is None:
+        return NOTHING
+    return "enough" if row.too_low is None else "unknown" if row.too_low == UNKNOWN else "too little"
 
 
 def _sqnr(row: SchemeTotals, data: str) -> str:
@@ -316,7 +331,7 @@ def _total_json(total: Total) -> dict[str, object]:
     }
 
 
-def _scheme_json(row: SchemeTotals) -> dict[str, object]:
+def _scheme_json(row: SchemeTotals, what: Recommendation) -> dict[str, object]:
     scheme = row.scheme
     return {
         "scheme": scheme.text,
@@ -325,6 +340,7 @@ def _scheme_json(row: SchemeTotals) -> dict[str, object]:
         "scaling": scheme.scaling.name if scheme.scaling else None,
         "azp": scheme.azp.value,
         "sqnr_db": dict(row.sqnr_db),
+        "accurate": None if what.limit.least_db is None else row.too_low is None,
         **_speedup_json(row.overall),
         "by_m": [{"m": m, **_total_json(total)} for m, total in row.by_m.items()],
     }

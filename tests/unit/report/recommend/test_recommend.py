@@ -148,7 +148,7 @@ def test_a_scheme_that_would_win_but_lacks_a_time_leaves_it_undecided() -> None:
     assert (advice.partial.scheme.text, tuple(advice.partial.by_m)) == ("fp8 tensor-w-tensor-a", (16,))
     assert advice.partial.overall.median == pytest.approx(80 / 58)
     text = markdown(advice)
-    assert "**Undecided: no scheme that beats bf16 has a time at every m.**" in text
+    assert "**Undecided: no scheme beats bf16 and has a time at every m.**" in text
     assert "at m=16. It lacks m=32; the notes say what." in text
     assert to_json(advice)["incomplete_but_faster"]["m"] == [16]
     assert advise(*PAPER).partial is None
@@ -206,20 +206,24 @@ def test_a_least_sqnr_leaves_out_what_is_below_or_unknown_and_says_so() -> None:
         cell(ONE, 16, FP8, 5, ROW_WISE, scheme_sqnr_db={"normal": 31.6, "outliers": 30.5}),
         cell(ONE, 16, INT8, 3),
     ]
-    assert one_layer(*records).time.median == 3e-6
+    assert one_layer(*records, required=Requirements(any_accuracy=True)).time.median == 3e-6
     assert one_layer(*records, required=Requirements(min_sqnr_db=30)).scheme.text == "fp8 channel-w-token-a"
     of_normal = Requirements(min_sqnr_db=30, sqnr_data="normal")
     assert one_layer(*records, required=of_normal).scheme.text == "fp8 tensor-w-tensor-a"
     advice = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=30))
-    assert advice.notes == (
-        "left out, SQNR under 30 dB: fp8 tensor-w-tensor-a (12.0 dB at the least)",
-        "left out, SQNR unknown: int8 tensor-w-tensor-a",
-    )
+    assert {row.scheme.text: row.too_low for row in advice.schemes} == {
+        "bf16": None,
+        "fp8 tensor-w-tensor-a": "12.0 dB",
+        "fp8 channel-w-token-a": None,
+        "int8 tensor-w-tensor-a": "unknown",
+    }
+    said = "A scheme needs an SQNR of 30 dB on all data (--min-sqnr). Not recommended for that: "
+    assert f"{said}fp8 tensor-w-tensor-a (12.0 dB), int8 tensor-w-tensor-a (unknown)." in markdown(advice)
     nothing = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=99))
     assert nothing.deploy.scheme.text == "bf16"
-    assert "**No scheme with an SQNR of 99 dB beats bf16 over all m by more than 1%: keep it.**" in markdown(nothing)
+    assert "**No scheme that is accurate enough beats bf16 over all m by more than 1%: keep it.**" in markdown(nothing)
     assert nothing.unlimited.scheme.text == "int8 tensor-w-tensor-a"
-    assert "Without the limit to the SQNR it would be int8 tensor-w-tensor-a, 3.33x" in markdown(nothing)
+    assert "Without the limit it would be int8 tensor-w-tensor-a, 3.33x" in markdown(nothing)
     assert refusal(
         cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=1, sqnr_data="x")
     ) == ("data 'x' has no SQNR in the records of mine: expected one of normal, outliers")
@@ -448,10 +452,10 @@ def test_the_first_table_has_both_accuracies_and_the_names_of_the_field() -> Non
     advice = advise(*records)
     table = [line for line in markdown(advice).splitlines() if line.startswith("|")]
     header, _, _, per_tensor, row_wise = ([cell.strip() for cell in line.strip("|").split("|")] for line in table[:5])
-    assert header == ["scheme", "also called", "all m", "SQNR, normal", "SQNR, outliers", "m=16", "m=32"]
-    assert per_tensor[3:5] == ["unknown", "unknown"]
+    assert header == ["scheme", "also called", "all m", "SQNR, normal", "SQNR, outliers", "accurate", "m=16", "m=32"]
+    assert per_tensor[3:6] == ["unknown", "unknown", "unknown"]
     assert row_wise[:2] == ["fp8 channel-w-token-a", "FP8 per channel and token; compressed-tensors FP8_DYNAMIC"]
-    assert row_wise[3:5] == ["31.0 dB", "30.0 dB"]
+    assert row_wise[3:6] == ["31.0 dB", "30.0 dB", "enough"]
 
 
 def test_plain_text_says_what_markdown_says() -> None:
@@ -462,3 +466,58 @@ def test_plain_text_says_what_markdown_says() -> None:
 
     assert words(plain_text(advice)) == words(markdown(advice))
     assert "|" not in plain_text(advice)
+
+
+def test_by_default_a_scheme_that_loses_more_than_8_db_with_outliers_is_not_recommended() -> None:
+    def with_int8(sqnr_db: float) -> list[Record]:
+        return [
+            cell(ONE, 16, BASELINE, 10),
+            cell(ONE, 16, FP8, 5, ROW_WISE, scheme_sqnr_db={"normal": 28.0, "outliers": 28.0}),
+            cell(ONE, 16, INT8, 4, scheme_sqnr_db={"normal": 38.0, "outliers": sqnr_db}),
+        ]
+
+    assert advise(*with_int8(20.0), layers=[ONE]).deploy.scheme.text == "int8 tensor-w-tensor-a"
+    advice = advise(*with_int8(19.9), layers=[ONE])
+    assert advice.deploy.scheme.text == "fp8 channel-w-token-a"
+    first = markdown(advice).partition("\n## ")[0]
+    assert (
+        "may lose 8 dB of SQNR against fp8 channel-w-token-a, which has 28.0 dB here. Not recommended for that: "
+        in first
+    )
+    assert "int8 tensor-w-tensor-a (19.9 dB). Without the limit it would be int8 tensor-w-tensor-a, 2.50x" in first
+    assert "--any-accuracy lifts the limit" in first
+    lifted = advise(*with_int8(19.9), layers=[ONE], required=Requirements(any_accuracy=True))
+    assert lifted.deploy.scheme.text == "int8 tensor-w-tensor-a"
+    assert "Accuracy does not count (--any-accuracy)." in markdown(lifted)
+    set_ = advise(*with_int8(19.9), layers=[ONE], required=Requirements(min_sqnr_db=19))
+    assert set_.deploy.scheme.text == "int8 tensor-w-tensor-a", "--min-sqnr overrides the default"
+
+
+def test_accuracy_is_judged_once_for_the_model() -> None:
+    """INT8 is too inaccurate in one layer: it is the best of no layer, though the other one would bear it."""
+    records = [
+        cell(layer, 16, kernel, micros, scaling, scheme_sqnr_db={"outliers": sqnr_db})
+        for layer, of_int8 in ((ONE, 30.0), (TWO, 10.0))
+        for kernel, micros, scaling, sqnr_db in ((FP8, 5, ROW_WISE, 28.0), (INT8, 4, None, of_int8))
+    ]
+    advice = advise(cell(ONE, 16, BASELINE, 10), cell(TWO, 16, BASELINE, 10), *records)
+    assert [one.best.record.kernel for one in advice.layers] == [FP8, FP8]
+
+
+@pytest.mark.parametrize(("sqnr_db", "best"), [(20.0, INT8), (19.9, BASELINE)])
+def test_without_the_reference_an_absolute_limit_stands_in(sqnr_db, best) -> None:
+    records = cell(ONE, 16, BASELINE, 10), cell(ONE, 16, INT8, 4, scheme_sqnr_db={"outliers": sqnr_db})
+    advice = advise(*records, layers=[ONE])
+    assert advice.layers[0].best.record.kernel == best
+    assert "On data with outliers a scheme needs an SQNR of 20 dB. The records lack fp8 channel-w-token-a" in markdown(
+        advice
+    )
+
+
+def test_without_an_sqnr_of_outliers_the_first_lines_say_that_accuracy_was_not_judged() -> None:
+    records = [replace(one, scheme_sqnr_db={"normal": 3.0}) if one.kernel == FP8 else one for one in PAPER]
+    advice = advise(*records)
+    assert advice.deploy.scheme.text == "fp8 channel-w-token-a"
+    said = "Accuracy could not be judged, so speed alone decides: the records have no SQNR with outliers."
+    assert said in markdown(advice).partition("\n## ")[0]
+    assert to_json(advice)["accuracy"] == {"least_sqnr_db": None, "data": None, "said": said}
