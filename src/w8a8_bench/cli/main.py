@@ -218,6 +218,9 @@ def _add_recommend(parser: _Parser) -> None:
         "prequantized (default), dynamic or static: only times of this kind are compared",
         default=Activations.PREQUANTIZED.value,
     )
+    parser.values(
+        "--providers", "NAME", "choose among kernels of these libraries, those that you can deploy (default: all)"
+    )
     parser.value(
         "--min-sqnr",
         "DB",

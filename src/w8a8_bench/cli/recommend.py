@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from w8a8_bench.cli import output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
+from w8a8_bench.providers import registry
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
 from w8a8_bench.report.recommend.render import markdown, plain_text, to_json, verdict
@@ -21,6 +23,8 @@ from w8a8_bench.shapes import hf_config, models
 
 SUFFIXES = {".md": "markdown", ".txt": "text", ".json": "json"}
 """The format that the name of an output stands for, unless `--format` says another."""
+
+PROVIDERS = tuple(provider.name for provider in registry.PROVIDERS)
 
 MOST_NAMED = 3
 """Files of a device that an error names."""
@@ -56,7 +60,19 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     files = _of_the_model(files, layers, inputs)
     if inputs.directories:
         _refuse_several_devices(files, inputs)
-    return recommend(args.model, args.tp, layers, files, required, models.cut_blocks([args.model], [args.tp]))
+    _refuse_unknown(required.providers, files)
+    cut_blocks = models.cut_blocks([args.model], [args.tp])
+    return recommend(args.model, args.tp, layers, files, required, cut_blocks, PROVIDERS)
+
+
+def _refuse_unknown(providers: Sequence[str], files: Sequence[Results]) -> None:
+    """Raise ValueError for a library that neither this project nor the records know."""
+    known = sorted({*PROVIDERS, *(record.provider for file in files for record in file.records)})
+    for name in providers:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise ValueError(f"provider {name!r} is unknown: {hint}")
 
 
 def _of_the_model(files: Sequence[Results], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Results]:
@@ -102,4 +118,10 @@ def _required(args: argparse.Namespace) -> Requirements:
         raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
     if args.any_accuracy and args.min_sqnr is not None:
         raise ValueError("--any-accuracy and --min-sqnr exclude each other: leave one out")
-    return Requirements(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data, args.any_accuracy)
+    return Requirements(
+        Activations.parse(args.activations),
+        args.min_sqnr,
+        args.sqnr_data,
+        args.any_accuracy,
+        tuple(dict.fromkeys(args.providers or ())),
+    )

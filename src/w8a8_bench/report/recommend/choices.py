@@ -56,12 +56,14 @@ class Requirements:
     min_sqnr_db   the SQNR that a scheme needs; None: `accuracy.limit_of` says which
     sqnr_data     the data whose SQNR that is; None: the smallest over all data that there is one for
     any_accuracy  no limit to the accuracy
+    providers     whose kernels may be chosen; empty: all. The baseline may always stay
     """
 
     activations: Activations = Activations.PREQUANTIZED
     min_sqnr_db: float | None = None
     sqnr_data: str | None = None
     any_accuracy: bool = False
+    providers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,10 @@ class Candidates:
         siblings = [one for one in every if one.end.labels.get("model") in self._names]
         own = [one for one in siblings if one.end.labels.get("layer") == layer.name]
         return [*(own or siblings), *(one for one in every if one.end.labels.get("model") not in self._names)]
+
+    def dropped(self) -> dict[str, int]:
+        """How many cells were left out for each reason."""
+        return {reason: some.total() for reason, some in self._left_out.items()}
 
     def notes(self) -> list[str]:
         """What was left out of the choice and why, a line a reason."""

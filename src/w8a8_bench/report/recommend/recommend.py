@@ -20,6 +20,7 @@ from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.accuracy import AccuracyLimit, SqnrDb, least_sqnr_db, limit_of
 from w8a8_bench.report.recommend.choices import CandidateKernel, Candidates, ModelLayer, Requirements, ratio
+from w8a8_bench.report.recommend.lacking import not_considered
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
 
@@ -71,6 +72,11 @@ class SchemeTotals:
     sqnr_db: Mapping[str, float]
     too_low: str | None
 
+    @property
+    def providers(self) -> list[str]:
+        """Whose kernels it runs with."""
+        return sorted({c.record.provider for total in self.by_m.values() for c in total.choices.values()})
+
 
 @dataclass(frozen=True)
 class ModelTime:
@@ -91,6 +97,10 @@ class Recommendation:
     unlimited  what would be taken without a limit to the SQNR, if that is another scheme
     limit      the accuracy that a scheme needs
     schemes    also those that are not accurate enough
+    of_all     the same schemes with the kernels of all libraries, if the choice is among some
+    best_of_all     what would be taken of these, and how many times faster it is; None if the choice is among all
+    not_considered  what the records lack
+    dropped    how many cells were left out of the choice, by the reason
     """
 
     model: str
@@ -107,6 +117,10 @@ class Recommendation:
     partial: SchemeTotals | None
     unlimited: SchemeTotals | None
     limit: AccuracyLimit
+    of_all: tuple[SchemeTotals, ...]
+    best_of_all: tuple[SchemeTotals, stats.Estimate] | None
+    not_considered: tuple[str, ...]
+    dropped: Mapping[str, int]
     notes: tuple[str, ...]
 
 
@@ -117,10 +131,11 @@ def recommend(
     files: Sequence[Results],
     required: Requirements,
     cut_blocks: Sequence[str] = (),
+    providers: Sequence[str] = (),
 ) -> Recommendation:
     """What to run `model` with, whose `layers` are those of one of `tp` ranks.
 
-    `cut_blocks` are notes for blockwise schemes.
+    `cut_blocks` are notes for blockwise schemes, `providers` all libraries that could have been measured.
     Raises ValueError with one line as `Candidates` does, and if a layer is in no record, none is of the baseline,
     no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
     """
@@ -129,7 +144,7 @@ def recommend(
     sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer)})
     _refuse_lacking(model, tp, counted, candidates, required)
     every = {(layer, m): candidates.choices(layer, m) for layer in layers for m in candidates.batch_sizes(layer)}
-    table = {where: choices for where, choices in every.items() if choices}
+    table: Table = {where: choices for where, choices in every.items() if choices}
     if not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
         raise ValueError(f"no W8A8 kernel in the records of {model} to choose: {'; '.join(candidates.notes())}")
     gaps = _gaps(counted, sizes, table)
@@ -139,7 +154,9 @@ def recommend(
     baselines = {m: _total({layer: table[layer, m][0] for layer in counted}) for m in whole}
     sqnr_db = least_sqnr_db(candidates.records)
     limit = limit_of(required, sqnr_db)
-    schemes = _schemes(counted, baselines, table, sqnr_db, limit)
+    everything, table = table, _of_providers(table, required.providers)
+    of_all = _schemes(counted, baselines, everything, sqnr_db, limit)
+    schemes = _schemes(counted, baselines, table, sqnr_db, limit) if required.providers else of_all
     accurate = [row for row in schemes if row.too_low is None]
     enough = {
         where: [one for one in choices if not limit.why_not(one.scheme, sqnr_db)] for where, choices in table.items()
@@ -161,6 +178,10 @@ def recommend(
         partial=_partial(accurate, deploy),
         unlimited=unlimited if unlimited.scheme != deploy.scheme else None,
         limit=limit,
+        of_all=of_all if required.providers else (),
+        best_of_all=_best_of_all(of_all, deploy, whole) if required.providers else None,
+        not_considered=not_considered(candidates.records, required.activations, providers, _providers(everything)),
+        dropped=candidates.dropped(),
         notes=(
             *_uncounted(layers),
             *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),
@@ -195,6 +216,33 @@ def _refuse_lacking(
             f"data {required.sqnr_data!r} has no SQNR in the records of {model}: expected one of "
             f"{', '.join(sorted(data))}"
         )
+
+
+def _of_providers(table: Table, providers: Sequence[str]) -> Table:
+    """What kernels of `providers` (none: all) can do, and the baseline. Raises ValueError if that is all."""
+    if not providers:
+        return table
+    kept = {
+        where: [choices[0], *(c for c in choices[1:] if c.record.provider in providers)]
+        for where, choices in table.items()
+    }
+    if all(len(choices) == 1 for choices in kept.values()):
+        raise ValueError(
+            f"no kernel of {', '.join(providers)} to choose: those that can be chosen in these records are of "
+            f"{', '.join(sorted(_providers(table)))}"
+        )
+    return kept
+
+
+def _providers(table: Table) -> set[str]:
+    return {choice.record.provider for choices in table.values() for choice in choices[1:]}
+
+
+def _best_of_all(
+    of_all: Sequence[SchemeTotals], deploy: SchemeTotals, sizes: Sequence[int]
+) -> tuple[SchemeTotals, stats.Estimate]:
+    best = _best_scheme([row for row in of_all if row.too_low is None and row.overall], sizes)
+    return best, _against(deploy, best, sizes)
 
 
 def _best(choices: Sequence[CandidateKernel]) -> CandidateKernel:
@@ -243,7 +291,7 @@ def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> SchemeTot
     for row in schemes:
         if row.overall is not None or not row.by_m:
             continue
-        gain = _geometric_mean([_ratio_of_sums(deploy.by_m[m].choices, row.by_m[m].choices) for m in row.by_m])
+        gain = _against(deploy, row, list(row.by_m))
         if _is_slower(gain):
             speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
             gains.append((gain.median, replace(row, overall=speedup)))
@@ -256,12 +304,14 @@ def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTo
     def gain(row: SchemeTotals) -> float:
         return _geometric_mean([row.by_m[m].speedup for m in sizes]).median
 
-    def against(row: SchemeTotals, other: SchemeTotals) -> stats.Estimate:
-        return _geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
-
     fastest = max(rows, key=gain)
-    tied = [row for row in rows if not _is_slower(against(row, fastest))]
+    tied = [row for row in rows if not _is_slower(_against(row, fastest, sizes))]
     return min(tied, key=lambda row: (row.scheme.complexity, -gain(row), row.scheme.text))
+
+
+def _against(row: SchemeTotals, other: SchemeTotals, sizes: Sequence[int]) -> stats.Estimate:
+    """Time of one over time of the other, the mean over `sizes`."""
+    return _geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
 
 
 def _total(choices: Mapping[ModelLayer, CandidateKernel], baseline: Total | None = None) -> Total:

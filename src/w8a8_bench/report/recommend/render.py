@@ -179,7 +179,21 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "sqnr_data": what.required.sqnr_data,
         "baseline": BASELINE,
         "files": list(what.files),
-        "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
+        "providers": list(what.required.providers) or None,
+        "best_of_all_providers": what.best_of_all
+        and {
+            "scheme": what.best_of_all[0].scheme.text,
+            "providers": what.best_of_all[0].providers,
+            **_speedup_json(what.best_of_all[0].overall),
+            "times_faster": what.best_of_all[1].median,
+        },
+        "not_considered": list(what.not_considered),
+        "left_out": dict(what.dropped),
+        "deploy": {
+            "scheme": what.deploy.scheme.text,
+            "providers": what.deploy.providers,
+            **_speedup_json(what.deploy.overall),
+        },
         "incomplete_but_faster": partial,
         "accuracy": {"least_sqnr_db": what.limit.least_db, "data": what.limit.data, "said": what.limit.said},
         "without_limit": what.unlimited.scheme.text if what.unlimited else None,
@@ -193,6 +207,7 @@ def to_json(what: Recommendation) -> dict[str, object]:
             for time in what.times
         ],
         "schemes": [_scheme_json(row, what) for row in what.schemes],
+        "schemes_of_all_providers": [_scheme_json(row, what) for row in what.of_all] or None,
         "layers": [
             {
                 "layer": one.layer.name,
@@ -230,14 +245,31 @@ def _verdict(what: Recommendation) -> list[str]:
     lines = [first]
     if deploy.scheme.also_called:
         sqnr = ", ".join(f"{_sqnr(deploy, data)} ({data})" for data in JUDGED)
-        lines.append(f"Others call this scheme: {deploy.scheme.also_called}. Its SQNR: {sqnr}.")
+        lines.append(
+            f"Others call this scheme: {deploy.scheme.also_called}. Its SQNR: {sqnr}. It runs with the best kernel of "
+            f"each layer and m, from {', '.join(deploy.providers)}."
+        )
+    if what.best_of_all:
+        best, faster = what.best_of_all
+        lines.append(
+            f"Only kernels of {', '.join(what.required.providers)} are chosen from (--providers). The best of all "
+            f"kernels in the records is {best.scheme.text}, {_speedup(best.overall)}, from "
+            f"{', '.join(best.providers)}; that is "
+            f"{faster.median:.2f}x as fast."
+        )
     if partial:
         lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
             f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over bf16 "
             f"at m={', '.join(map(str, partial.by_m))}. It lacks m={', '.join(lacks)}; the notes say what."
         )
-    return [*lines, *_accuracy(what)]
+    lines += _accuracy(what)
+    if what.not_considered:
+        lines.append(f"Not considered, since the records lack them: {'; '.join(what.not_considered)}.")
+    if what.dropped:
+        dropped = ", ".join(f"{reason} ({text.counted(cells, 'cell')})" for reason, cells in what.dropped.items())
+        lines.append(f"Left out of the choice: {dropped}. The notes name the kernels.")
+    return lines
 
 
 def _accuracy(what: Recommendation) -> list[str]:
@@ -258,19 +290,30 @@ def _schemes_table(what: Recommendation) -> Table:
     sizes = [time.m for time in what.times]
     data = [*JUDGED, *sorted({name for row in what.schemes for name in row.sqnr_db} - set(JUDGED))]
     header = (
-        *("scheme", "also called", "all m", *(f"SQNR, {name}" for name in data), "accurate"),
+        *(
+            "scheme",
+            "also called",
+            "all m",
+            *(["of all libraries"] if what.of_all else []),
+            *(f"SQNR, {name}" for name in data),
+            "accurate",
+        ),
         *(f"m={m}" for m in sizes),
     )
+    by_scheme = {row.scheme: row for row in what.schemes}
+    rows_of_all = [(by_scheme.get(one.scheme, replace(one, by_m={}, overall=None)), one) for one in what.of_all]
+    rows_of_all = rows_of_all or [(row, row) for row in what.schemes]
     rows = [
         [
             row.scheme.text,
             row.scheme.also_called or NOTHING,
             _speedup(row.overall),
+            *([_speedup(of_all.overall)] if what.of_all else []),
             *(_sqnr(row, name) for name in data),
             _is_accurate(row, what.limit),
             *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
         ]
-        for row in what.schemes
+        for row, of_all in rows_of_all
     ]
     return Table(header, rows, left=(0, 1))
 

@@ -41,8 +41,8 @@ def source(*records: Record, name: str = "a.jsonl", **header: object) -> Results
     return in_file(ordered, [end(own) for own in comparisons.values()], replace(HEADER, **header), path=name)
 
 
-def advise(*records: Record, layers=(ONE, TWO), required=ANY, sources=()):
-    return recommend("mine", 1, layers, sources or [source(*records)], required)
+def advise(*records: Record, layers=(ONE, TWO), required=ANY, sources=(), providers=()):
+    return recommend("mine", 1, layers, sources or [source(*records)], required, providers=providers)
 
 
 def refusal(*records: Record, **changes) -> str:
@@ -521,3 +521,64 @@ def test_without_an_sqnr_of_outliers_the_first_lines_say_that_accuracy_was_not_j
     said = "Accuracy could not be judged, so speed alone decides: the records have no SQNR with outliers."
     assert said in markdown(advice).partition("\n## ")[0]
     assert to_json(advice)["accuracy"] == {"least_sqnr_db": None, "data": None, "said": said}
+
+
+CUTLASS_INT8, VLLM_INT8 = "cutlass_i8_i8_bf16_scaled_mm", "vllm_i8_i8_bf16_scaled_mm"
+TWO_LIBRARIES = [
+    cell(ONE, 16, BASELINE, 10),
+    cell(ONE, 16, FP8, 5, ROW_WISE),
+    replace(cell(ONE, 16, CUTLASS_INT8, 2), provider="cutlass"),
+    replace(cell(ONE, 16, VLLM_INT8, 4), provider="vllm"),
+]
+
+
+def test_the_choice_is_among_the_libraries_that_are_named_and_the_best_of_all_stands_beside_it() -> None:
+    advice = advise(*TWO_LIBRARIES, layers=[ONE], required=Requirements(providers=("vllm",)))
+    assert (advice.layers[0].best.record.kernel, advice.deploy.overall.median) == (VLLM_INT8, pytest.approx(2.5))
+    best, faster = advice.best_of_all
+    assert (best.scheme.text, best.providers, faster.median) == (
+        "int8 tensor-w-tensor-a",
+        ["cutlass"],
+        pytest.approx(2.0),
+    )
+    first, *others = markdown(advice).split("\n## ")
+    assert "Only kernels of vllm are chosen from (--providers). The best of all kernels in the records is int8" in first
+    assert "5.00x ±0.00%, from cutlass; that is 2.00x as fast." in first
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")][2:4] for line in others[0].splitlines() if "fp8" in line
+    ]
+    assert rows == [["-", "2.00x ±0.00%"]], "a scheme that vllm has no kernel of"
+    assert to_json(advice)["best_of_all_providers"]["times_faster"] == pytest.approx(2.0)
+    both = advise(*TWO_LIBRARIES, layers=[ONE], required=Requirements(providers=("vllm", "cutlass")))
+    assert both.deploy.providers == ["cutlass"]
+    everything = advise(*TWO_LIBRARIES, layers=[ONE])
+    assert (everything.deploy.providers, everything.best_of_all) == (["cutlass"], None)
+
+
+def test_a_library_without_a_kernel_to_choose_is_refused_with_those_that_have_one() -> None:
+    assert refusal(*TWO_LIBRARIES, layers=[ONE], required=Requirements(providers=("sglang", "deepgemm"))) == (
+        "no kernel of sglang, deepgemm to choose: those that can be chosen in these records are of "
+        "cutlass, pytorch, vllm"
+    )
+
+
+def test_what_the_records_lack_and_what_was_dropped_stand_in_the_first_lines() -> None:
+    failed = replace(cell(ONE, 16, "triton_i8_i8_bf16_scaled_mm", 1, status=Status.FAILED), provider="triton")
+    known = ("pytorch", "cutlass", "vllm", "triton", "sglang")
+    advice = advise(*TWO_LIBRARIES, failed, layers=[ONE], providers=known)
+    assert advice.not_considered == (
+        "schemes fp8 tensor-w-tensor-a, fp8 tensor-w-token-a, fp8 channel-w-tensor-a, fp8 block-w-group-a, "
+        "int8 tensor-w-token-a, int8 channel-w-tensor-a, int8 channel-w-token-a",
+        "zero points int8",
+        "libraries sglang",
+        "usable times of triton",
+        "activations dynamic",
+    )
+    first = markdown(advice).partition("\n## ")[0]
+    assert "Not considered, since the records lack them: schemes fp8 tensor-w-tensor-a, " in first
+    assert "Left out of the choice: failed (1 cell). The notes name the kernels." in first
+    data = to_json(advice)
+    assert (data["not_considered"], data["left_out"]) == (list(advice.not_considered), {"failed": 1})
+    fp8_alone = advise(*TWO_LIBRARIES[:2], layers=[ONE])
+    assert fp8_alone.not_considered[0] == "formats int8"
+    assert "int8" not in fp8_alone.not_considered[1], "a format that is lacking is named once"

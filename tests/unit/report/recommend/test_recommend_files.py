@@ -125,6 +125,8 @@ def test_bad_options_are_one_line(files) -> None:
     assert refusal("r.jsonl", "--activations", "lazy").startswith("activations 'lazy': expected one of prequantized")
     assert refusal("r.jsonl", "--min-sqnr", "nan") == "--min-sqnr nan: expected a number of dB"
     assert refusal("r.jsonl", "--sqnr-data", "normal").startswith("--sqnr-data normal needs --min-sqnr")
+    assert refusal("r.jsonl", "--providers", "vlm") == "provider 'vlm' is unknown: did you mean vllm?"
+    assert refusal("r.jsonl", "--providers", "vllm,sglang").startswith("no kernel of vllm, sglang to choose: ")
     assert refusal("r.jsonl", "--any-accuracy", "--min-sqnr", "1").startswith("--any-accuracy and --min-sqnr exclude")
 
 
