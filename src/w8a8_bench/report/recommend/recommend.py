@@ -19,7 +19,14 @@ from w8a8_bench import stats
 from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.accuracy import AccuracyLimit, SqnrDb, least_sqnr_db, limit_of
-from w8a8_bench.report.recommend.choices import CandidateKernel, Candidates, ModelLayer, Requirements, ratio
+from w8a8_bench.report.recommend.choices import (
+    CandidateKernel,
+    Candidates,
+    ModelLayer,
+    Requirements,
+    geometric_mean,
+    ratio,
+)
 from w8a8_bench.report.recommend.lacking import not_considered
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
@@ -279,7 +286,7 @@ def _schemes(
             if all(own.values()):
                 by_m[m] = _total({layer: _best(choices) for layer, choices in own.items()}, baseline)
         speedups = [total.speedup for total in by_m.values()]
-        overall = _geometric_mean(speedups) if len(by_m) == len(baselines) else None
+        overall = geometric_mean(speedups) if len(by_m) == len(baselines) else None
         too_low = limit.why_not(scheme, sqnr_db)
         rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db.get(scheme, {}), too_low))
     return tuple(rows)
@@ -293,7 +300,7 @@ def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> SchemeTot
             continue
         gain = _against(deploy, row, list(row.by_m))
         if _is_slower(gain):
-            speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
+            speedup = geometric_mean([total.speedup for total in row.by_m.values()])
             gains.append((gain.median, replace(row, overall=speedup)))
     return max(gains, key=lambda one: one[0])[1] if gains else None
 
@@ -302,7 +309,7 @@ def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTo
     """The best scheme over `sizes`, at all of which each of `rows` has a total."""
 
     def gain(row: SchemeTotals) -> float:
-        return _geometric_mean([row.by_m[m].speedup for m in sizes]).median
+        return geometric_mean([row.by_m[m].speedup for m in sizes]).median
 
     fastest = max(rows, key=gain)
     tied = [row for row in rows if not _is_slower(_against(row, fastest, sizes))]
@@ -311,7 +318,7 @@ def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTo
 
 def _against(row: SchemeTotals, other: SchemeTotals, sizes: Sequence[int]) -> stats.Estimate:
     """Time of one over time of the other, the mean over `sizes`."""
-    return _geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
+    return geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
 
 
 def _total(choices: Mapping[ModelLayer, CandidateKernel], baseline: Total | None = None) -> Total:
@@ -335,18 +342,6 @@ def _ratio_of_sums(a: Mapping[ModelLayer, CandidateKernel], b: Mapping[ModelLaye
         below = math.hypot(below, share * (of_layer.median - of_layer.interval[0]))
         above = math.hypot(above, share * (of_layer.interval[1] - of_layer.median))
     return stats.Estimate(middle, (middle - below, middle + above))
-
-
-def _geometric_mean(ratios: Sequence[stats.Estimate]) -> stats.Estimate:
-    """Of independent ratios, with the interval that theirs make."""
-    number = len(ratios)
-    middle = math.exp(math.fsum(math.log(one.median) for one in ratios) / number)
-    ends = [(one.median, *one.interval) for one in ratios if one.interval and one.interval[0] > 0]
-    if len(ends) < number:
-        return stats.Estimate(middle, None)
-    below = math.hypot(*(math.log(median / low) for median, low, _ in ends)) / number
-    above = math.hypot(*(math.log(high / median) for median, _, high in ends)) / number
-    return stats.Estimate(middle, (middle * math.exp(-below), middle * math.exp(above)))
 
 
 def _count(layer: ModelLayer) -> int:

@@ -286,7 +286,11 @@ def test_layers_are_found_by_shape_in_several_files_and_the_models_own_sweep_cou
     assert (one.best.record.kernel, one.best.speedup.median) == (INT8, pytest.approx(10.0))
     assert one.baseline.time.median == pytest.approx(10e-6)
     assert advice.files == ("other.jsonl", "own.jsonl")
-    assert "measured more than once, and the first time taken: 1 cell" in advice.notes
+    # FP8 per tensor: 5 us beside a baseline of 10, and 7 beside one of 20; the mean of the ratios, beside the first.
+    per_tensor = {row.scheme.text: row for row in advice.schemes}["fp8 tensor-w-tensor-a"].by_m[16].choices[ONE]
+    assert per_tensor.speedup.median == pytest.approx(math.sqrt(2 * 20 / 7))
+    assert per_tensor.time.median == pytest.approx(10e-6 / math.sqrt(2 * 20 / 7))
+    assert any(note.startswith("measured more than once: 1 cell; ") for note in advice.notes)
 
 
 def test_times_that_do_not_compare_are_refused_with_both_files() -> None:
@@ -582,3 +586,37 @@ def test_what_the_records_lack_and_what_was_dropped_stand_in_the_first_lines() -
     fp8_alone = advise(*TWO_LIBRARIES[:2], layers=[ONE])
     assert fp8_alone.not_considered[0] == "formats int8"
     assert "int8" not in fp8_alone.not_considered[1], "a format that is lacking is named once"
+
+
+def on_card(uuid: str, *records: Record, name: str) -> Results:
+    card = {"kind": "cuda", "name": "H200", "uuid": uuid}
+    return source(*records, name=name, device=card, devices=(card,))
+
+
+def test_cards_of_one_name_are_pooled_by_the_baseline_beside_each_cell() -> None:
+    """The second card is twice as slow in everything: its cells gain as much as if the first had measured them."""
+    first = on_card("GPU-1", cell(ONE, 16, BASELINE, 10), cell(ONE, 16, FP8, 5), name="1.jsonl")
+    second = on_card("GPU-2", cell(ONE, 16, BASELINE, 20), cell(ONE, 16, INT8, 8), name="2.jsonl")
+    advice = advise(layers=[ONE], sources=[first, second])
+    best = advice.layers[0].best
+    assert (best.record.kernel, best.speedup.median) == (INT8, pytest.approx(2.5))
+    assert best.time.median == pytest.approx(4e-6), "as beside the first baseline"
+    assert advice.times[0].single.speedup.median == pytest.approx(2.5)
+
+
+def test_a_comparison_without_a_baseline_has_that_of_another_file_of_its_gpu() -> None:
+    first = on_card("GPU-1", cell(ONE, 16, BASELINE, 10), cell(ONE, 16, FP8, 5), name="1.jsonl")
+    alone = on_card("GPU-1", cell(ONE, 16, INT8, 4), name="2.jsonl")
+    advice = advise(layers=[ONE], sources=[alone, first])
+    assert (advice.layers[0].best.record.kernel, advice.deploy.overall.median) == (INT8, pytest.approx(2.5))
+    assert any(note.startswith("without a bf16 beside it: 1 cell; ") for note in advice.notes)
+    elsewhere = on_card("GPU-2", cell(ONE, 16, INT8, 4), name="2.jsonl")
+    advice = advise(layers=[ONE], sources=[elsewhere, first])
+    assert advice.layers[0].best.record.kernel == FP8
+    assert advice.dropped == {"no time of the baseline on its GPU": 1}
+
+
+def test_cells_that_two_cards_measured_are_still_compared_by_samples_of_the_same_blocks() -> None:
+    records = cell(ONE, 16, BASELINE, 10, spread=0.2), cell(ONE, 16, FP8, 5), cell(ONE, 16, FP8, 4.85, ROW_WISE)
+    both = [on_card(f"GPU-{i}", *records, name=f"{i}.jsonl") for i in (1, 2)]
+    assert advise(layers=[ONE], sources=both).layers[0].best.scheme.text == "fp8 channel-w-token-a"
