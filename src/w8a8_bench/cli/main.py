@@ -221,6 +221,8 @@ def _add_recommend(parser: _Parser) -> None:
     parser.values(
         "--providers", "NAME", "choose among kernels of these libraries, those that you can deploy (default: all)"
     )
+    parser.values("--m", "M:WEIGHT", "how often a forward pass has M tokens (default: all M of the records alike)")
+    parser.value("--weights", "FILE", "the same from a file: CSV with columns m and weight, or JSON")
     parser.value(
         "--min-sqnr",
         "DB",

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from w8a8_bench.cli import output
+from w8a8_bench.cli import mix, output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
@@ -51,6 +51,8 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     required = _required(args)
     inputs = Inputs(args.results)
     read = inputs.paths
+    if args.weights is not None:
+        read.append(Path(args.weights))
     if args.model not in models.MODELS:
         read.append(Path(args.model, hf_config.FILE_NAME) if os.path.isdir(args.model) else Path(args.model))
     output.check(out, read)
@@ -116,6 +118,8 @@ def _required(args: argparse.Namespace) -> Requirements:
         raise ValueError(f"--min-sqnr {args.min_sqnr:g}: expected a number of dB")
     if args.sqnr_data is not None and args.min_sqnr is None:
         raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
+    if args.m and args.weights is not None:
+        raise ValueError("--m and --weights exclude each other: leave one out")
     if args.any_accuracy and args.min_sqnr is not None:
         raise ValueError("--any-accuracy and --min-sqnr exclude each other: leave one out")
     return Requirements(
@@ -124,4 +128,5 @@ def _required(args: argparse.Namespace) -> Requirements:
         args.sqnr_data,
         args.any_accuracy,
         tuple(dict.fromkeys(args.providers or ())),
+        mix.of_words(args.m) if args.m else mix.of_file(Path(args.weights)) if args.weights is not None else None,
     )

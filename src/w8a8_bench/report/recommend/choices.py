@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
@@ -58,6 +58,7 @@ class Requirements:
     sqnr_data     the data whose SQNR that is; None: the smallest over all data that there is one for
     any_accuracy  no limit to the accuracy
     providers     whose kernels may be chosen; empty: all. The baseline may always stay
+    mix           how often a forward pass has m tokens, by m; None: every m that there is, each as important
     """
 
     activations: Activations = Activations.PREQUANTIZED
@@ -65,6 +66,7 @@ class Requirements:
     sqnr_data: str | None = None
     any_accuracy: bool = False
     providers: tuple[str, ...] = ()
+    mix: Mapping[int, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ Table = Mapping[tuple[ModelLayer, int], Sequence[CandidateKernel]]
 """What there is to choose from, by layer and m; the baseline comes first."""
 
 
+Mix = Mapping[int, float] | None
+"""How often a forward pass has m tokens; None: every m is as important."""
+
+
 @dataclass(frozen=True)
 class LayerChoice:
     """The best of one layer at one m, and the baseline beside it."""
@@ -68,7 +72,8 @@ class SchemeTotals:
     """One scheme for all layers, with its best kernel in each.
 
     by_m     totals of those m at which every layer has a time under it
-    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; None if it lacks one
+    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; with a mix of m, the
+             speed-up of its total time. None if it lacks an m
     sqnr_db  data to the smallest SQNR over layers and m, in dB; empty if unknown
     too_low  the SQNR for which it is not recommended, as text; None if it is accurate enough
     """
@@ -97,6 +102,26 @@ class ModelTime:
 
 
 @dataclass(frozen=True)
+class AtM:
+    """The best scheme of one library at one m, and how much longer the one for every m takes there, as a ratio."""
+
+    m: int
+    best: SchemeTotals
+    ratio: stats.Estimate
+
+
+@dataclass(frozen=True)
+class OneLibrary:
+    """The best scheme with the kernels of one library, for all layers and every m. Scheme and library are those of
+    `deploy`; `ratio` is its time over that of the best scheme and library of each m.
+    """
+
+    deploy: SchemeTotals
+    by_m: tuple[AtM, ...]
+    ratio: stats.Estimate
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
@@ -108,6 +133,7 @@ class Recommendation:
     best_of_all     what would be taken of these, and how many times faster it is; None if the choice is among all
     not_considered  what the records lack
     dropped    how many cells were left out of the choice, by the reason
+    one_library  what to take if all layers and m run with the kernels of one library
     """
 
     model: str
@@ -128,6 +154,7 @@ class Recommendation:
     best_of_all: tuple[SchemeTotals, stats.Estimate] | None
     not_considered: tuple[str, ...]
     dropped: Mapping[str, int]
+    one_library: OneLibrary
     notes: tuple[str, ...]
 
 
@@ -148,10 +175,17 @@ def recommend(
     """
     candidates = Candidates(model, layers, files, required)
     counted = [layer for layer in layers if layer.count is not None]
-    sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer)})
+    mix = required.mix
+    sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer) if mix is None or m in mix})
     _refuse_lacking(model, tp, counted, candidates, required)
-    every = {(layer, m): candidates.choices(layer, m) for layer in layers for m in candidates.batch_sizes(layer)}
+    every = {
+        (layer, m): candidates.choices(layer, m)
+        for layer in layers
+        for m in candidates.batch_sizes(layer)
+        if mix is None or m in mix
+    }
     table: Table = {where: choices for where, choices in every.items() if choices}
+    _refuse_mix(mix, counted, candidates, table)
     if not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
         raise ValueError(f"no W8A8 kernel in the records of {model} to choose: {'; '.join(candidates.notes())}")
     gaps = _gaps(counted, sizes, table)
@@ -162,14 +196,21 @@ def recommend(
     sqnr_db = least_sqnr_db(candidates.records)
     limit = limit_of(required, sqnr_db)
     everything, table = table, _of_providers(table, required.providers)
-    of_all = _schemes(counted, baselines, everything, sqnr_db, limit)
-    schemes = _schemes(counted, baselines, table, sqnr_db, limit) if required.providers else of_all
+    of_all = _schemes(counted, baselines, everything, sqnr_db, limit, mix)
+    schemes = _schemes(counted, baselines, table, sqnr_db, limit, mix) if required.providers else of_all
     accurate = [row for row in schemes if row.too_low is None]
     enough = {
         where: [one for one in choices if not limit.why_not(one.scheme, sqnr_db)] for where, choices in table.items()
     }
-    deploy = _best_scheme([row for row in accurate if row.overall], whole)
-    unlimited = _best_scheme([row for row in schemes if row.overall], whole)
+    deploy = _best_scheme([row for row in accurate if row.overall], whole, mix)
+    unlimited = _best_scheme([row for row in schemes if row.overall], whole, mix)
+    by_library = [
+        row
+        for name in sorted(_providers(enough))
+        for row in _schemes(counted, baselines, _of_providers(enough, [name]), sqnr_db, limit, mix)
+        if row.scheme.scaling and row.by_m
+    ]
+    sixteen_bits = next(row for row in accurate if row.scheme.scaling is None)
     return Recommendation(
         model=model,
         tp=tp,
@@ -182,13 +223,14 @@ def recommend(
         times=tuple(_model_time(m, counted, baselines[m], accurate, enough) for m in whole),
         schemes=schemes,
         deploy=deploy,
-        partial=_partial(accurate, deploy),
+        partial=_partial(accurate, deploy, mix),
         unlimited=unlimited if unlimited.scheme != deploy.scheme else None,
         limit=limit,
         of_all=of_all if required.providers else (),
-        best_of_all=_best_of_all(of_all, deploy, whole) if required.providers else None,
+        best_of_all=_best_of_all(of_all, deploy, whole, mix) if required.providers else None,
         not_considered=not_considered(candidates.records, required.activations, providers, _providers(everything)),
         dropped=candidates.dropped(),
+        one_library=_one_library([sixteen_bits, *by_library], whole, mix),
         notes=(
             *_uncounted(layers),
             *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),
@@ -246,10 +288,35 @@ def _providers(table: Table) -> set[str]:
 
 
 def _best_of_all(
-    of_all: Sequence[SchemeTotals], deploy: SchemeTotals, sizes: Sequence[int]
+    of_all: Sequence[SchemeTotals], deploy: SchemeTotals, sizes: Sequence[int], mix: Mix
 ) -> tuple[SchemeTotals, stats.Estimate]:
-    best = _best_scheme([row for row in of_all if row.too_low is None and row.overall], sizes)
-    return best, _against(deploy, best, sizes)
+    best = _best_scheme([row for row in of_all if row.too_low is None and row.overall], sizes, mix)
+    return best, _against(deploy, best, sizes, mix)
+
+
+def _one_library(rows: Sequence[SchemeTotals], sizes: Sequence[int], mix: Mix) -> OneLibrary:
+    """Of `rows`, each of one scheme and one library. What is within `TIE` of the best at an m counts as the best."""
+    deploy = _best_scheme([row for row in rows if row.overall], sizes, mix)
+    by_m = []
+    for m in sizes:
+        best = _best_scheme([row for row in rows if m in row.by_m], [m], mix)
+        ratio_to_best = _against(deploy, best, [m], mix)
+        if deploy is best or not _is_slower(ratio_to_best):
+            best, ratio_to_best = deploy, stats.Estimate(1.0, (1.0, 1.0))
+        by_m.append(AtM(m, best, ratio_to_best))
+    ratios, times = {one.m: one.ratio for one in by_m}, {one.m: one.best.by_m[one.m] for one in by_m}
+    return OneLibrary(deploy, tuple(by_m), _mean(ratios, times, mix))
+
+
+def _refuse_mix(mix: Mix, counted: Sequence[ModelLayer], candidates: Candidates, table: Table) -> None:
+    """Raise ValueError if an m of the mix has no time of the whole model."""
+    lacking = [m for m in mix or () if not all((layer, m) in table for layer in counted)]
+    if lacking:
+        known = sorted(set.intersection(*(set(candidates.batch_sizes(layer)) for layer in counted)))
+        raise ValueError(
+            f"no time of the whole model at m={', '.join(map(str, lacking))}, which the mix of m has: the records have "
+            f"all layers at m={', '.join(map(str, known))}"
+        )
 
 
 def _best(choices: Sequence[CandidateKernel]) -> CandidateKernel:
@@ -265,7 +332,7 @@ def _model_time(
     m: int, counted: Sequence[ModelLayer], baseline: Total, schemes: Sequence[SchemeTotals], table: Table
 ) -> ModelTime:
     mix = _total({layer: _best(table[layer, m]) for layer in counted}, baseline)
-    single = _best_scheme([one for one in schemes if m in one.by_m], [m])
+    single = _best_scheme([one for one in schemes if m in one.by_m], [m], None)
     return ModelTime(m, baseline, mix, single.scheme, single.by_m[m])
 
 
@@ -275,6 +342,7 @@ def _schemes(
     table: Table,
     sqnr_db: SqnrDb,
     limit: AccuracyLimit,
+    mix: Mix,
 ) -> tuple[SchemeTotals, ...]:
     """Every scheme that has any time, the simplest first."""
     found = {choice.scheme for layer in counted for m in baselines for choice in table[layer, m]}
@@ -285,40 +353,59 @@ def _schemes(
             own = {layer: [one for one in table[layer, m] if one.scheme == scheme] for layer in counted}
             if all(own.values()):
                 by_m[m] = _total({layer: _best(choices) for layer, choices in own.items()}, baseline)
-        speedups = [total.speedup for total in by_m.values()]
-        overall = geometric_mean(speedups) if len(by_m) == len(baselines) else None
+        overall = _mean_speedup(by_m, mix) if len(by_m) == len(baselines) else None
         too_low = limit.why_not(scheme, sqnr_db)
         rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db.get(scheme, {}), too_low))
     return tuple(rows)
 
 
-def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> SchemeTotals | None:
+def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals, mix: Mix) -> SchemeTotals | None:
     """Of the schemes that lack some m, the one that gains most over `deploy` at the m that it has."""
     gains: list[tuple[float, SchemeTotals]] = []
     for row in schemes:
         if row.overall is not None or not row.by_m:
             continue
-        gain = _against(deploy, row, list(row.by_m))
+        gain = _against(deploy, row, list(row.by_m), mix)
         if _is_slower(gain):
-            speedup = geometric_mean([total.speedup for total in row.by_m.values()])
+            speedup = _mean_speedup(row.by_m, mix)
             gains.append((gain.median, replace(row, overall=speedup)))
     return max(gains, key=lambda one: one[0])[1] if gains else None
 
 
-def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTotals:
+def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int], mix: Mix) -> SchemeTotals:
     """The best scheme over `sizes`, at all of which each of `rows` has a total."""
 
     def gain(row: SchemeTotals) -> float:
-        return geometric_mean([row.by_m[m].speedup for m in sizes]).median
+        return _mean_speedup({m: row.by_m[m] for m in sizes}, mix).median
 
     fastest = max(rows, key=gain)
-    tied = [row for row in rows if not _is_slower(_against(row, fastest, sizes))]
+    tied = [row for row in rows if not _is_slower(_against(row, fastest, sizes, mix))]
     return min(tied, key=lambda row: (row.scheme.complexity, -gain(row), row.scheme.text))
 
 
-def _against(row: SchemeTotals, other: SchemeTotals, sizes: Sequence[int]) -> stats.Estimate:
+def _against(row: SchemeTotals, other: SchemeTotals, sizes: Sequence[int], mix: Mix) -> stats.Estimate:
     """Time of one over time of the other, the mean over `sizes`."""
-    return geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
+    ratios = {m: _ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes}
+    return _mean(ratios, other.by_m, mix)
+
+
+def _mean_speedup(by_m: Mapping[int, Total], mix: Mix) -> stats.Estimate:
+    return _mean({m: total.speedup for m, total in by_m.items()}, by_m, mix)
+
+
+def _mean(ratios: Mapping[int, stats.Estimate], totals: Mapping[int, Total], mix: Mix) -> stats.Estimate:
+    """Of ratios of times to `totals`: the geometric mean, or with a mix of m the ratio of the whole times."""
+    if mix is None:
+        return geometric_mean(list(ratios.values()))
+    whole = math.fsum(mix[m] * totals[m].time.median for m in ratios)
+    shares = {m: mix[m] * totals[m].time.median / whole for m in ratios}
+    middle = math.fsum(share * ratios[m].median for m, share in shares.items())
+    known = [(share, ratios[m].median, *ends) for m, share in shares.items() if (ends := ratios[m].interval)]
+    if len(known) < len(ratios):
+        return stats.Estimate(middle, None)
+    below = math.hypot(*(share * (median - low) for share, median, low, _ in known))
+    above = math.hypot(*(share * (high - median) for share, median, _, high in known))
+    return stats.Estimate(middle, (middle - below, middle + above))
 
 
 def _total(choices: Mapping[ModelLayer, CandidateKernel], baseline: Total | None = None) -> Total:

@@ -111,6 +111,7 @@ def _sections(what: Recommendation) -> list[Section]:
             ],
             _schemes_table(what),
         ),
+        _one_library(what),
         Section(
             "The whole model",
             table=Table(
@@ -194,6 +195,18 @@ def to_json(what: Recommendation) -> dict[str, object]:
             "providers": what.deploy.providers,
             **_speedup_json(what.deploy.overall),
         },
+        "mix_of_m": [{"m": m, "weight": weight} for m, weight in what.required.mix.items()]
+        if what.required.mix
+        else None,
+        "one_scheme_and_provider": {
+            **_pair_json(what.one_library.deploy),
+            **_speedup_json(what.one_library.deploy.overall),
+            "time_ratio_to_best_of_each_m": what.one_library.ratio.median,
+            "by_m": [
+                {"m": at.m, "best": _pair_json(at.best), "time_ratio_to_best": at.ratio.median}
+                for at in what.one_library.by_m
+            ],
+        },
         "incomplete_but_faster": partial,
         "accuracy": {"least_sqnr_db": what.limit.least_db, "data": what.limit.data, "said": what.limit.said},
         "without_limit": what.unlimited.scheme.text if what.unlimited else None,
@@ -236,7 +249,7 @@ def _verdict(what: Recommendation) -> list[str]:
     if deploy.scheme.scaling is not None:
         first = (
             f"One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
-            f"{BASELINE} (geometric mean over m)."
+            f"{BASELINE} ({_mean_of(what)})."
         )
     elif partial:
         first = f"Undecided: no scheme{limit} beats {deploy.scheme.text} and has a time at every m."
@@ -257,6 +270,7 @@ def _verdict(what: Recommendation) -> list[str]:
             f"{', '.join(best.providers)}; that is "
             f"{faster.median:.2f}x as fast."
         )
+    lines.append(_one_library_text(what))
     if partial:
         lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
@@ -270,6 +284,59 @@ def _verdict(what: Recommendation) -> list[str]:
         dropped = ", ".join(f"{reason} ({text.counted(cells, 'cell')})" for reason, cells in what.dropped.items())
         lines.append(f"Left out of the choice: {dropped}. The notes name the kernels.")
     return lines
+
+
+def _mean_of(what: Recommendation) -> str:
+    if what.required.mix is None:
+        return "geometric mean over m"
+    total = sum(what.required.mix.values())
+    shares = (f"{share / total:.3g} of m={m}" for m, share in sorted(what.required.mix.items()))
+    return f"the whole time of forward passes, {', '.join(shares)}"
+
+
+def _pair(row: SchemeTotals) -> str:
+    return f"{row.scheme.text} from {', '.join(row.providers)}"
+
+
+def _one_library_text(what: Recommendation) -> str:
+    """The one library and scheme for everything, where another is better, and what it costs not to change."""
+    one = what.one_library
+    said = f"One scheme and one library for all: {_pair(one.deploy)}, {_speedup(one.deploy.overall)}."
+    changes = [
+        f"from m={at.m} {_pair(at.best)}"
+        for at, before in zip(one.by_m, [None, *one.by_m], strict=False)
+        if (at.best is not before.best if before else at.best is not one.deploy)
+    ]
+    if not changes:
+        return f"{said} Nothing is faster at any m by more than {TIE:.0%}."
+    return f"{said} The best changes: {', '.join(changes)}. Keeping one costs {one.ratio.median - 1:.1%} more time."
+
+
+def _one_library(what: Recommendation) -> Section:
+    one, mix = what.one_library, what.required.mix
+    return Section(
+        "One scheme and one library for all",
+        [
+            f"At each m the best scheme with kernels of one library in all layers, and how much more time "
+            f"{_pair(one.deploy)} takes, the best for all m. Up to {TIE:.0%} more counts as equal."
+        ],
+        Table(
+            ("m", *(["weight"] if mix else []), "best", "from", "time", f"{one.deploy.scheme.text}", "more"),
+            [
+                (
+                    str(at.m),
+                    *([f"{mix[at.m]:g}"] if mix else []),
+                    at.best.scheme.text,
+                    ", ".join(at.best.providers),
+                    text.format_time(at.best.by_m[at.m].time.median),
+                    text.format_time(one.deploy.by_m[at.m].time.median),
+                    NOTHING if at.best is one.deploy else f"{at.ratio.median - 1:.1%}",
+                )
+                for at in one.by_m
+            ],
+            left=(2, 3) if mix else (1, 2),
+        ),
+    )
 
 
 def _accuracy(what: Recommendation) -> list[str]:
@@ -293,7 +360,7 @@ def _schemes_table(what: Recommendation) -> Table:
         *(
             "scheme",
             "also called",
-            "all m",
+            "all m" if what.required.mix is None else "the mix of m",
             *(["of all libraries"] if what.of_all else []),
             *(f"SQNR, {name}" for name in data),
             "accurate",
@@ -361,6 +428,10 @@ def _half_width(value: Estimate) -> str:
         return ""
     low, high = value.interval
     return f"±{100 * (high - low) / 2 / value.median:.2f}%"
+
+
+def _pair_json(row: SchemeTotals) -> dict[str, object]:
+    return {"scheme": row.scheme.text, "providers": row.providers}
 
 
 def _total_json(total: Total) -> dict[str, object]:
