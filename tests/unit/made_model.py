@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from copies import replace
-from made_results import record
+from made_results import HEADER, end, in_file, record
 
 from w8a8_bench.problem import GemmShape, Scaling
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import ModelLayer
+from w8a8_bench.report.recommend.choices import ModelLayer, Requirements
+from w8a8_bench.report.recommend.recommend import recommend
+from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record
 
 FP8 = "pytorch_fp8_fp8_bf16_scaled_mm"
@@ -41,3 +44,25 @@ PAPER = [
     cell(TWO, 32, FP8, 24),
     cell(TWO, 32, FP8, 12, ROW_WISE),
 ]
+
+ANY = Requirements()
+
+
+def source(*records: Record, name: str = "a.jsonl", **header: object) -> Results:
+    comparisons: dict[int, list[Record]] = {}
+    for one in records:
+        comparisons.setdefault(one.comparison, []).append(one)
+    header = {"settings": {"data": "normal", "duty": 0.5}, **header}
+    ordered = [record for own in comparisons.values() for record in own]
+    return in_file(ordered, [end(own) for own in comparisons.values()], replace(HEADER, **header), path=name)
+
+
+def advise(*records: Record, layers=(ONE, TWO), required=ANY, sources=(), providers=()):
+    return recommend("mine", 1, layers, sources or [source(*records)], required, providers=providers)
+
+
+def refusal(*records: Record, **changes) -> str:
+    with pytest.raises(ValueError) as caught:
+        advise(*records, **changes)
+    (line,) = str(caught.value).splitlines()
+    return line

@@ -218,13 +218,27 @@ def _add_recommend(parser: _Parser) -> None:
         "prequantized (default), dynamic or static: only times of this kind are compared",
         default=Activations.PREQUANTIZED.value,
     )
-    parser.value("--min-sqnr", "DB", "leave out schemes whose SQNR is lower than this on any data", type=_number)
+    parser.values(
+        "--providers", "NAME", "choose among kernels of these libraries, those that you can deploy (default: all)"
+    )
+    parser.values("--m", "M:WEIGHT", "how often a forward pass has M tokens (default: all M of the records alike)")
+    parser.value("--weights", "FILE", "the same from a file: CSV with columns m and weight, or JSON")
+    parser.value(
+        "--min-sqnr",
+        "DB",
+        "recommend no scheme whose SQNR is lower than this on any data (default: one that loses more than 8 dB against "
+        "fp8 channel-w-token-a on data with outliers)",
+        type=_number,
+    )
+    parser.flag("--any-accuracy", "recommend by speed alone")
     parser.value("--sqnr-data", "DATA", "with --min-sqnr: look at the SQNR on this data only, for example normal")
     parser.add_argument(
         "-o", "--out", metavar="FILE", help="write the answer to FILE, over an older one (default: stdout)"
     )
     parser.choice(
-        "--format", ("markdown", "json"), "default: what the name of --out ends in (.md, .json), else markdown"
+        "--format",
+        ("markdown", "text", "json"),
+        "default: what the name of --out ends in (.md, .txt, .json), else markdown",
     )
 
 

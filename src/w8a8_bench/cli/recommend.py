@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from w8a8_bench.cli import output
+from w8a8_bench.cli import mix, output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
+from w8a8_bench.providers import registry
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
-from w8a8_bench.report.recommend.render import markdown, to_json, verdict
+from w8a8_bench.report.recommend.render import markdown, plain_text, to_json, verdict
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.shapes import hf_config, models
 
-SUFFIXES = {".md": "markdown", ".json": "json"}
+SUFFIXES = {".md": "markdown", ".txt": "text", ".json": "json"}
 """The format that the name of an output stands for, unless `--format` says another."""
+
+PROVIDERS = tuple(provider.name for provider in registry.PROVIDERS)
 
 MOST_NAMED = 3
 """Files of a device that an error names."""
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if format_ == "json":
         text = json.dumps(to_json(recommendation), indent=2, allow_nan=False)
     else:
-        text = markdown(recommendation)
+        text = (plain_text if format_ == "text" else markdown)(recommendation)
     output.put(out, f"{text}\n", verdict(recommendation))
     return EXIT_COMPLETE
 
@@ -47,6 +51,8 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     required = _required(args)
     inputs = Inputs(args.results)
     read = inputs.paths
+    if args.weights is not None:
+        read.append(Path(args.weights))
     if args.model not in models.MODELS:
         read.append(Path(args.model, hf_config.FILE_NAME) if os.path.isdir(args.model) else Path(args.model))
     output.check(out, read)
@@ -56,7 +62,19 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     files = _of_the_model(files, layers, inputs)
     if inputs.directories:
         _refuse_several_devices(files, inputs)
-    return recommend(args.model, args.tp, layers, files, required, models.cut_blocks([args.model], [args.tp]))
+    _refuse_unknown(required.providers, files)
+    cut_blocks = models.cut_blocks([args.model], [args.tp])
+    return recommend(args.model, args.tp, layers, files, required, cut_blocks, PROVIDERS)
+
+
+def _refuse_unknown(providers: Sequence[str], files: Sequence[Results]) -> None:
+    """Raise ValueError for a library that neither this project nor the records know."""
+    known = sorted({*PROVIDERS, *(record.provider for file in files for record in file.records)})
+    for name in providers:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise ValueError(f"provider {name!r} is unknown: {hint}")
 
 
 def _of_the_model(files: Sequence[Results], layers: Sequence[ModelLayer], inputs: Inputs) -> list[Results]:
@@ -100,4 +118,15 @@ def _required(args: argparse.Namespace) -> Requirements:
         raise ValueError(f"--min-sqnr {args.min_sqnr:g}: expected a number of dB")
     if args.sqnr_data is not None and args.min_sqnr is None:
         raise ValueError(f"--sqnr-data {args.sqnr_data} needs --min-sqnr DB, the limit for that data")
-    return Requirements(Activations.parse(args.activations), args.min_sqnr, args.sqnr_data)
+    if args.m and args.weights is not None:
+        raise ValueError("--m and --weights exclude each other: leave one out")
+    if args.any_accuracy and args.min_sqnr is not None:
+        raise ValueError("--any-accuracy and --min-sqnr exclude each other: leave one out")
+    return Requirements(
+        Activations.parse(args.activations),
+        args.min_sqnr,
+        args.sqnr_data,
+        args.any_accuracy,
+        tuple(dict.fromkeys(args.providers or ())),
+        mix.of_words(args.m) if args.m else mix.of_file(Path(args.weights)) if args.weights is not None else None,
+    )

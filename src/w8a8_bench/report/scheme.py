@@ -7,6 +7,19 @@ from dataclasses import dataclass
 from w8a8_bench.problem import ActScale, Azp, Problem, Scaling, WeightScale
 from w8a8_bench.problem.formats import Format
 
+ALSO_CALLED = {
+    (Format.FP8, "tensor-w-tensor-a"): "FP8 per tensor; compressed-tensors FP8 (static)",
+    (Format.FP8, "tensor-w-token-a"): "FP8, weights per tensor, activations per token; vLLM fp8_per_tensor",
+    (Format.FP8, "channel-w-tensor-a"): "FP8, weights per channel, activations per tensor",
+    (Format.FP8, "channel-w-token-a"): "FP8 per channel and token; compressed-tensors FP8_DYNAMIC",
+    (Format.FP8, "block-w-group-a"): "FP8 in 128x128 blocks, as DeepSeek-V3; compressed-tensors FP8_BLOCK",
+    (Format.INT8, "tensor-w-tensor-a"): "INT8 per tensor",
+    (Format.INT8, "tensor-w-token-a"): "INT8, weights per tensor, activations per token",
+    (Format.INT8, "channel-w-tensor-a"): "INT8, weights per channel, activations per tensor",
+    (Format.INT8, "channel-w-token-a"): "INT8 per channel and token; compressed-tensors W8A8",
+}
+"""What vLLM, compressed-tensors and DeepSeek call a format and a scheme; docs/schemes.md has all their names."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -24,6 +37,15 @@ class Scheme:
     def text(self) -> str:
         azp = "" if self.azp is Azp.NONE else f" azp {self.azp.value}"
         return f"{self.format.value} {self.scaling.name}{azp}" if self.scaling else self.format.value
+
+    @property
+    def also_called(self) -> str:
+        """The field's own names; empty for 16 bits, and for what has none."""
+        name = ALSO_CALLED.get((self.format, self.scaling.name)) if self.scaling else None
+        if name is None:
+            return ""
+        azp = "" if self.azp is Azp.NONE else f", zero point per {self.azp.value}"
+        return f"{name}{azp}"
 
     @property
     def complexity(self) -> int:

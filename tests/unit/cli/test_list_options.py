@@ -15,6 +15,7 @@ NEEDED = {
     "square_bench": "--dim-start 16 --dim-end 16 --dim-increment 16",
     "range_bench": "--dim-start 16 --dim-end 32 --dim-increment 16",
     "csv_bench": "--csv shapes.csv",
+    "recommend": "--model m r.jsonl",
 }
 """What a command requires besides."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from w8a8_bench import stats
 from w8a8_bench.analysis import metrics
@@ -50,23 +51,32 @@ def device_of(header: RunHeader) -> object:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a cell must be to be chosen. `sqnr_data` None: the smallest SQNR over all data that there is one for."""
+    """What is asked of the answer.
+
+    activations   only times of this kind are compared
+    min_sqnr_db   the SQNR that a scheme needs; None: `accuracy.limit_of` says which
+    sqnr_data     the data whose SQNR that is; None: the smallest over all data that there is one for
+    any_accuracy  no limit to the accuracy
+    providers     whose kernels may be chosen; empty: all. The baseline may always stay
+    mix           how often a forward pass has m tokens, by m; None: every m that there is, each as important
+    """
 
     activations: Activations = Activations.PREQUANTIZED
     min_sqnr_db: float | None = None
     sqnr_data: str | None = None
-
-    def sqnr_db(self, record: Record) -> float | None:
-        """The SQNR that is held against the limit; None if it is unknown."""
-        if self.sqnr_data is not None:
-            return record.scheme_sqnr_db.get(self.sqnr_data)
-        return min(record.scheme_sqnr_db.values(), default=None)
+    any_accuracy: bool = False
+    providers: tuple[str, ...] = ()
+    mix: Mapping[int, float] | None = None
 
 
 @dataclass(frozen=True)
 class CandidateKernel:
     """A cell with its time in seconds, and its speed-up over the baseline of its own comparison by samples of the same
     blocks. The baseline itself is one too.
+
+    `parts` are its measurements if it was measured more than once: then time and speed-up are geometric means, and
+    record and comparison the first's. The time is that beside the first baseline of its layer and m: a measurement
+    beside another is scaled by the ratio of the two.
     """
 
     record: Record
@@ -74,6 +84,7 @@ class CandidateKernel:
     measure: str
     time: stats.Estimate
     speedup: stats.Estimate
+    parts: tuple[CandidateKernel, ...] = ()
 
     @property
     def scheme(self) -> Scheme:
@@ -88,9 +99,27 @@ class CandidateKernel:
 
 def ratio(a: CandidateKernel, b: CandidateKernel) -> stats.Estimate:
     """Time of a over time of b: by samples of the same blocks, or else both over the baseline beside them."""
-    if a.comparison is b.comparison and (paired := metrics.speedup(b.record, a.record, a.measure)) and paired.interval:
-        return paired
+    ones, others = a.parts or (a,), b.parts or (b,)
+    if len(ones) == len(others) and all(x.comparison is y.comparison for x, y in zip(ones, others, strict=True)):
+        paired = [metrics.speedup(y.record, x.record, a.measure) for x, y in zip(ones, others, strict=True)]
+        known = [one for one in paired if one and one.interval]
+        if len(known) == len(paired):
+            return geometric_mean(known)
     return stats.quotient(b.speedup, a.speedup)
+
+
+def geometric_mean(ratios: Sequence[stats.Estimate]) -> stats.Estimate:
+    """Of independent ratios or times, with the interval that theirs make."""
+    if len(ratios) == 1:
+        return ratios[0]
+    number = len(ratios)
+    middle = math.exp(math.fsum(math.log(one.median) for one in ratios) / number)
+    ends = [(one.median, *one.interval) for one in ratios if one.interval and one.interval[0] > 0]
+    if len(ends) < number:
+        return stats.Estimate(middle, None)
+    below = math.hypot(*(math.log(median / low) for median, low, _ in ends)) / number
+    above = math.hypot(*(math.log(high / median) for median, _, high in ends)) / number
+    return stats.Estimate(middle, (middle * math.exp(-below), middle * math.exp(above)))
 
 
 class Candidates:
@@ -107,8 +136,7 @@ class Candidates:
         self._required = required
         self._by_shape: dict[tuple[int, int], dict[int, list[MeasuredComparison]]] = {}
         self._left_out: dict[str, Counter[str]] = {}
-        self._below: dict[Scheme, list[float | None]] = {}
-        self._repeated = 0
+        self._repeated = self._borrowed = 0
         self._names = {model, models.name_of(model)}
         shapes = {(layer.k, layer.n) for layer in layers}
         headlines: dict[str, str] = {}  # of the baselines, each with the first file that has it
@@ -135,27 +163,43 @@ class Candidates:
         return sorted(self._by_shape.get((layer.k, layer.n), {}))
 
     def choices(self, layer: ModelLayer, m: int) -> tuple[CandidateKernel, ...]:
-        """The baseline, then every cell to choose from; nothing if no comparison has a time of the baseline."""
-        found: dict[tuple[str, Problem], CandidateKernel] = {}
-        for comparison in self._comparisons_of(layer, m):
-            baseline = _baseline(comparison)
-            reference = self._timed(baseline, baseline, comparison) if baseline else None
-            if baseline is None or reference is None:
+        """The baseline, then every cell to choose from; nothing if no comparison has a time of the baseline.
+
+        A comparison without a baseline of its own has that of another one of its shape on its GPU.
+        """
+        comparisons = self._comparisons_of(layer, m)
+        references = {id(one): timed for one in comparisons if (timed := self._reference(one))}
+        if not references:
+            for comparison in comparisons:
                 self._leave_out("no time of the baseline beside it", comparison.records)
+            return ()
+        first = next(iter(references.values()))
+        found: dict[tuple[str, Problem], list[CandidateKernel]] = {}
+        for comparison in comparisons:
+            own = references.get(id(comparison))
+            reference = own or next((r for r in references.values() if r.comparison.card == comparison.card), None)
+            if reference is None:
+                self._leave_out("no time of the baseline on its GPU", comparison.records)
                 continue
-            found.setdefault((baseline.kernel, baseline.problem), reference)
             for record in comparison.records:
-                cell = (record.kernel, record.problem)
-                if record is baseline:
-                    continue
-                if cell in found:
-                    self._repeated += 1
-                elif choice := self._judged(record, baseline, comparison):
-                    found[cell] = choice
-        return tuple(found.values())
+                if (own is None or record is not own.record) and (
+                    choice := self._judged(record, reference, comparison, first.time.median)
+                ):
+                    found.setdefault((record.kernel, record.problem), []).append(choice)
+                    self._borrowed += own is None
+        self._repeated += sum(len(parts) > 1 for parts in found.values())
+        return first, *(_pooled(parts) for parts in found.values())
+
+    def _reference(self, comparison: MeasuredComparison) -> CandidateKernel | None:
+        """The comparison's baseline with its time; None if it has none."""
+        baseline = _baseline(comparison)
+        time = self._time(baseline) if baseline and self.measure in baseline.samples else None
+        if baseline is None or time is None:
+            return None
+        return CandidateKernel(baseline, comparison, self.measure, time, stats.Estimate(1.0, (1.0, 1.0)))
 
     def _comparisons_of(self, layer: ModelLayer, m: int) -> list[MeasuredComparison]:
-        """Comparisons of its shape, its own first: if a cell was measured more than once, the first time counts.
+        """Comparisons of its shape, its own first: times are those beside the first baseline.
 
         Other layers of this model that have the same shape stand in for it only if it has none of its own.
         """
@@ -164,6 +208,10 @@ class Candidates:
         own = [one for one in siblings if one.end.labels.get("layer") == layer.name]
         return [*(own or siblings), *(one for one in every if one.end.labels.get("model") not in self._names)]
 
+    def dropped(self) -> dict[str, int]:
+        """How many cells were left out for each reason."""
+        return {reason: some.total() for reason, some in self._left_out.items()}
+
     def notes(self) -> list[str]:
         """What was left out of the choice and why, a line a reason."""
         number = Counter(_cell_text(record) for record in self.records)
@@ -171,32 +219,26 @@ class Candidates:
         for reason, some in self._left_out.items():
             shown = [cell if one == number[cell] else f"{cell} ({one} of {number[cell]})" for cell, one in some.items()]
             lines.append(f"left out, {reason}: {', '.join(shown)}")
-        required = self._required
-        for scheme, values in self._below.items():
-            known = [value for value in values if value is not None]
-            of_data = f" of {required.sqnr_data} data" if required.sqnr_data else ""
-            if known:
-                lines.append(
-                    f"left out, SQNR{of_data} under {required.min_sqnr_db:g} dB: {scheme.text} "
-                    f"({min(known):.1f} dB at the least)"
-                )
-            else:
-                lines.append(f"left out, SQNR{of_data} unknown: {scheme.text}")
         if self._repeated:
-            lines.append(f"measured more than once, and the first time taken: {counted(self._repeated, 'cell')}")
+            lines.append(
+                f"measured more than once: {counted(self._repeated, 'cell')}; each is the geometric mean of its ratios "
+                "to the bf16 beside it, and a time that beside the first bf16"
+            )
+        if self._borrowed:
+            lines.append(
+                f"without a bf16 beside it: {counted(self._borrowed, 'cell')}; compared with the bf16 of the same "
+                "shape that was measured on the same GPU at another time"
+            )
         return lines
 
-    def _judged(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
+    def _judged(
+        self, record: Record, reference: CandidateKernel, comparison: MeasuredComparison, first_s: float
+    ) -> CandidateKernel | None:
         """The cell as a choice; None, with a note, if it is none."""
         if reason := self._why_not(record):
             self._leave_out(reason, [record])
             return None
-        if self._required.min_sqnr_db is not None:
-            sqnr = self._required.sqnr_db(record)
-            if sqnr is None or sqnr < self._required.min_sqnr_db:
-                self._below.setdefault(Scheme.of(record.problem), []).append(sqnr)
-                return None
-        choice = self._timed(record, baseline, comparison)
+        choice = self._timed(record, reference, comparison, first_s)
         if choice is None:
             self._leave_out("too few samples for an interval", [record])
         return choice
@@ -218,18 +260,43 @@ class Candidates:
             return "emulated"
         return None if self.measure in record.samples else f"no {self.measure}"
 
-    def _timed(self, record: Record, baseline: Record, comparison: MeasuredComparison) -> CandidateKernel | None:
-        """The cell with its time and its speed-up; None if there are too few samples for intervals."""
-        samples, groups = record.samples[self.measure], record.groups(self.measure)
-        time = stats.Estimate(stats.estimate(samples, groups), stats.interval(samples, groups))
-        speedup = metrics.speedup(record, baseline, self.measure)
-        if speedup is None or speedup.interval is None or time.interval is None:
+    def _timed(
+        self, record: Record, reference: CandidateKernel, comparison: MeasuredComparison, first_s: float
+    ) -> CandidateKernel | None:
+        """The cell with its speed-up over `reference`, and its time as beside a baseline of `first_s` seconds; None if
+        there are too few samples for intervals.
+        """
+        time = self._time(record)
+        if time is None or time.interval is None:
             return None
+        if comparison is reference.comparison:
+            speedup = metrics.speedup(record, reference.record, self.measure)
+        else:
+            speedup = stats.quotient(reference.time, time)
+        if speedup is None or speedup.interval is None:
+            return None
+        scale, (low, high) = first_s / reference.time.median, time.interval
+        time = stats.Estimate(time.median * scale, (low * scale, high * scale))
         return CandidateKernel(record, comparison, self.measure, time, speedup)
+
+    def _time(self, record: Record) -> stats.Estimate | None:
+        """None if there are too few samples for an interval."""
+        samples, groups = record.samples[self.measure], record.groups(self.measure)
+        interval = stats.interval(samples, groups)
+        return stats.Estimate(stats.estimate(samples, groups), interval) if interval else None
 
     def _leave_out(self, reason: str, records: Iterable[Record]) -> None:
         for record in records:
             self._left_out.setdefault(reason, Counter())[_cell_text(record)] += 1
+
+
+def _pooled(parts: Sequence[CandidateKernel]) -> CandidateKernel:
+    """All measurements of a cell as one."""
+    first, *others = parts
+    if not others:
+        return first
+    time, speedup = geometric_mean([one.time for one in parts]), geometric_mean([one.speedup for one in parts])
+    return replace(first, time=time, speedup=speedup, parts=tuple(parts))
 
 
 def _baseline(comparison: MeasuredComparison) -> Record | None:

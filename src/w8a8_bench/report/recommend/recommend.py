@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 from w8a8_bench import stats
 from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import CandidateKernel, Candidates, ModelLayer, Requirements, ratio
+from w8a8_bench.report.recommend.accuracy import AccuracyLimit, SqnrDb, least_sqnr_db, limit_of
+from w8a8_bench.report.recommend.choices import (
+    CandidateKernel,
+    Candidates,
+    ModelLayer,
+    Requirements,
+    geometric_mean,
+    ratio,
+)
+from w8a8_bench.report.recommend.lacking import not_considered
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
 
@@ -28,8 +37,12 @@ TIE = 0.01
 ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
 """What may differ between files, and is noted then."""
 
-Table = Mapping[tuple[ModelLayer, int], tuple[CandidateKernel, ...]]
+Table = Mapping[tuple[ModelLayer, int], Sequence[CandidateKernel]]
 """What there is to choose from, by layer and m; the baseline comes first."""
+
+
+Mix = Mapping[int, float] | None
+"""How often a forward pass has m tokens; None: every m is as important."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +72,22 @@ class SchemeTotals:
     """One scheme for all layers, with its best kernel in each.
 
     by_m     totals of those m at which every layer has a time under it
-    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; None if it lacks one
+    overall  geometric mean of the speed-ups over all m that can be summed, every m alike; with a mix of m, the
+             speed-up of its total time. None if it lacks an m
     sqnr_db  data to the smallest SQNR over layers and m, in dB; empty if unknown
+    too_low  the SQNR for which it is not recommended, as text; None if it is accurate enough
     """
 
     scheme: Scheme
     by_m: Mapping[int, Total]
     overall: stats.Estimate | None
     sqnr_db: Mapping[str, float]
+    too_low: str | None
+
+    @property
+    def providers(self) -> list[str]:
+        """Whose kernels it runs with."""
+        return sorted({c.record.provider for total in self.by_m.values() for c in total.choices.values()})
 
 
 @dataclass(frozen=True)
@@ -81,11 +102,38 @@ class ModelTime:
 
 
 @dataclass(frozen=True)
+class AtM:
+    """The best scheme of one library at one m, and how much longer the one for every m takes there, as a ratio."""
+
+    m: int
+    best: SchemeTotals
+    ratio: stats.Estimate
+
+
+@dataclass(frozen=True)
+class OneLibrary:
+    """The best scheme with the kernels of one library, for all layers and every m. Scheme and library are those of
+    `deploy`; `ratio` is its time over that of the best scheme and library of each m.
+    """
+
+    deploy: SchemeTotals
+    by_m: tuple[AtM, ...]
+    ratio: stats.Estimate
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
     partial    what might be taken instead, were its times complete, with the mean over the m that it has; or None
     unlimited  what would be taken without a limit to the SQNR, if that is another scheme
+    limit      the accuracy that a scheme needs
+    schemes    also those that are not accurate enough
+    of_all     the same schemes with the kernels of all libraries, if the choice is among some
+    best_of_all     what would be taken of these, and how many times faster it is; None if the choice is among all
+    not_considered  what the records lack
+    dropped    how many cells were left out of the choice, by the reason
+    one_library  what to take if all layers and m run with the kernels of one library
     """
 
     model: str
@@ -101,6 +149,12 @@ class Recommendation:
     deploy: SchemeTotals
     partial: SchemeTotals | None
     unlimited: SchemeTotals | None
+    limit: AccuracyLimit
+    of_all: tuple[SchemeTotals, ...]
+    best_of_all: tuple[SchemeTotals, stats.Estimate] | None
+    not_considered: tuple[str, ...]
+    dropped: Mapping[str, int]
+    one_library: OneLibrary
     notes: tuple[str, ...]
 
 
@@ -111,32 +165,52 @@ def recommend(
     files: Sequence[Results],
     required: Requirements,
     cut_blocks: Sequence[str] = (),
+    providers: Sequence[str] = (),
 ) -> Recommendation:
     """What to run `model` with, whose `layers` are those of one of `tp` ranks.
 
-    `cut_blocks` are notes for blockwise schemes.
+    `cut_blocks` are notes for blockwise schemes, `providers` all libraries that could have been measured.
     Raises ValueError with one line as `Candidates` does, and if a layer is in no record, none is of the baseline,
     no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
     """
     candidates = Candidates(model, layers, files, required)
     counted = [layer for layer in layers if layer.count is not None]
-    sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer)})
+    mix = required.mix
+    sizes = sorted({m for layer in counted for m in candidates.batch_sizes(layer) if mix is None or m in mix})
     _refuse_lacking(model, tp, counted, candidates, required)
-    every = {(layer, m): candidates.choices(layer, m) for layer in layers for m in candidates.batch_sizes(layer)}
-    table = {where: choices for where, choices in every.items() if choices}
-    if required.min_sqnr_db is None and not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
+    every = {
+        (layer, m): candidates.choices(layer, m)
+        for layer in layers
+        for m in candidates.batch_sizes(layer)
+        if mix is None or m in mix
+    }
+    table: Table = {where: choices for where, choices in every.items() if choices}
+    _refuse_mix(mix, counted, candidates, table)
+    if not any(len(table.get((layer, m), ())) > 1 for layer in counted for m in sizes):
         raise ValueError(f"no W8A8 kernel in the records of {model} to choose: {'; '.join(candidates.notes())}")
     gaps = _gaps(counted, sizes, table)
     whole = [m for m in sizes if all((layer, m) in table for layer in counted)]
     if not whole:
         raise ValueError(f"no m at which every layer of {model} has a time of {BASELINE}: {gaps[0]}")
     baselines = {m: _total({layer: table[layer, m][0] for layer in counted}) for m in whole}
-    schemes = _schemes(counted, baselines, table)
-    deploy = _best_scheme([one for one in schemes if one.overall], whole)
-    unlimited = None
-    if required.min_sqnr_db is not None:
-        without = replace(required, min_sqnr_db=None, sqnr_data=None)
-        unlimited = recommend(model, tp, layers, files, without).deploy
+    sqnr_db = least_sqnr_db(candidates.records)
+    limit = limit_of(required, sqnr_db)
+    everything, table = table, _of_providers(table, required.providers)
+    of_all = _schemes(counted, baselines, everything, sqnr_db, limit, mix)
+    schemes = _schemes(counted, baselines, table, sqnr_db, limit, mix) if required.providers else of_all
+    accurate = [row for row in schemes if row.too_low is None]
+    enough = {
+        where: [one for one in choices if not limit.why_not(one.scheme, sqnr_db)] for where, choices in table.items()
+    }
+    deploy = _best_scheme([row for row in accurate if row.overall], whole, mix)
+    unlimited = _best_scheme([row for row in schemes if row.overall], whole, mix)
+    by_library = [
+        row
+        for name in sorted(_providers(enough))
+        for row in _schemes(counted, baselines, _of_providers(enough, [name]), sqnr_db, limit, mix)
+        if row.scheme.scaling and row.by_m
+    ]
+    sixteen_bits = next(row for row in accurate if row.scheme.scaling is None)
     return Recommendation(
         model=model,
         tp=tp,
@@ -145,12 +219,18 @@ def recommend(
         measure=candidates.measure,
         files=tuple(str(file.path) for file in files),
         required=required,
-        layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in table.items()),
-        times=tuple(_model_time(m, counted, baselines[m], schemes, table) for m in whole),
+        layers=tuple(LayerChoice(*where, choices[0], _best(choices)) for where, choices in enough.items()),
+        times=tuple(_model_time(m, counted, baselines[m], accurate, enough) for m in whole),
         schemes=schemes,
         deploy=deploy,
-        partial=_partial(schemes, deploy),
-        unlimited=unlimited if unlimited and unlimited.scheme != deploy.scheme else None,
+        partial=_partial(accurate, deploy, mix),
+        unlimited=unlimited if unlimited.scheme != deploy.scheme else None,
+        limit=limit,
+        of_all=of_all if required.providers else (),
+        best_of_all=_best_of_all(of_all, deploy, whole, mix) if required.providers else None,
+        not_considered=not_considered(candidates.records, required.activations, providers, _providers(everything)),
+        dropped=candidates.dropped(),
+        one_library=_one_library([sixteen_bits, *by_library], whole, mix),
         notes=(
             *_uncounted(layers),
             *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),
@@ -187,6 +267,58 @@ def _refuse_lacking(
         )
 
 
+def _of_providers(table: Table, providers: Sequence[str]) -> Table:
+    """What kernels of `providers` (none: all) can do, and the baseline. Raises ValueError if that is all."""
+    if not providers:
+        return table
+    kept = {
+        where: [choices[0], *(c for c in choices[1:] if c.record.provider in providers)]
+        for where, choices in table.items()
+    }
+    if all(len(choices) == 1 for choices in kept.values()):
+        raise ValueError(
+            f"no kernel of {', '.join(providers)} to choose: those that can be chosen in these records are of "
+            f"{', '.join(sorted(_providers(table)))}"
+        )
+    return kept
+
+
+def _providers(table: Table) -> set[str]:
+    return {choice.record.provider for choices in table.values() for choice in choices[1:]}
+
+
+def _best_of_all(
+    of_all: Sequence[SchemeTotals], deploy: SchemeTotals, sizes: Sequence[int], mix: Mix
+) -> tuple[SchemeTotals, stats.Estimate]:
+    best = _best_scheme([row for row in of_all if row.too_low is None and row.overall], sizes, mix)
+    return best, _against(deploy, best, sizes, mix)
+
+
+def _one_library(rows: Sequence[SchemeTotals], sizes: Sequence[int], mix: Mix) -> OneLibrary:
+    """Of `rows`, each of one scheme and one library. What is within `TIE` of the best at an m counts as the best."""
+    deploy = _best_scheme([row for row in rows if row.overall], sizes, mix)
+    by_m = []
+    for m in sizes:
+        best = _best_scheme([row for row in rows if m in row.by_m], [m], mix)
+        ratio_to_best = _against(deploy, best, [m], mix)
+        if deploy is best or not _is_slower(ratio_to_best):
+            best, ratio_to_best = deploy, stats.Estimate(1.0, (1.0, 1.0))
+        by_m.append(AtM(m, best, ratio_to_best))
+    ratios, times = {one.m: one.ratio for one in by_m}, {one.m: one.best.by_m[one.m] for one in by_m}
+    return OneLibrary(deploy, tuple(by_m), _mean(ratios, times, mix))
+
+
+def _refuse_mix(mix: Mix, counted: Sequence[ModelLayer], candidates: Candidates, table: Table) -> None:
+    """Raise ValueError if an m of the mix has no time of the whole model."""
+    lacking = [m for m in mix or () if not all((layer, m) in table for layer in counted)]
+    if lacking:
+        known = sorted(set.intersection(*(set(candidates.batch_sizes(layer)) for layer in counted)))
+        raise ValueError(
+            f"no time of the whole model at m={', '.join(map(str, lacking))}, which the mix of m has: the records have "
+            f"all layers at m={', '.join(map(str, known))}"
+        )
+
+
 def _best(choices: Sequence[CandidateKernel]) -> CandidateKernel:
     fastest = max(choices, key=lambda choice: choice.speedup.median)
     return min((one for one in choices if not _is_slower(ratio(one, fastest))), key=lambda choice: choice.rank)
@@ -200,55 +332,80 @@ def _model_time(
     m: int, counted: Sequence[ModelLayer], baseline: Total, schemes: Sequence[SchemeTotals], table: Table
 ) -> ModelTime:
     mix = _total({layer: _best(table[layer, m]) for layer in counted}, baseline)
-    single = _best_scheme([one for one in schemes if m in one.by_m], [m])
+    single = _best_scheme([one for one in schemes if m in one.by_m], [m], None)
     return ModelTime(m, baseline, mix, single.scheme, single.by_m[m])
 
 
-def _schemes(counted: Sequence[ModelLayer], baselines: Mapping[int, Total], table: Table) -> tuple[SchemeTotals, ...]:
+def _schemes(
+    counted: Sequence[ModelLayer],
+    baselines: Mapping[int, Total],
+    table: Table,
+    sqnr_db: SqnrDb,
+    limit: AccuracyLimit,
+    mix: Mix,
+) -> tuple[SchemeTotals, ...]:
     """Every scheme that has any time, the simplest first."""
     found = {choice.scheme for layer in counted for m in baselines for choice in table[layer, m]}
     rows = []
     for scheme in sorted(found, key=lambda one: (one.complexity, one.text)):
         by_m: dict[int, Total] = {}
-        sqnr_db: dict[str, float] = {}
         for m, baseline in baselines.items():
             own = {layer: [one for one in table[layer, m] if one.scheme == scheme] for layer in counted}
-            for choice in (one for choices in own.values() for one in choices):
-                for data, value in choice.record.scheme_sqnr_db.items():
-                    sqnr_db[data] = min(value, sqnr_db.get(data, value))
             if all(own.values()):
                 by_m[m] = _total({layer: _best(choices) for layer, choices in own.items()}, baseline)
-        speedups = [total.speedup for total in by_m.values()]
-        overall = _geometric_mean(speedups) if len(by_m) == len(baselines) else None
-        rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db))
+        overall = _mean_speedup(by_m, mix) if len(by_m) == len(baselines) else None
+        too_low = limit.why_not(scheme, sqnr_db)
+        rows.append(SchemeTotals(scheme, by_m, overall, sqnr_db.get(scheme, {}), too_low))
     return tuple(rows)
 
 
-def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals) -> SchemeTotals | None:
+def _partial(schemes: Sequence[SchemeTotals], deploy: SchemeTotals, mix: Mix) -> SchemeTotals | None:
     """Of the schemes that lack some m, the one that gains most over `deploy` at the m that it has."""
     gains: list[tuple[float, SchemeTotals]] = []
     for row in schemes:
         if row.overall is not None or not row.by_m:
             continue
-        gain = _geometric_mean([_ratio_of_sums(deploy.by_m[m].choices, row.by_m[m].choices) for m in row.by_m])
+        gain = _against(deploy, row, list(row.by_m), mix)
         if _is_slower(gain):
-            speedup = _geometric_mean([total.speedup for total in row.by_m.values()])
+            speedup = _mean_speedup(row.by_m, mix)
             gains.append((gain.median, replace(row, overall=speedup)))
     return max(gains, key=lambda one: one[0])[1] if gains else None
 
 
-def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int]) -> SchemeTotals:
+def _best_scheme(rows: Sequence[SchemeTotals], sizes: Sequence[int], mix: Mix) -> SchemeTotals:
     """The best scheme over `sizes`, at all of which each of `rows` has a total."""
 
     def gain(row: SchemeTotals) -> float:
-        return _geometric_mean([row.by_m[m].speedup for m in sizes]).median
-
-    def against(row: SchemeTotals, other: SchemeTotals) -> stats.Estimate:
-        return _geometric_mean([_ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes])
+        return _mean_speedup({m: row.by_m[m] for m in sizes}, mix).median
 
     fastest = max(rows, key=gain)
-    tied = [row for row in rows if not _is_slower(against(row, fastest))]
+    tied = [row for row in rows if not _is_slower(_against(row, fastest, sizes, mix))]
     return min(tied, key=lambda row: (row.scheme.complexity, -gain(row), row.scheme.text))
+
+
+def _against(row: SchemeTotals, other: SchemeTotals, sizes: Sequence[int], mix: Mix) -> stats.Estimate:
+    """Time of one over time of the other, the mean over `sizes`."""
+    ratios = {m: _ratio_of_sums(row.by_m[m].choices, other.by_m[m].choices) for m in sizes}
+    return _mean(ratios, other.by_m, mix)
+
+
+def _mean_speedup(by_m: Mapping[int, Total], mix: Mix) -> stats.Estimate:
+    return _mean({m: total.speedup for m, total in by_m.items()}, by_m, mix)
+
+
+def _mean(ratios: Mapping[int, stats.Estimate], totals: Mapping[int, Total], mix: Mix) -> stats.Estimate:
+    """Of ratios of times to `totals`: the geometric mean, or with a mix of m the ratio of the whole times."""
+    if mix is None:
+        return geometric_mean(list(ratios.values()))
+    whole = math.fsum(mix[m] * totals[m].time.median for m in ratios)
+    shares = {m: mix[m] * totals[m].time.median / whole for m in ratios}
+    middle = math.fsum(share * ratios[m].median for m, share in shares.items())
+    known = [(share, ratios[m].median, *ends) for m, share in shares.items() if (ends := ratios[m].interval)]
+    if len(known) < len(ratios):
+        return stats.Estimate(middle, None)
+    below = math.hypot(*(share * (median - low) for share, median, low, _ in known))
+    above = math.hypot(*(share * (high - median) for share, median, _, high in known))
+    return stats.Estimate(middle, (middle - below, middle + above))
 
 
 def _total(choices: Mapping[ModelLayer, CandidateKernel], baseline: Total | None = None) -> Total:
@@ -272,18 +429,6 @@ def _ratio_of_sums(a: Mapping[ModelLayer, CandidateKernel], b: Mapping[ModelLaye
         below = math.hypot(below, share * (of_layer.median - of_layer.interval[0]))
         above = math.hypot(above, share * (of_layer.interval[1] - of_layer.median))
     return stats.Estimate(middle, (middle - below, middle + above))
-
-
-def _geometric_mean(ratios: Sequence[stats.Estimate]) -> stats.Estimate:
-    """Of independent ratios, with the interval that theirs make."""
-    number = len(ratios)
-    middle = math.exp(math.fsum(math.log(one.median) for one in ratios) / number)
-    ends = [(one.median, *one.interval) for one in ratios if one.interval and one.interval[0] > 0]
-    if len(ends) < number:
-        return stats.Estimate(middle, None)
-    below = math.hypot(*(math.log(median / low) for median, low, _ in ends)) / number
-    above = math.hypot(*(math.log(high / median) for median, _, high in ends)) / number
-    return stats.Estimate(middle, (middle * math.exp(-below), middle * math.exp(above)))
 
 
 def _count(layer: ModelLayer) -> int:

@@ -1,43 +1,120 @@
-"""A recommendation as Markdown for people, and as JSON for machines."""
+"""A recommendation as Markdown or plain text for people, and as JSON for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report.recommend.choices import CandidateKernel, Requirements
+from w8a8_bench.report.recommend.accuracy import UNKNOWN, AccuracyLimit
+from w8a8_bench.report.recommend.choices import CandidateKernel
 from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, Recommendation, SchemeTotals, Total
 from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
 
 KIND = "recommendation"
-VERSION = 1
-"""Raised when a field of the JSON changes its meaning or goes."""
+VERSION = 2
+"""Raised when a field of the JSON changes its meaning or goes.
+
+2: `without_min_sqnr` became `without_limit`; `schemes` has those that are not accurate enough too.
+"""
+
+JUDGED = ("normal", "outliers")
+"""The data whose SQNR is always shown, known or not."""
+
+WIDTH = 120
+"""Columns of plain text; tables may be wider."""
+
+RULES = (
+    f"ties (within {TIE:.0%} and the interval) go to the scheme with fewer scales and zero points, bf16 first; "
+    "then to precise before fast accumulation",
+    "± is the 95% interval by the samples of these files; cells swept twice on an H200 differed by up to 1%",
+    "error is the relative Frobenius norm of the kernel's answer against float64, on the same quantized operands; "
+    "what quantizing them loses is the SQNR",
+)
 
 NOTHING = "-"
-UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns `left` are text, the others numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under a heading: first `says`, a paragraph each, then the table, then the list."""
+
+    heading: str
+    says: Sequence[str] = ()
+    table: Table | None = None
+    points: Sequence[str] = ()
 
 
 def markdown(what: Recommendation) -> str:
     """Tables that can be checked by hand: every total is a sum of the last table's times."""
-    title = f"# {text.one_line(what.model)}, TP {what.tp}, on {text.one_line(what.device)}"
-    return "\n".join(
-        [
-            title,
-            "",
-            *_verdict(what),
-            "",
-            f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-            f"{what.required.activations.value}, data {text.one_line(what.data)}; "
-            f"from {text.one_line(', '.join(what.files))}.",
-            "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its count; "
-            "attention, the head and everything else is not in it.",
-            "",
-            "## The whole model",
-            "",
-            *_table(
+    lines = []
+    for depth, section in enumerate(_sections(what)):
+        lines += [f"{'##' if depth else '#'} {section.heading}", ""]
+        for place, paragraph in enumerate(section.says):
+            lines += [f"**{paragraph}**" if not depth and not place else paragraph, ""]
+        if section.table:
+            cells = [[cell.replace("|", "\\|") for cell in row] for row in section.table.rows]
+            lines += [*text.markdown_table(section.table.header, cells, section.table.left, padded=True), ""]
+        if section.points:
+            lines += [*(f"- {point}" for point in section.points), ""]
+    return "\n".join(lines[:-1])
+
+
+def plain_text(what: Recommendation) -> str:
+    """The same as `markdown` for a terminal: no marks, and narrower tables."""
+    lines = []
+    for depth, section in enumerate(_sections(what)):
+        lines += [section.heading, ("-" if depth else "=") * len(section.heading)]
+        for paragraph in section.says:
+            lines += [*textwrap.wrap(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)]
+        if section.table:
+            lines += text.aligned([section.table.header, *section.table.rows], section.table.left)
+        for point in section.points:
+            lines += textwrap.wrap(
+                f"- {point}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _sections(what: Recommendation) -> list[Section]:
+    """The answer, the first with its title as heading and the verdict first."""
+    sections = [
+        Section(
+            f"{what.model}, TP {what.tp}, on {what.device}",
+            [
+                *_verdict(what),
+                f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
+                f"{what.required.activations.value}, data {what.data}; from {', '.join(what.files)}.",
+                "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its "
+                "count; attention, the head and everything else is not in it.",
+            ],
+        ),
+        Section(
+            "One scheme for all layers",
+            [
+                "Speed-up of the whole model, and what the scheme keeps: SQNR, signal to quantization noise, on normal "
+                "data and with outliers, the least over layers and m."
+            ],
+            _schemes_table(what),
+        ),
+        _one_library(what),
+        Section(
+            "The whole model",
+            table=Table(
                 ("m", "bf16", "best of each layer", "speed-up", "one scheme for all", "time", "speed-up"),
                 [
                     (
@@ -53,17 +130,10 @@ def markdown(what: Recommendation) -> str:
                 ],
                 left=(4,),
             ),
-            "",
-            "## One scheme for all layers",
-            "",
-            "Speed-up of the whole model at each m, and what the scheme keeps: SQNR, signal to quantization noise, the "
-            "least over layers and m.",
-            "",
-            *_schemes_table(what),
-            "",
-            "## Layer by layer",
-            "",
-            *_table(
+        ),
+        Section(
+            "Layer by layer",
+            table=Table(
                 (
                     *("layer", "count", "k", "n", "m", "best kernel", "scheme", "time", "±95%", "count x time"),
                     *("bf16 time", "speed-up", "error"),
@@ -71,11 +141,22 @@ def markdown(what: Recommendation) -> str:
                 [_layer_row(one) for one in what.layers],
                 left=(0, 5, 6),
             ),
-            "",
-            "## Notes",
-            "",
-            *(f"- {text.one_line(note)}" for note in (*_rules(what.required), *what.notes)),
-        ]
+        ),
+        Section("Notes", points=(*RULES, *what.notes)),
+    ]
+    return [_in_lines(section) for section in sections]
+
+
+def _in_lines(section: Section) -> Section:
+    """Names come from files and may hold anything: each text is made one line."""
+    table = section.table and replace(
+        section.table, rows=[[text.one_line(cell) for cell in row] for row in section.table.rows]
+    )
+    return Section(
+        text.one_line(section.heading),
+        [text.one_line(one) for one in section.says],
+        table,
+        [text.one_line(one) for one in section.points],
     )
 
 
@@ -99,9 +180,36 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "sqnr_data": what.required.sqnr_data,
         "baseline": BASELINE,
         "files": list(what.files),
-        "deploy": {"scheme": what.deploy.scheme.text, **_speedup_json(what.deploy.overall)},
+        "providers": list(what.required.providers) or None,
+        "best_of_all_providers": what.best_of_all
+        and {
+            "scheme": what.best_of_all[0].scheme.text,
+            "providers": what.best_of_all[0].providers,
+            **_speedup_json(what.best_of_all[0].overall),
+            "times_faster": what.best_of_all[1].median,
+        },
+        "not_considered": list(what.not_considered),
+        "left_out": dict(what.dropped),
+        "deploy": {
+            "scheme": what.deploy.scheme.text,
+            "providers": what.deploy.providers,
+            **_speedup_json(what.deploy.overall),
+        },
+        "mix_of_m": [{"m": m, "weight": weight} for m, weight in what.required.mix.items()]
+        if what.required.mix
+        else None,
+        "one_scheme_and_provider": {
+            **_pair_json(what.one_library.deploy),
+            **_speedup_json(what.one_library.deploy.overall),
+            "time_ratio_to_best_of_each_m": what.one_library.ratio.median,
+            "by_m": [
+                {"m": at.m, "best": _pair_json(at.best), "time_ratio_to_best": at.ratio.median}
+                for at in what.one_library.by_m
+            ],
+        },
         "incomplete_but_faster": partial,
-        "without_min_sqnr": what.unlimited.scheme.text if what.unlimited else None,
+        "accuracy": {"least_sqnr_db": what.limit.least_db, "data": what.limit.data, "said": what.limit.said},
+        "without_limit": what.unlimited.scheme.text if what.unlimited else None,
         "whole_model": [
             {
                 "m": time.m,
@@ -111,7 +219,8 @@ def to_json(what: Recommendation) -> dict[str, object]:
             }
             for time in what.times
         ],
-        "schemes": [_scheme_json(row) for row in what.schemes],
+        "schemes": [_scheme_json(row, what) for row in what.schemes],
+        "schemes_of_all_providers": [_scheme_json(row, what) for row in what.of_all] or None,
         "layers": [
             {
                 "layer": one.layer.name,
@@ -130,65 +239,156 @@ def to_json(what: Recommendation) -> dict[str, object]:
 
 def verdict(what: Recommendation) -> str:
     """What to deploy, in one line of plain text."""
-    return _verdict(what)[0].replace("**", "")
+    return text.one_line(_verdict(what)[0])
 
 
 def _verdict(what: Recommendation) -> list[str]:
     """What to deploy; if that can't be said for want of times, so."""
-    deploy, partial, required = what.deploy, what.partial, what.required
-    limit = "" if required.min_sqnr_db is None else f" with an SQNR of {required.min_sqnr_db:g} dB"
+    deploy, partial = what.deploy, what.partial
+    limit = "" if what.limit.least_db is None else " that is accurate enough"
     if deploy.scheme.scaling is not None:
-        text = (
-            f"**One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
-            f"{BASELINE}** (geometric mean over m)."
+        first = (
+            f"One scheme for all layers and every m: {deploy.scheme.text}, {_speedup(deploy.overall)} over "
+            f"{BASELINE} ({_mean_of(what)})."
         )
     elif partial:
-        text = f"**Undecided: no scheme{limit} that beats {deploy.scheme.text} has a time at every m.**"
+        first = f"Undecided: no scheme{limit} beats {deploy.scheme.text} and has a time at every m."
     else:
-        text = f"**No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it.**"
-    lines = [text]
+        first = f"No scheme{limit} beats {deploy.scheme.text} over all m by more than {TIE:.0%}: keep it."
+    lines = [first]
+    if deploy.scheme.also_called:
+        sqnr = ", ".join(f"{_sqnr(deploy, data)} ({data})" for data in JUDGED)
+        lines.append(
+            f"Others call this scheme: {deploy.scheme.also_called}. Its SQNR: {sqnr}. It runs with the best kernel of "
+            f"each layer and m, from {', '.join(deploy.providers)}."
+        )
+    if what.best_of_all:
+        best, faster = what.best_of_all
+        lines.append(
+            f"Only kernels of {', '.join(what.required.providers)} are chosen from (--providers). The best of all "
+            f"kernels in the records is {best.scheme.text}, {_speedup(best.overall)}, from "
+            f"{', '.join(best.providers)}; that is "
+            f"{faster.median:.2f}x as fast."
+        )
+    lines.append(_one_library_text(what))
     if partial:
         lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
-            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over {BASELINE} "
+            f"{partial.scheme.text} is faster where it has a time: {_speedup(partial.overall)} over bf16 "
             f"at m={', '.join(map(str, partial.by_m))}. It lacks m={', '.join(lacks)}; the notes say what."
         )
-    if what.unlimited:
-        lines.append(
-            f"Without the limit to the SQNR it would be {what.unlimited.scheme.text}, "
-            f"{_speedup(what.unlimited.overall)} over {BASELINE}."
-        )
+    lines += _accuracy(what)
+    if what.not_considered:
+        lines.append(f"Not considered, since the records lack them: {'; '.join(what.not_considered)}.")
+    if what.dropped:
+        dropped = ", ".join(f"{reason} ({text.counted(cells, 'cell')})" for reason, cells in what.dropped.items())
+        lines.append(f"Left out of the choice: {dropped}. The notes name the kernels.")
     return lines
 
 
-def _rules(required: Requirements) -> list[str]:
-    lines = [
-        f"ties (within {TIE:.0%} and the interval) go to the scheme with fewer scales and zero points, bf16 first; "
-        "then to precise before fast accumulation",
-        "± is the 95% interval by the samples of these files; cells swept twice on an H200 differed by up to 1%",
-        "error is the relative Frobenius norm of the kernel's answer against float64, on the same quantized operands; "
-        "what quantizing them loses is the SQNR",
+def _mean_of(what: Recommendation) -> str:
+    if what.required.mix is None:
+        return "geometric mean over m"
+    total = sum(what.required.mix.values())
+    shares = (f"{share / total:.3g} of m={m}" for m, share in sorted(what.required.mix.items()))
+    return f"the whole time of forward passes, {', '.join(shares)}"
+
+
+def _pair(row: SchemeTotals) -> str:
+    return f"{row.scheme.text} from {', '.join(row.providers)}"
+
+
+def _one_library_text(what: Recommendation) -> str:
+    """The one library and scheme for everything, where another is better, and what it costs not to change."""
+    one = what.one_library
+    said = f"One scheme and one library for all: {_pair(one.deploy)}, {_speedup(one.deploy.overall)}."
+    changes = [
+        f"from m={at.m} {_pair(at.best)}"
+        for at, before in zip(one.by_m, [None, *one.by_m], strict=False)
+        if (at.best is not before.best if before else at.best is not one.deploy)
     ]
-    if required.min_sqnr_db is not None:
-        of_data = f"of {required.sqnr_data} data" if required.sqnr_data else "the smallest over data"
-        lines.append(f"schemes need an SQNR of {required.min_sqnr_db:g} dB, {of_data}; bf16 is not asked for one")
-    return lines
+    if not changes:
+        return f"{said} Nothing is faster at any m by more than {TIE:.0%}."
+    return f"{said} The best changes: {', '.join(changes)}. Keeping one costs {one.ratio.median - 1:.1%} more time."
 
 
-def _schemes_table(what: Recommendation) -> list[str]:
+def _one_library(what: Recommendation) -> Section:
+    one, mix = what.one_library, what.required.mix
+    return Section(
+        "One scheme and one library for all",
+        [
+            f"At each m the best scheme with kernels of one library in all layers, and how much more time "
+            f"{_pair(one.deploy)} takes, the best for all m. Up to {TIE:.0%} more counts as equal."
+        ],
+        Table(
+            ("m", *(["weight"] if mix else []), "best", "from", "time", f"{one.deploy.scheme.text}", "more"),
+            [
+                (
+                    str(at.m),
+                    *([f"{mix[at.m]:g}"] if mix else []),
+                    at.best.scheme.text,
+                    ", ".join(at.best.providers),
+                    text.format_time(at.best.by_m[at.m].time.median),
+                    text.format_time(one.deploy.by_m[at.m].time.median),
+                    NOTHING if at.best is one.deploy else f"{at.ratio.median - 1:.1%}",
+                )
+                for at in one.by_m
+            ],
+            left=(2, 3) if mix else (1, 2),
+        ),
+    )
+
+
+def _accuracy(what: Recommendation) -> list[str]:
+    """What accuracy was asked for, what it cost, and how to ask for another."""
+    parts = [what.limit.said]
+    if too_low := [f"{row.scheme.text} ({row.too_low})" for row in what.schemes if row.too_low]:
+        parts.append(f"Not recommended for that: {', '.join(too_low)}.")
+    elif what.limit.least_db is not None:
+        parts.append("Every scheme in the records keeps that.")
+    if what.unlimited:
+        parts.append(f"Without the limit it would be {what.unlimited.scheme.text}, {_speedup(what.unlimited.overall)}.")
+    if what.limit.least_db is not None and what.required.min_sqnr_db is None:
+        parts.append("--any-accuracy lifts the limit, --min-sqnr DB sets another.")
+    return [" ".join(parts)]
+
+
+def _schemes_table(what: Recommendation) -> Table:
     sizes = [time.m for time in what.times]
-    data = sorted({name for row in what.schemes for name in row.sqnr_db})
-    header = ("scheme", *(f"m={m}" for m in sizes), "all m", *(f"least SQNR, {name}" for name in data or [what.data]))
+    data = [*JUDGED, *sorted({name for row in what.schemes for name in row.sqnr_db} - set(JUDGED))]
+    header = (
+        *(
+            "scheme",
+            "also called",
+            "all m" if what.required.mix is None else "the mix of m",
+            *(["of all libraries"] if what.of_all else []),
+            *(f"SQNR, {name}" for name in data),
+            "accurate",
+        ),
+        *(f"m={m}" for m in sizes),
+    )
+    by_scheme = {row.scheme: row for row in what.schemes}
+    rows_of_all = [(by_scheme.get(one.scheme, replace(one, by_m={}, overall=None)), one) for one in what.of_all]
+    rows_of_all = rows_of_all or [(row, row) for row in what.schemes]
     rows = [
         [
             row.scheme.text,
-            *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
+            row.scheme.also_called or NOTHING,
             _speedup(row.overall),
-            *(_sqnr(row, name) for name in data or [what.data]),
+            *([_speedup(of_all.overall)] if what.of_all else []),
+            *(_sqnr(row, name) for name in data),
+            _is_accurate(row, what.limit),
+            *(f"{row.by_m[m].speedup.median:.2f}x" if m in row.by_m else NOTHING for m in sizes),
         ]
-        for row in what.schemes
+        for row, of_all in rows_of_all
     ]
-    return _table(header, rows, left=(0,))
+    return Table(header, rows, left=(0, 1))
+
+
+def _is_accurate(row: SchemeTotals, limit: AccuracyLimit) -> str:
+    if row.scheme.scaling is None or limit.least_db is None:
+        return NOTHING
+    return "enough" if row.too_low is None else "unknown" if row.too_low == UNKNOWN else "too little"
 
 
 def _sqnr(row: SchemeTotals, data: str) -> str:
@@ -230,10 +430,8 @@ def _half_width(value: Estimate) -> str:
     return f"±{100 * (high - low) / 2 / value.median:.2f}%"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """The columns `left` are text, the others numbers."""
-    cells = [[text.one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return text.markdown_table(header, cells, left, padded=True)
+def _pair_json(row: SchemeTotals) -> dict[str, object]:
+    return {"scheme": row.scheme.text, "providers": row.providers}
 
 
 def _total_json(total: Total) -> dict[str, object]:
@@ -247,14 +445,16 @@ def _total_json(total: Total) -> dict[str, object]:
     }
 
 
-def _scheme_json(row: SchemeTotals) -> dict[str, object]:
+def _scheme_json(row: SchemeTotals, what: Recommendation) -> dict[str, object]:
     scheme = row.scheme
     return {
         "scheme": scheme.text,
+        "also_called": scheme.also_called,
         "format": scheme.format.value,
         "scaling": scheme.scaling.name if scheme.scaling else None,
         "azp": scheme.azp.value,
         "sqnr_db": dict(row.sqnr_db),
+        "accurate": None if what.limit.least_db is None else row.too_low is None,
         **_speedup_json(row.overall),
         "by_m": [{"m": m, **_total_json(total)} for m, total in row.by_m.items()],
     }

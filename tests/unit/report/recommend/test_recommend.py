@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 from copies import replace
-from made_model import FP8, ONE, PAPER, ROW_WISE, TWO, cell
-from made_results import HEADER, end, in_file, record
+from made_model import ANY, FP8, ONE, PAPER, ROW_WISE, TWO, advise, cell, refusal, source
+from made_results import HEADER, record
 
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, SCHEMES, Activations, Azp, GemmShape
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements
 from w8a8_bench.report.recommend.recommend import recommend
-from w8a8_bench.report.recommend.render import markdown, to_json
+from w8a8_bench.report.recommend.render import markdown, plain_text, to_json
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results import json_lines
-from w8a8_bench.results.json_lines import Results
 from w8a8_bench.results.record import Record
 from w8a8_bench.shapes.models import MODELS
 from w8a8_bench.stats import median
@@ -28,27 +28,6 @@ ROOT = Path(__file__).resolve().parents[4]
 FAST = "pytorch_fp8_fp8_bf16_scaled_mm_fast_accum"
 INT8, INT8_AZP = "pytorch_i8_i8_bf16_scaled_mm", "pytorch_i8_i8_bf16_scaled_mm_azp_pt"
 BLOCKED = "pytorch_fp8_fp8_bf16_scaled_mm_blockwise"
-ANY = Requirements()
-
-
-def source(*records: Record, name: str = "a.jsonl", **header: object) -> Results:
-    comparisons: dict[int, list[Record]] = {}
-    for one in records:
-        comparisons.setdefault(one.comparison, []).append(one)
-    header = {"settings": {"data": "normal", "duty": 0.5}, **header}
-    ordered = [record for own in comparisons.values() for record in own]
-    return in_file(ordered, [end(own) for own in comparisons.values()], replace(HEADER, **header), path=name)
-
-
-def advise(*records: Record, layers=(ONE, TWO), required=ANY, sources=()):
-    return recommend("mine", 1, layers, sources or [source(*records)], required)
-
-
-def refusal(*records: Record, **changes) -> str:
-    with pytest.raises(ValueError) as caught:
-        advise(*records, **changes)
-    (line,) = str(caught.value).splitlines()
-    return line
 
 
 def test_sums_are_those_worked_out_on_paper() -> None:
@@ -147,7 +126,7 @@ def test_a_scheme_that_would_win_but_lacks_a_time_leaves_it_undecided() -> None:
     assert (advice.partial.scheme.text, tuple(advice.partial.by_m)) == ("fp8 tensor-w-tensor-a", (16,))
     assert advice.partial.overall.median == pytest.approx(80 / 58)
     text = markdown(advice)
-    assert "**Undecided: no scheme that beats bf16 has a time at every m.**" in text
+    assert "**Undecided: no scheme beats bf16 and has a time at every m.**" in text
     assert "at m=16. It lacks m=32; the notes say what." in text
     assert to_json(advice)["incomplete_but_faster"]["m"] == [16]
     assert advise(*PAPER).partial is None
@@ -205,20 +184,24 @@ def test_a_least_sqnr_leaves_out_what_is_below_or_unknown_and_says_so() -> None:
         cell(ONE, 16, FP8, 5, ROW_WISE, scheme_sqnr_db={"normal": 31.6, "outliers": 30.5}),
         cell(ONE, 16, INT8, 3),
     ]
-    assert one_layer(*records).time.median == 3e-6
+    assert one_layer(*records, required=Requirements(any_accuracy=True)).time.median == 3e-6
     assert one_layer(*records, required=Requirements(min_sqnr_db=30)).scheme.text == "fp8 channel-w-token-a"
     of_normal = Requirements(min_sqnr_db=30, sqnr_data="normal")
     assert one_layer(*records, required=of_normal).scheme.text == "fp8 tensor-w-tensor-a"
     advice = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=30))
-    assert advice.notes == (
-        "left out, SQNR under 30 dB: fp8 tensor-w-tensor-a (12.0 dB at the least)",
-        "left out, SQNR unknown: int8 tensor-w-tensor-a",
-    )
+    assert {row.scheme.text: row.too_low for row in advice.schemes} == {
+        "bf16": None,
+        "fp8 tensor-w-tensor-a": "12.0 dB",
+        "fp8 channel-w-token-a": None,
+        "int8 tensor-w-tensor-a": "unknown",
+    }
+    said = "A scheme needs an SQNR of 30 dB on all data (--min-sqnr). Not recommended for that: "
+    assert f"{said}fp8 tensor-w-tensor-a (12.0 dB), int8 tensor-w-tensor-a (unknown)." in markdown(advice)
     nothing = advise(cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=99))
     assert nothing.deploy.scheme.text == "bf16"
-    assert "**No scheme with an SQNR of 99 dB beats bf16 over all m by more than 1%: keep it.**" in markdown(nothing)
+    assert "**No scheme that is accurate enough beats bf16 over all m by more than 1%: keep it.**" in markdown(nothing)
     assert nothing.unlimited.scheme.text == "int8 tensor-w-tensor-a"
-    assert "Without the limit to the SQNR it would be int8 tensor-w-tensor-a, 3.33x" in markdown(nothing)
+    assert "Without the limit it would be int8 tensor-w-tensor-a, 3.33x" in markdown(nothing)
     assert refusal(
         cell(ONE, 16, BASELINE, 10), *records, layers=[ONE], required=Requirements(min_sqnr_db=1, sqnr_data="x")
     ) == ("data 'x' has no SQNR in the records of mine: expected one of normal, outliers")
@@ -281,7 +264,11 @@ def test_layers_are_found_by_shape_in_several_files_and_the_models_own_sweep_cou
     assert (one.best.record.kernel, one.best.speedup.median) == (INT8, pytest.approx(10.0))
     assert one.baseline.time.median == pytest.approx(10e-6)
     assert advice.files == ("other.jsonl", "own.jsonl")
-    assert "measured more than once, and the first time taken: 1 cell" in advice.notes
+    # FP8 per tensor: 5 us beside a baseline of 10, and 7 beside one of 20; the mean of the ratios, beside the first.
+    per_tensor = {row.scheme.text: row for row in advice.schemes}["fp8 tensor-w-tensor-a"].by_m[16].choices[ONE]
+    assert per_tensor.speedup.median == pytest.approx(math.sqrt(2 * 20 / 7))
+    assert per_tensor.time.median == pytest.approx(10e-6 / math.sqrt(2 * 20 / 7))
+    assert any(note.startswith("measured more than once: 1 cell; ") for note in advice.notes)
 
 
 def test_times_that_do_not_compare_are_refused_with_both_files() -> None:
@@ -437,3 +424,27 @@ def test_a_layer_has_its_own_times_where_another_has_its_shape() -> None:
     assert advice.notes == ()
     alone = advise(*of(ONE, 0, 5), layers=[ONE, twin])
     assert [one.best.time.median for one in alone.layers] == pytest.approx([5e-6, 5e-6])
+
+
+def test_the_first_table_has_both_accuracies_and_the_names_of_the_field() -> None:
+    records = [
+        replace(one, scheme_sqnr_db={"normal": 31.0, "outliers": 30.0}) if one.problem.scaling == ROW_WISE else one
+        for one in PAPER
+    ]
+    advice = advise(*records)
+    table = [line for line in markdown(advice).splitlines() if line.startswith("|")]
+    header, _, _, per_tensor, row_wise = ([cell.strip() for cell in line.strip("|").split("|")] for line in table[:5])
+    assert header == ["scheme", "also called", "all m", "SQNR, normal", "SQNR, outliers", "accurate", "m=16", "m=32"]
+    assert per_tensor[3:6] == ["unknown", "unknown", "unknown"]
+    assert row_wise[:2] == ["fp8 channel-w-token-a", "FP8 per channel and token; compressed-tensors FP8_DYNAMIC"]
+    assert row_wise[3:6] == ["31.0 dB", "30.0 dB", "enough"]
+
+
+def test_plain_text_says_what_markdown_says() -> None:
+    advice = advise(*PAPER)
+
+    def words(text: str) -> list[str]:
+        return [word for word in re.sub(r"[-=:]{3,}|[|*#]", " ", text).split() if word.strip("-:")]
+
+    assert words(plain_text(advice)) == words(markdown(advice))
+    assert "|" not in plain_text(advice)
