@@ -164,6 +164,7 @@ def _parser(prog: str) -> _Parser:
     _add_compare(
         add("compare", "compare two results files, cell by cell: what is slower, faster or the same", "compare")
     )
+    _add_merge(add("merge", "join the files of all shards of a sweep (--shard) to one", "merge"))
     listing = add("list", "list the kernels, providers, models or schemes that options can name", "listing")
     listing.value("what", "kernels|providers|models|schemes", "what to list")
     _add_recommend(add("recommend", "which kernel and which scheme to run a model with", "recommend"))
@@ -206,6 +207,14 @@ def _add_compare(compare: _Parser) -> None:
     compare.flag("--all", "list the cells that are the same too")
     compare.flag("--require-all", "exit code 1 also if a cell of BASE is missing from NEW")
     compare.flag("--force", "compare even if GPU, data, timer, seed or measures differ")
+
+
+def _add_merge(merge: _Parser) -> None:
+    merge.values("results", "RESULTS", "files of the shards, gzipped or not, or their directory")
+    merge.add_argument(
+        "-o", "--out", metavar="FILE.jsonl", required=True, help="the file to write, which must not exist"
+    )
+    merge.flag("--partial", "join what there is, even if shards or shapes are missing; --resume measures them later")
 
 
 def _add_recommend(parser: _Parser) -> None:
@@ -264,6 +273,7 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     shared.values("--devices", "NAME", "share the shapes out among several GPUs: all, or cuda:0 cuda:1 ...")
     shared.value("--out", "FILE.jsonl", "write the records here, and the pickle beside them (default: named by time)")
     shared.flag("--resume", "continue the sweep whose records are in --out")
+    shared.value("--shard", "I/N", "measure only the I-th of N shares of the shapes; `merge` joins their files")
     shared.add_argument(
         "--data",
         default=Distribution.NORMAL.value,
