@@ -161,9 +161,7 @@ def _parser(prog: str) -> _Parser:
     table = add("csv_bench", "the shapes of a CSV file", "sweep", shared)
     table.value("--csv", "FILE", "a file with columns m, n and k; other columns become labels", required=True)
     add("quick_bench", "a first look at this machine: what `make bench` runs", "sweep", [_sweep_options("quick")])
-    _add_compare(
-        add("compare", "compare two results files, cell by cell: what is slower, faster or the same", "compare")
-    )
+    _add_compare(add("compare", "compare results files, cell by cell: what is slower, faster or the same", "compare"))
     _add_merge(add("merge", "join the files of all shards of a sweep (--shard) to one", "merge"))
     listing = add("list", "list the kernels, providers, models or schemes that options can name", "listing")
     listing.value("what", "kernels|providers|models|schemes", "what to list")
@@ -193,7 +191,9 @@ def _add_models(model: _Parser) -> None:
 
 
 def _add_compare(compare: _Parser) -> None:
-    compare.value("base", "BASE.jsonl", "results before the change (.jsonl or .jsonl.gz)")
+    compare.values(
+        "base", "BASE.jsonl", "results before the change (.jsonl or .jsonl.gz); several runs of one plan are one base"
+    )
     compare.value("new", "NEW.jsonl", "results after it")
     compare.value(
         "--threshold",
