@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from w8a8_bench.kernel import Status
 from w8a8_bench.problem import Problem
 from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.results.json_lines import Results
@@ -18,12 +19,17 @@ NumberedCell = tuple[int, int, int]
 @dataclass(frozen=True)
 class ShapePair:
     """A shape of both files, and its cells that are in both. `alike`: the same cells were timed in both comparisons,
-    and before them on that card in that run, in the same order."""
+    and before them on that card in that run, in the same order.
+
+    `more` are the comparisons of further base files, and `again` their cells, parallel to `cells`.
+    """
 
     base: MeasuredComparison
     new: MeasuredComparison
     cells: tuple[tuple[Record, Record], ...]
     alike: bool
+    more: tuple[MeasuredComparison, ...] = ()
+    again: tuple[tuple[Record, ...], ...] = ()
 
     @property
     def where(self) -> LabelledShape:
@@ -84,6 +90,44 @@ def pair(base: Results, new: Results) -> Pairing:
         relabelled=len(paired) // 2,
         labels=tuple(sorted(ours_named ^ theirs_named)),
     )
+
+
+def pair_several(bases: Sequence[Results], new: Results) -> Pairing:
+    """A run, and several others of one plan on the same cards, which are one base; a cell works if it does in any.
+
+    Raises ValueError, which names the file, if a base has other cells or was on another card than the first.
+    """
+    first, *others = bases
+    paired = pair(first, new)
+    more: dict[int, list[MeasuredComparison]] = {}
+    again: dict[int, list[Record]] = {}
+    alike = {id(shape.base): shape.alike for shape in paired.shapes}
+    for other in others:
+        both = pair(first, other)
+        if both.only_base or both.only_new or both.relabelled:
+            raise ValueError(f"{other.path} and {first.path} are bases with other cells: expected runs of one plan")
+        for shape in both.shapes:
+            if not shape.same_card:
+                raise ValueError(f"{other.path} was measured on another device than {first.path}")
+            more.setdefault(id(shape.base), []).append(shape.new)
+            alike[id(shape.base)] = shape.alike and alike.get(id(shape.base), True)
+            for record, of_other in shape.cells:
+                again.setdefault(id(record), []).append(of_other)
+    if not others:
+        return paired
+    shapes = []
+    for shape in paired.shapes:
+        # One that worked first: then it is a change if the new run's does not.
+        of_bases = [sorted([base, *again[id(base)]], key=_is_not_ok) for base, _ in shape.cells]
+        cells = tuple((best, new_one) for (best, *_), (_, new_one) in zip(of_bases, shape.cells, strict=True))
+        rest = tuple(tuple(ones[1:]) for ones in of_bases)
+        one = id(shape.base)
+        shapes.append(replace(shape, cells=cells, alike=alike[one], more=tuple(more[one]), again=rest))
+    return replace(paired, shapes=tuple(shapes))
+
+
+def _is_not_ok(record: Record) -> bool:
+    return record.status is not Status.OK
 
 
 def _label_names(results: Results) -> set[str]:

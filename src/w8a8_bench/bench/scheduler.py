@@ -30,11 +30,13 @@ def run_sweep(
     said: Callable[[str], None] = lambda line: None,
     before: Iterable[Record] = (),
     broken: Mapping[Cell, tuple[Status, str]] = NOTHING,
+    every: int = 1,
 ) -> None:
     """Run `comparisons`, each whole on one of `devices`, in order if there is one.
 
     Of several, each has a share that the plan alone decides, so that two sweeps measure most shapes on the same GPU
     after the same others, and can be compared; a device that is done takes over what is left of the others' shares.
+    `comparisons` are taken from every `every`-th of a plan.
 
     Every callback is called in this thread: `progress` while cells are measured, `finished` with each comparison, and
     `said` with what the user should know meanwhile. `before` are the records of the sweep that this one goes on with,
@@ -42,7 +44,7 @@ def run_sweep(
     SweepRefused or WorkerLost if a device is gone for good.
     """
     failures = FailureCounts(before, broken)
-    scheduler = _Scheduler(comparisons, len(devices), settings, failures, progress, finished, said)
+    scheduler = _Scheduler(comparisons, every, len(devices), settings, failures, progress, finished, said)
     for share, workers in enumerate(devices):
         threading.Thread(target=scheduler.work, args=(workers, share), daemon=True).start()
     scheduler.serve()
@@ -54,6 +56,7 @@ class _Scheduler:
     def __init__(
         self,
         comparisons: Sequence[Comparison],
+        every: int,
         devices: int,
         settings: Settings,
         failures: FailureCounts,
@@ -63,7 +66,7 @@ class _Scheduler:
     ) -> None:
         self._shares: list[deque[Comparison]] = [deque() for _ in range(devices)]
         for comparison in comparisons:
-            self._shares[comparison.index % devices].append(comparison)
+            self._shares[comparison.index // every % devices].append(comparison)
         self._settings, self._failures = settings, failures
         self._progress, self._finished, self._said = progress, finished, said
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

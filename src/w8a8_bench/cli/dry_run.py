@@ -27,8 +27,10 @@ def run(request: SweepRequest) -> int:
     shapes = [comparison.where.title for comparison in plan.comparisons]
     took_s = START_S + Pace(plan.comparisons, plan.settings, cuda=request.cuda, devices=devices).whole_s
     compiling = "; kernels that were never compiled here add up to a minute" if request.cuda else ""
+    shard = f", shard {plan.shard} of {counted(len(plan.whole), 'shape')}" if plan.shard else ""
     print(
-        f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(len(cells), 'cell')}, rigor {plan.rigor}",
+        f"{plan.command} on {on}: {counted(len(shapes), 'shape')}, {counted(len(cells), 'cell')}, rigor {plan.rigor}"
+        f"{shard}",
         *(f"  {one_line(title)}" for title in shapes[:MOST_LISTED]),
         *([f"  and {len(shapes) - MOST_LISTED} more shapes"] if len(shapes) > MOST_LISTED else []),
         "kernels, those that can't run here among them (`doctor` names these):",

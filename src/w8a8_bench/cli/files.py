@@ -50,8 +50,9 @@ def files_of(request: SweepRequest) -> Files:
                 )
         return files
     stamp = int(time.time())
+    shard = f"-shard{plan.shard.number}of{plan.shard.count}" if plan.shard else ""
     while True:
-        name = f"{plan.command}-{dtype_text(plan.formats)}-{stamp}.jsonl"
+        name = f"{plan.command}-{dtype_text(plan.formats)}{shard}-{stamp}.jsonl"
         files = Files.beside(Path(name), with_report=with_report)
         if not any(path.exists() for path in (files.records, *files.made_of_records)):
             return files

@@ -161,9 +161,8 @@ def _parser(prog: str) -> _Parser:
     table = add("csv_bench", "the shapes of a CSV file", "sweep", shared)
     table.value("--csv", "FILE", "a file with columns m, n and k; other columns become labels", required=True)
     add("quick_bench", "a first look at this machine: what `make bench` runs", "sweep", [_sweep_options("quick")])
-    _add_compare(
-        add("compare", "compare two results files, cell by cell: what is slower, faster or the same", "compare")
-    )
+    _add_compare(add("compare", "compare results files, cell by cell: what is slower, faster or the same", "compare"))
+    _add_merge(add("merge", "join the files of all shards of a sweep (--shard) to one", "merge"))
     listing = add("list", "list the kernels, providers, models or schemes that options can name", "listing")
     listing.value("what", "kernels|providers|models|schemes", "what to list")
     _add_recommend(add("recommend", "which kernel and which scheme to run a model with", "recommend"))
@@ -192,7 +191,9 @@ def _add_models(model: _Parser) -> None:
 
 
 def _add_compare(compare: _Parser) -> None:
-    compare.value("base", "BASE.jsonl", "results before the change (.jsonl or .jsonl.gz)")
+    compare.values(
+        "base", "BASE.jsonl", "results before the change (.jsonl or .jsonl.gz); several runs of one plan are one base"
+    )
     compare.value("new", "NEW.jsonl", "results after it")
     compare.value(
         "--threshold",
@@ -206,6 +207,14 @@ def _add_compare(compare: _Parser) -> None:
     compare.flag("--all", "list the cells that are the same too")
     compare.flag("--require-all", "exit code 1 also if a cell of BASE is missing from NEW")
     compare.flag("--force", "compare even if GPU, data, timer, seed or measures differ")
+
+
+def _add_merge(merge: _Parser) -> None:
+    merge.values("results", "RESULTS", "files of the shards, gzipped or not, or their directory")
+    merge.add_argument(
+        "-o", "--out", metavar="FILE.jsonl", required=True, help="the file to write, which must not exist"
+    )
+    merge.flag("--partial", "join what there is, even if shards or shapes are missing; --resume measures them later")
 
 
 def _add_recommend(parser: _Parser) -> None:
@@ -278,6 +287,7 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     shared.values("--devices", "NAME", "share the shapes out among several GPUs: all, or cuda:0 cuda:1 ...")
     shared.value("--out", "FILE.jsonl", "write the records here, and the pickle beside them (default: named by time)")
     shared.flag("--resume", "continue the sweep whose records are in --out")
+    shared.value("--shard", "I/N", "measure only the I-th of N shares of the shapes; `merge` joins their files")
     shared.add_argument(
         "--data",
         default=Distribution.NORMAL.value,

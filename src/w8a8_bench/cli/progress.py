@@ -26,7 +26,7 @@ class Progress:
     """How far the sweep is, what it does and how long it will still take. Use as a context manager."""
 
     def __init__(self, *, total: int, done: int, pace: Pace) -> None:
-        self._total, self._done, self._pace = total, done, pace
+        self._total, self._before, self._done, self._pace = total, done, done, pace
         self._announced: set[int] = set()
         self._shares: dict[int, float] = {}
         self._bar = _make_bar() if sys.stderr.isatty() and importlib.util.find_spec("rich") else None
@@ -62,7 +62,7 @@ class Progress:
         elif comparison.index not in self._announced:
             self._announced.add(comparison.index)
             left = f", {self._left()}" if self._pace.left_s() >= LEAST_TOLD_S else ""
-            line = f"[{comparison.index + 1}/{self._total}{left}] {comparison.where.title}"
+            line = f"[{self._before + len(self._announced)}/{self._total}{left}] {comparison.where.title}"
             print(one_line(line), file=sys.stderr, flush=True)
 
     def finished(self, comparison: Comparison) -> None:

@@ -74,6 +74,7 @@ class Session:
             f"data {plan.settings.data.value}",
             f"seed {plan.settings.seed}",
             f"timer {plan.settings.timer.value}",
+            *([f"shard {plan.shard} of {counted(len(plan.whole), 'shape')}"] if plan.shard else []),
         ]
         print(", ".join(facts), flush=True)
         if plan.command == "model_bench":
@@ -123,6 +124,7 @@ class Session:
                 said=said,
                 before=self._records,
                 broken=self._builds.failed,
+                every=self._plan.shard.count if self._plan.shard else 1,
             )
         self._records.sort(key=lambda record: record.comparison)
         if self._request.compare_table:
@@ -162,7 +164,12 @@ class Session:
         if not any(record.status is Status.OK for record in self._records):
             return self._command("doctor")
         baselines = [record for record in self._records if record.kernel == BASELINE]
-        if plan.command in (QUICK, "model_bench") and baselines and all(map(has_interval, baselines)):
+        if (
+            not plan.shard
+            and plan.command in (QUICK, "model_bench")
+            and baselines
+            and all(map(has_interval, baselines))
+        ):
             model = self._request.model or str(labels["model"])
             tp = [] if labels["tp"] == 1 else ["--tp", str(labels["tp"])]
             return self._command("recommend", records, "--model", model, *tp)

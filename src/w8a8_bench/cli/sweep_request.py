@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 import sys
@@ -22,6 +23,7 @@ from w8a8_bench.problem.comparison import Comparison, LabelledShape
 from w8a8_bench.problem.distribution import Distribution
 from w8a8_bench.problem.formats import W8A8_FORMATS, Format
 from w8a8_bench.providers import registry
+from w8a8_bench.results.shards import Shard
 from w8a8_bench.shapes import batch_sizes, csv_file, models
 from w8a8_bench.shapes.steps import range_, square
 from w8a8_bench.timing.measures import Timer, choose
@@ -36,21 +38,28 @@ QUICK = "quick_bench"
 
 @dataclass(frozen=True)
 class Plan:
-    """What the arguments ask for, all of it valid."""
+    """What the arguments ask for, all of it valid. `shard` is the share of `whole` that is measured; None for all."""
 
     command: str
     formats: tuple[Format, ...]
-    comparisons: tuple[Comparison, ...]
+    whole: tuple[Comparison, ...]
     settings: Settings
     rigor: str
+    shard: Shard | None
+
+    @functools.cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Those that are measured."""
+        return tuple(one for one in self.whole if self.shard is None or self.shard.has(one.index))
 
     def to_json(self) -> dict[str, object]:
         """What a results file must have in common with this run, so that `--resume` may go on with it."""
         return {
             "command": self.command,
             "dtypes": [fmt.value for fmt in self.formats],
-            "comparisons": len(self.comparisons),
-            "cells": digest(self.comparisons),
+            "comparisons": len(self.whole),
+            "cells": digest(self.whole),
+            "shard": str(self.shard) if self.shard else None,
             "seed": self.settings.seed,
             "data": self.settings.data.value,
             "measures": list(self.settings.measures),
@@ -103,7 +112,7 @@ class SweepRequest:
             raise UsageError(str(error)) from None
         settings = msgspec.structs.replace(self.plan.settings, timer=timer, measures=measures)
         if self.budget_s is None:
-            most_cells = max((len(comparison.cells) for comparison in self.plan.comparisons), default=0)
+            most_cells = max((len(comparison.cells) for comparison in self.plan.whole), default=0)
             settings = settings.with_default_budget(most_cells, cuda=cuda)
         return replace(self.plan, settings=settings)
 
@@ -171,7 +180,19 @@ def _plan(args: argparse.Namespace) -> Plan:
         duty=args.duty,
         processes=args.processes or rigor.processes,
     )
-    return Plan(args.command, formats, comparisons, settings, args.rigor)
+    return Plan(args.command, formats, comparisons, settings, args.rigor, _shard(args.shard, len(comparisons)))
+
+
+def _shard(text: str | None, shapes: int) -> Shard | None:
+    if text is None:
+        return None
+    try:
+        shard = Shard.parse(text)
+    except ValueError as error:
+        raise ValueError(f"--shard {error}") from None
+    if shard.count > shapes:
+        raise ValueError(f"--shard {shard}: expected no more shares than there are shapes ({shapes})")
+    return shard
 
 
 def _schemes(words: Sequence[str] | None) -> list[Scaling] | None:

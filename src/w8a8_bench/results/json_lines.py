@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -98,6 +98,27 @@ def read(path: Path | str) -> Results:
         for end, run in zip(parsed.ends, parsed.runs, strict=True)
     )
     return Results(tuple(parsed.headers), comparisons, tuple(parsed.warnings), path)
+
+
+def write_new(path: Path, header: RunHeader, comparisons: Iterable[MeasuredComparison]) -> None:
+    """Write a whole file under a name that is free: afterwards all of it is there, or none of it and a StoreError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "x", encoding="ascii") as file:
+            try:
+                file.write(_line(header))
+                for comparison in comparisons:
+                    file.writelines(_line(record) for record in comparison.records)
+                    file.write(_line(comparison.end))
+                file.flush()
+                os.fsync(file.fileno())
+                os.link(partial, path)  # unlike renaming, it replaces no file that appeared meanwhile
+            finally:
+                partial.unlink()
+    except FileExistsError as error:
+        raise StoreError(f"{error.filename2 or error.filename} exists: name another file") from None
+    except OSError as error:
+        raise StoreError(f"{path} can't be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -244,7 +265,7 @@ class Writer:
     def _write(self, *items: Item) -> None:
         """Add a line each in one go and wait for the disk. Whatever interrupts it, all are in the file or none."""
         assert self._descriptor is not None
-        left = memoryview("".join(json.dumps(to_json(item), allow_nan=False) + "\n" for item in items).encode())
+        left = memoryview("".join(map(_line, items)).encode())
         size = self._size + len(left)
         try:
             os.lseek(self._descriptor, self._size, os.SEEK_SET)
@@ -271,6 +292,10 @@ class Writer:
         # Should this fail too, the first error is the one to report: readers and `--resume` leave a torn end out.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, self._size)
+
+
+def _line(item: Item) -> str:
+    return json.dumps(to_json(item), allow_nan=False) + "\n"
 
 
 @dataclass

@@ -333,3 +333,15 @@ def test_a_signal_that_does_not_end_a_wait_is_served_within_it():
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - started < 10
+
+
+def test_shapes_of_a_shard_are_shared_out_among_all_devices():
+    comparisons = plan(*range(8, 72, 8))[1::2]
+    both = threading.Barrier(2, timeout=60)
+
+    def beside_the_other(comparison, names):
+        both.wait()
+
+    devices = [FakeWorkers(beside_the_other) for _ in range(2)]
+    run_sweep(devices, comparisons, QUICK, progress=lambda *what: None, finished=lambda result: None, every=2)
+    assert [[index for index, _ in one.asked] for one in devices] == [[1, 5], [3, 7]]

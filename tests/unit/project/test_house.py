@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -66,8 +67,9 @@ def leads_somewhere(document: Path, path: str, heading: str) -> bool:
 def commands(text: str) -> Iterator[list[str]]:
     """This program's commands in the fenced blocks of a document, each as the words after the program's name.
 
-    What follows `||` is another command.
+    What follows `||` is another command. Slurm's number of a job in an array is 2.
     """
+    text = Template(text).safe_substitute(SLURM_ARRAY_TASK_ID="2")
     for fence in FENCE.findall(text):
         for line in fence.replace("\\\n", " ").splitlines():
             for program in (PROGRAM, f"python3 {SCRIPT}"):

@@ -526,3 +526,32 @@ def test_every_comparison_names_the_header_that_it_was_measured_under(path) -> N
     first, second = results.headers
     assert [comparison.run for comparison in results.comparisons] == [first, first, second]
     assert results.path == path
+
+
+def test_a_file_that_is_written_at_once_is_what_a_sweep_writes(path, tmp_path) -> None:
+    write(path, 0, 1)
+    whole = json_lines.read(path)
+    json_lines.write_new(tmp_path / "new.jsonl", whole.headers[0], whole.comparisons)
+    assert (tmp_path / "new.jsonl").read_bytes() == path.read_bytes()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["new.jsonl", "r.jsonl"]
+
+
+def test_a_file_that_is_written_at_once_replaces_none_that_appears_meanwhile(path, tmp_path) -> None:
+    def appears():
+        path.write_text("other\n")
+        yield from ()
+
+    assert line(json_lines.write_new, path, HEADER, appears()) == f"{path} exists: name another file"
+    assert path.read_text() == "other\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_that_can_not_be_written_at_once_leaves_nothing_behind(path, tmp_path, monkeypatch, error) -> None:
+    def fails(descriptor):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises((StoreError, KeyboardInterrupt)):
+        json_lines.write_new(path, HEADER, [])
+    assert list(tmp_path.iterdir()) == []

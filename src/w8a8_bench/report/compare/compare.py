@@ -165,7 +165,7 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
     measure = headline(name for base, new in cells for name in _measures(base) & _measures(new))
     if measure is None and all(any(map(_measures, side)) for side in zip(*cells, strict=True)):
         raise ValueError("no cell was timed by the same measure in both files")
-    shifts = [[s for cell in pair.cells if measure and (s := shift(*cell, measure))] for pair in pairing.shapes]
+    shifts = [_shifts(pair, measure) if measure else [] for pair in pairing.shapes]
     spread = effects(pairing.shapes, shifts, measure or "", anchored=anchored)
     comparable = [shape.same_card for shape in pairing.shapes]
     if not any(comparable):
@@ -205,6 +205,11 @@ def compare(pairing: Pairing, *, anchored: bool, threshold: float = DEFAULT_THRE
         labels=pairing.labels,
         relabelled=pairing.relabelled,
     )
+
+
+def _shifts(pair: ShapePair, measure: str) -> list[Shift]:
+    again = pair.again or ((),) * len(pair.cells)
+    return [one for cell, more in zip(pair.cells, again, strict=True) if (one := shift(*cell, measure, more))]
 
 
 def _why_apart(pairing: Pairing) -> str:

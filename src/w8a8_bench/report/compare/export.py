@@ -24,6 +24,7 @@ def render_json(compared: Compared, *, everything: bool = False) -> str:
             "kind": KIND,
             "version": VERSION,
             "base": compared.base_name,
+            "more_bases": [name for name, _ in compared.more],
             "new": compared.new_name,
             "summary": summary(outcome),
             "measure": outcome.measure,

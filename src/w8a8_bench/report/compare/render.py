@@ -30,7 +30,7 @@ CLOCK_MARGIN = 0.01
 
 @dataclass(frozen=True)
 class Compared:
-    """Two files, by the names that they were given, and what came of them."""
+    """Two files, by the names that they were given, and what came of them. `more` are further base files."""
 
     base_name: str
     new_name: str
@@ -38,7 +38,15 @@ class Compared:
     new: Results
     differences: tuple[ChangedCondition, ...]
     outcome: Outcome
+    more: tuple[tuple[str, Results], ...] = ()
     require_all: bool = False
+
+    @property
+    def files(self) -> Iterator[tuple[str, str, Results]]:
+        """Each file with its side and its name."""
+        yield "base", self.base_name, self.base
+        yield from (("base", name, results) for name, results in self.more)
+        yield "new", self.new_name, self.new
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ def titled(where: LabelledShape) -> str:
 
 def _runs(compared: Compared) -> list[tuple[str, ...]]:
     rows = []
-    for side, name, results in (("base", compared.base_name, compared.base), ("new", compared.new_name, compared.new)):
+    for side, name, results in compared.files:
         header, *further = results.headers
         facts = [str(header.device.get("name") or header.device.get("kind"))]
         facts += [f"torch {header.environment['torch']}"] if "torch" in header.environment else []
@@ -147,8 +155,7 @@ def _runs(compared: Compared) -> list[tuple[str, ...]]:
 
 
 def _conditions(compared: Compared) -> list[str]:
-    sides = (("base", compared.base), ("new", compared.new))
-    lines = [f"warning: {side}: {warning}" for side, results in sides for warning in results.warnings]
+    lines = [f"warning: {side}: {warning}" for side, _, results in compared.files for warning in results.warnings]
     refused = [str(one) for one in compared.differences if one.refused]
     others = [str(one) for one in compared.differences if not one.refused]
     if refused:
@@ -254,8 +261,9 @@ def _notes(compared: Compared) -> Iterator[str]:
     elsewhere = sum(not shape.pair.same_card for shape in shapes)
     if 0 < elsewhere < len(shapes):
         yield f"{elsewhere} of {len(shapes)} shapes were on another card, and are not judged"
-    for side, ends in (("base", [s.pair.base.end for s in shapes]), ("new", [s.pair.new.end for s in shapes])):
-        if strangers := sum(bool(end.machine.get("other_processes")) for end in ends):
+    bases, news = [(s.pair.base, *s.pair.more) for s in shapes], [(s.pair.new,) for s in shapes]
+    for side, runs in (("base", bases), ("new", news)):
+        if strangers := sum(any(run.end.machine.get("other_processes") for run in of_shape) for of_shape in runs):
             yield f"warning: other processes were on the GPU at {strangers} of {len(shapes)} shapes of {side}"
     pairs = ((timed.shift.base, timed.shift.new) for timed in outcome.timed)
     clocks = [_clock(records, outcome.measure) for records in zip(*pairs, strict=True)]

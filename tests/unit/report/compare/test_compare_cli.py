@@ -436,6 +436,33 @@ def test_json_holds_every_cell_and_junit_fails_for_what_is_slower(run) -> None:
     assert suites[FP8].find("testcase/failure").get("message").startswith("slower: 5.000 us to 6.000 us")
 
 
+def test_several_bases_are_one_and_all_are_named(run) -> None:
+    bases = [write(f"base{number}.jsonl", some()) for number in (1, 2, 3)]
+    new = write("new.jsonl", some(fp8=6e-6))
+    code, out, _ = run(*bases, new)
+    assert code == 1
+    assert out.splitlines()[0].startswith("2 slower")
+    sides = [line.split()[:2] for line in out.splitlines() if line.startswith(("base ", "new "))]
+    assert sides == [["base", "base1.jsonl"], ["base", "base2.jsonl"], ["base", "base3.jsonl"], ["new", "new.jsonl"]]
+    found = json.loads(run(*bases, new, "--format", "json")[1])
+    assert (found["base"], found["more_bases"], found["new"]) == (bases[0], bases[1:], new)
+    assert json.loads(run(bases[0], new, "--format", "json")[1])["more_bases"] == []
+
+
+def test_bases_that_do_not_belong_together_are_one_line(run) -> None:
+    base, other = write("base.jsonl", some()), write("other.jsonl", some()[:1])
+    new, seed = write("new.jsonl", some()), write("seed.jsonl", some(), header(seed=1))
+    for words, says in (
+        ((base, other, new), "other.jsonl and base.jsonl are bases with other cells"),
+        ((base, base, new), "base.jsonl, base.jsonl and new.jsonl: a file is named twice"),
+        ((base, new, new), "a file is named twice"),
+        ((base, seed, new), "seed 0, 1 -> 0"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert says in err
+
+
 def test_cells_that_the_new_run_lacks_stand_in_the_headline_and_may_be_required(run) -> None:
     base = write("base.jsonl", some())
     new = write("new.jsonl", some())
