@@ -377,8 +377,8 @@ def _arrange(argv: Sequence[str], parser: _Parser) -> list[str]:
         elif _completes(word, takes_many):
             while position < len(flags) and flags[position] not in commands and not flags[position].startswith("-"):
                 position += 1
-    if {"-h", "--help", "--version"} & set(flags):
-        return flags
+    if asked := [flag for flag in flags if flag in ("-h", "--help", "--version")]:
+        return asked  # of the program: without a command, other options are of none
     raise UsageError(_no_command(flags, list(commands), parser.prog))
 
 

@@ -85,3 +85,11 @@ def test_a_command_after_a_list_is_still_the_command():
     found = parsed("--dtype", "int8,fp8", "model_bench", "--batch-sizes=1,cliffs", "--tp", "1,2", "4")
     assert (found.command, found.dtype) == ("model_bench", ["int8", "fp8"])
     assert (found.batch_sizes, found.tp_sizes) == (["1", "cliffs"], [1, 2, 4])
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [(["--dtype", "int8", "--help"], ["--help"]), (["--device", "cpu", "--version"], ["--version"]), (["-h"], ["-h"])],
+)
+def test_help_without_a_command_is_the_programs_whatever_stands_before_it(words, kept):
+    assert main._arrange(words, PARSER) == kept
