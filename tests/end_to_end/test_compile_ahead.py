@@ -131,6 +131,7 @@ def test_a_cache_of_another_version_is_not_used(sweep):
     assert "(8 kernels compiled, 0 cached)" in said
 
 
+@pytest.mark.slow
 def test_a_kernel_that_does_not_compile_loses_its_own_cells_alone(sweep):
     result, cells, said = sweep(ACME_FAULT="does not compile")
     assert result["code"] == 3
@@ -153,6 +154,7 @@ def test_a_process_that_is_lost_while_it_compiles_loses_nothing(sweep):
     assert f"{KERNELS[0]} could not be compiled ahead: the worker ended with exit code 9" in said
 
 
+@pytest.mark.slow
 def test_a_kernel_that_costs_the_worker_when_it_is_asked_what_to_compile_loses_its_own_cells_alone(sweep):
     result, cells, said = sweep(ACME_FAULT="dies when asked")
     assert result["code"] == 3
@@ -160,12 +162,14 @@ def test_a_kernel_that_costs_the_worker_when_it_is_asked_what_to_compile_loses_i
     assert f"a worker was lost, asking {KERNELS[0]} what to compile: the worker ended with exit code 9" in said
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_told_of_and_costs_no_cell(sweep, tmp_path):
     (tmp_path / "file").touch()
     result, cells, said = sweep(cache=tmp_path / "file" / "below")
     assert result["code"] == 0 and {cell["status"] for cell in cells} == {"ok"}, said
 
 
+@pytest.mark.slow
 def test_what_a_shape_compiled_for_itself_is_remembered_too(sweep, tmp_path):
     """One kernel on two shapes: too little for processes of its own."""
     _, _, said = sweep(kernels=KERNELS[:1])
@@ -175,6 +179,7 @@ def test_what_a_shape_compiled_for_itself_is_remembered_too(sweep, tmp_path):
     assert "(0 kernels compiled, 2 cached)" in said
 
 
+@pytest.mark.slow
 def test_a_wrong_build_key_is_told_of(sweep):
     result, cells, _ = sweep(ACME_FAULT="no text")
     (reason,) = {cell["reason"] for cell in cells if cell["status"] == "failed"}
@@ -193,6 +198,7 @@ def test_an_interrupt_while_kernels_are_compiled_ends_the_sweep_and_its_processe
     assert str(tmp_path) not in group
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_one_cache(sweep, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
