@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.threshold < math.inf:
         raise UsageError(f"--threshold {args.threshold:g}: expected a percentage of 0 or more")
     names, files = ", ".join(args.base), [*args.base, args.new]
-    if len(files) > 2 and len(set(map(os.path.realpath, files))) < len(files):
-        raise UsageError(f"{names} and {args.new}: a file is named twice")
     try:
+        if len(files) > 2 and len(set(map(os.path.realpath, files))) < len(files):
+            raise UsageError(f"{names} and {args.new}: a file is named twice")
         bases, new = [read(Path(base)) for base in args.base], read(Path(args.new))
         pairing = pair_several(bases, new)
         every = replace(bases[0], headers=tuple(header for one in bases for header in one.headers))
