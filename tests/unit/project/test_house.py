@@ -206,6 +206,10 @@ def test_no_file_outgrows_its_readers() -> None:
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200, "move the rest to docs/"
+
+
 def test_version_is_the_changelogs_newest() -> None:
     newest = re.search(r"^## \[?v?(\d+\.\d+\.\d+\S*?)\]?(?:\s|$)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
