@@ -27,6 +27,17 @@ settings.register_profile("others", max_examples=10_000, **SHARED)
 settings.load_profile("same")
 
 ROOT = Path(__file__).resolve().parents[1]
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "head_dim": 16,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+"""The config.json of a model whose layers a CPU multiplies in no time."""
+
 DOOR = ROOT / "benchmarks/cutlass_benchmarks/w8a8_benchmarks.py"
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

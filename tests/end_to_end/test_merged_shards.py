@@ -10,18 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import environment
+from conftest import TINY, environment
 
 KERNELS = ("pytorch_bf16_bf16_bf16_matmul-no-scales", "pytorch_i8_i8_bf16_scaled_mm")
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "intermediate_size": 96,
-    "head_dim": 16,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 SWEEP = (
     *("--dtype", "int8", "--device", "cpu", "--rigor", "quick", "--no-report", "--kernels", *KERNELS),
     *("model_bench", "--batch-sizes", "1", "17", "--models"),

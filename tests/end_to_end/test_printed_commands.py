@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, bare, environment
+from conftest import ROOT, TINY, bare, environment
 
 from w8a8_bench.cli import quick, session
 from w8a8_bench.timing import settings
@@ -20,15 +20,6 @@ KERNELS = ("--kernels", BASELINE, INT8)
 SWEEP = ("--dtype", "int8", "--device", "cpu", "--rigor", "quick", "--out", "r.jsonl")
 SQUARE = ("square_bench", "--dim-start", "32", "--dim-end", "48", "--dim-increment", "16")
 MODEL = ("model_bench", "--batch-sizes", "1", "--models")
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "intermediate_size": 96,
-    "head_dim": 16,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ Told = Callable[[int, int], None]
 
 
 @dataclass
-class Builds:
+class Compiled:
     """What was compiled ahead: how many builds, in how many seconds, how many the cache held, and the cells that
     turned out to be broken."""
 
@@ -58,11 +58,11 @@ def compile_ahead(
     *,
     progress: Told,
     said: Callable[[str], None],
-) -> Builds:
+) -> Compiled:
     """Compile what `comparisons` need on `devices`; once for several of one kind."""
     started = time.perf_counter()
     cells = tuple(dict.fromkeys(cell for comparison in comparisons for cell in comparison.cells))
-    done = Builds()
+    done = Compiled()
     for workers in {(one.device.name, one.device.sm_count): one for one in reversed(devices)}.values():
         missing = _missing(workers.first, cells, done, said)
         if len(missing) >= FEWEST:
@@ -71,7 +71,9 @@ def compile_ahead(
     return done
 
 
-def _missing(worker: Worker, cells: Sequence[Cell], done: Builds, said: Callable[[str], None]) -> dict[str, list[Cell]]:
+def _missing(
+    worker: Worker, cells: Sequence[Cell], done: Compiled, said: Callable[[str], None]
+) -> dict[str, list[Cell]]:
     """The cells of each build that is missing, the longest build first. A kernel that costs the worker is asked no
     more."""
     while cells:
@@ -114,7 +116,7 @@ class _Team:
         workers: DeviceWorkers,
         missing: dict[str, list[Cell]],
         limits: WorkerLimits,
-        done: Builds,
+        done: Compiled,
         progress: Told,
         said: Callable[[str], None],
     ) -> None:

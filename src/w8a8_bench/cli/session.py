@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from w8a8_bench.bench.compile_ahead import Builds, compile_ahead
+from w8a8_bench.bench.compile_ahead import Compiled, compile_ahead
 from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
 from w8a8_bench.bench.estimate import Pace, duration
 from w8a8_bench.bench.process import WorkerLimits
@@ -58,7 +58,7 @@ class Session:
         self._records: list[Record] = list(writer.records)
         self._ends: list[ComparisonEnd] = []
         self._done: set[int] = set(writer.done)
-        self._builds = Builds()
+        self._builds = Compiled()
         self._started = time.perf_counter()
         named = request.kernels is not None or request.providers is not None
         self._view = View(

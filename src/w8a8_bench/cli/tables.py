@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from w8a8_bench.bench.compile_ahead import Builds
+from w8a8_bench.bench.compile_ahead import Compiled
 from w8a8_bench.bench.device_workers import Finished
 from w8a8_bench.cli.sweep_request import QUICK, Plan
 from w8a8_bench.environment.device import Device
@@ -56,7 +56,7 @@ def print_faults(records: Sequence[Record]) -> None:
         print(f"{many} skipped: {one_line(reason)}", file=sys.stderr)
 
 
-def costs(took: float, devices: int, ends: Sequence[ComparisonEnd], builds: Builds) -> str:
+def costs(took: float, devices: int, ends: Sequence[ComparisonEnd], builds: Compiled) -> str:
     """Where the `took` seconds of a sweep went, of all its devices together, and the most device memory of one."""
     whole = took * devices
     phases = {name: sum(end.seconds.get(name, 0.0) for end in ends) for name in PHASES}
