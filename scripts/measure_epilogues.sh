@@ -19,6 +19,8 @@ export PYTHONPATH
     vllm_fp8_fp8_bf16_scaled_mm_bias \
     sglang_fp8_fp8_bf16_scaled_mm_bias \
     cutlass_fp8_fp8_bf16_scaled_mm_bias \
+    pytorch_i8_i8_bf16_scaled_mm \
+    cublaslt_i8_i8_bf16_scaled_mm \
     vllm_i8_i8_bf16_scaled_mm \
     sglang_i8_i8_bf16_scaled_mm \
     cutlass_i8_i8_bf16_scaled_mm \
@@ -27,7 +29,8 @@ export PYTHONPATH
     sglang_i8_i8_bf16_scaled_mm_bias \
     cutlass_i8_i8_bf16_scaled_mm_bias \
     vllm_i8_i8_bf16_scaled_mm_azp_pt \
-    cutlass_i8_i8_bf16_scaled_mm_azp_pt
+    cutlass_i8_i8_bf16_scaled_mm_azp_pt \
+    triton_i8_i8_bf16_scaled_mm_azp_pt
 "${PYTHON:-python3}" -m w8a8_bench csv_bench \
     --csv "$here/peers.csv" --dtype int8 --schemes channel-w-tensor-a --out "${out%.jsonl}_azp.jsonl" "$@" --kernels \
     vllm_i8_i8_bf16_scaled_mm_azp \

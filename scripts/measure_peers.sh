@@ -19,6 +19,7 @@ PYTHONPATH="$here/../src${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -
     pytorch_fp8_fp8_bf16_scaled_mm_blockwise \
     cublaslt_fp8_fp8_bf16_scaled_mm_blockwise \
     vllm_fp8_fp8_bf16_scaled_mm_blockwise \
+    sglang_fp8_fp8_bf16_scaled_mm_blockwise \
     deepgemm_fp8_fp8_bf16_scaled_mm_blockwise \
     cutlass_fp8_fp8_fp16_scaled_mm_blockwise \
     triton_fp8_fp8_fp16_scaled_mm_blockwise \

@@ -21,6 +21,7 @@ export PYTHONPATH
     triton_fp8_fp8_bf16_scaled_mm \
     pytorch_fp8_fp8_bf16_scaled_mm_blockwise \
     vllm_fp8_fp8_bf16_scaled_mm_blockwise \
+    sglang_fp8_fp8_bf16_scaled_mm_blockwise \
     deepgemm_fp8_fp8_bf16_scaled_mm_blockwise \
     cutlass_fp8_fp8_bf16_scaled_mm_blockwise \
     triton_fp8_fp8_bf16_scaled_mm_blockwise \

@@ -41,6 +41,11 @@ class DeviceWorkers:
         for worker in list(self._workers.values()):
             worker.__exit__(*raised)
 
+    def done(self) -> None:
+        """Have the workers end: all is measured. A GPU's context takes a second, for which only leaving waits."""
+        for worker in self._workers.values():
+            worker.kill()
+
     @property
     def first(self) -> Worker:
         return self._workers[0, 0]

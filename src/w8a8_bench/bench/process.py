@@ -346,10 +346,13 @@ class Worker:
             reason + (f": {said}" if said else ""), status=status, cell=note.last if note.cell is None else note.cell
         )
 
-    def _end(self) -> None:
-        """Kill the worker and what it started in its process group."""
+    def kill(self) -> None:
+        """Kill the worker and what it started in its process group, without waiting for the end."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING_S)
         for pipe in (self._process.stdin, self._process.stdout, self._lifeline):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -15,9 +16,9 @@ from w8a8_bench.environment.watch import Watch
 from w8a8_bench.kernel import FAULTS, Launches, Prepared, Status, Step
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.problem.operands import Operands
-from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks, settle
+from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks
 from w8a8_bench.timing.measures import TIME_KERNEL, Timer
-from w8a8_bench.timing.method import Method, Sample, TimedCell, rest
+from w8a8_bench.timing.method import Method, Sample, TimedCell, rest_after
 from w8a8_bench.timing.settings import Settings
 
 DUPLICATE = -1
@@ -112,23 +113,26 @@ class CellTiming:
             samplers: Cells = {
                 index: partial(self._sample, run, timed, watch, broken) for index, (run, timed) in runs.items()
             }
-            deadline = cells.budget.end(time.perf_counter())
-            rounds = settle(samplers, settings.headline, deadline) if cells.device.is_cuda and samplers else 0
-            watch.begin()
-            for run, _ in runs.values():
-                run.looks.clear()
+
+            def forget(runs: Iterable[CellRun] = tuple(run for run, _ in runs.values())) -> None:
+                watch.begin()
+                for run in runs:
+                    run.looks.clear()
+
+            forget()
             taken = run_blocks(
                 samplers,
                 rule=settings.stop,
                 headline=settings.headline,
-                deadline=deadline,
+                deadline=cells.budget.end(time.perf_counter()),
                 seed=settings.seed + 1_000_003 * settings.process,
                 after_block=lambda block: cells.progress(
                     "time", f"block {block}", 0.5 + 0.5 * block / settings.stop.max_blocks
                 ),
                 void=watch.end_block,
+                warm_up=cells.device.is_cuda,  # a CPU's clock has no such trend
+                forget=forget,
             )
-            taken.settling = rounds
             if broken:
                 if self._suspicious and self._inputs.changed():
                     return taken  # of no use: the caller makes new operands
@@ -153,7 +157,7 @@ class CellTiming:
                     self._inputs.refuse_writes(", while it was timed,", timed.sets[0])
                 run.looks.append(watch.look())
                 if cells.device.is_cuda:  # a CPU needs no rest
-                    cells.rested_s += rest(time.perf_counter() - started, cells.settings.duty)
+                    cells.rested_s += rest_after(taken[measure], started, cells.settings.duty)
 
         if run.alive:
             cells.guarded(run, sample)

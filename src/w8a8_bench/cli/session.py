@@ -126,6 +126,8 @@ class Session:
                 broken=self._builds.failed,
                 every=self._plan.shard.count if self._plan.shard else 1,
             )
+        for device in workers:
+            device.done()
         self._records.sort(key=lambda record: record.comparison)
         if self._request.compare_table:
             print_compare_tables(self._records, self._plan)

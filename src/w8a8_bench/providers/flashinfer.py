@@ -5,8 +5,8 @@
 a [m,k] and w [n,k] row-major, scale_b fp32 [ceil(n/128), k/128] row-major, out bf16. The documentation has scale_a as
 [m, k/128], but the library ignores its strides and reads k/128 rows of m floats, each row padded to a multiple of 16
 bytes. Its `deep_gemm/fp8_gemm.cuh` says so twice: `make_2d_tma_scales_a_desc`, and `make_2d_tma_scales_b_desc_swapAB`
-for m below 32. In the first call nvcc builds its extension, which takes minutes, and NVRTC a kernel for each shape.
-They are kept in $FLASHINFER_WORKSPACE_BASE and $TRTLLM_DG_CACHE_DIR (`cache.LIBRARIES`).
+for m below 32. In the first call nvcc builds its extension, which takes minutes, and then a kernel for each shape. They
+are kept in $FLASHINFER_WORKSPACE_BASE and $TRTLLM_DG_CACHE_DIR (`cache.LIBRARIES`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Randomized complete blocks: every cell once a block, in shuffled order, until all have settled.
 
-A block is the unit of comparison: drift and heat fall on all its cells alike, so ratios are formed inside blocks.
+A block is the unit of comparison: drift and heat fall on all its cells alike, so ratios are formed inside blocks. A GPU
+warms up first: blocks don't count while clock and time still trend.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ Cells = Mapping[int, Callable[[], Mapping[str, Sample]]]
 
 SETTLE_ROUNDS = 8
 SETTLE_CHANGE = 0.003
-"""Warming up ends when a round takes so little longer or shorter than the one before, or after `SETTLE_ROUNDS`."""
+"""The first block that counts is one that takes so little longer or shorter than the one before, or the last of
+`SETTLE_ROUNDS`."""
 
 
 @dataclass
 class BlockSamples:
-    """Samples by cell, one list a measure, each with a sample of every block that counted."""
+    """Samples by cell, one list a measure, each with a sample of every block that counted.
+
+    Blocks did not count if they were void, or if the device was `settling`.
+    """
 
     samples: dict[int, dict[str, list[Sample]]] = field(default_factory=dict)
     blocks: int = 0
@@ -32,18 +37,6 @@ class BlockSamples:
 
     def seconds(self, cell: int, measure: str) -> list[float]:
         return [sample.seconds for sample in self.samples[cell].get(measure, ())]
-
-
-def settle(cells: Cells, headline: str, deadline: float | None) -> int:
-    """Run rounds that don't count until clock and time stop trending, or `deadline`; returns how many."""
-    before = 0.0
-    for rounds in range(1, SETTLE_ROUNDS + 1):
-        taken = [cell().get(headline) for cell in cells.values()]
-        total = sum(sample.seconds for sample in taken if sample)
-        if abs(total - before) <= SETTLE_CHANGE * total or (deadline is not None and time.perf_counter() > deadline):
-            return rounds
-        before = total
-    return SETTLE_ROUNDS
 
 
 def run_blocks(
@@ -55,16 +48,19 @@ def run_blocks(
     seed: int,
     after_block: Callable[[int], None],
     void: Callable[[], bool] = lambda: False,
+    warm_up: bool = False,
+    forget: Callable[[], None] = lambda: None,
 ) -> BlockSamples:
     """Time `cells` until `rule` or `deadline` (perf_counter) ends it.
 
     The first block is always run, so that whatever was made ready has a sample. A later block that would outlast the
     deadline, judged by the longest so far, is not begun. If `void` says after a block that it does not count, the
-    block is taken again, at most `rule.max_blocks` times in all.
+    block is taken again, at most `rule.max_blocks` times in all. With `warm_up` the first blocks don't count, until
+    one takes as long as the one before it or the deadline is over; `forget` is called after each of them.
     """
     taken = BlockSamples({index: {} for index in cells})
     order, shuffle = list(cells), random.Random(seed).shuffle
-    longest = 0.0
+    longest = before = 0.0
     while order and taken.blocks < rule.max_blocks and taken.voided < rule.max_blocks:
         start = time.perf_counter()
         if deadline is not None and taken.blocks + taken.voided and start + longest > deadline:
@@ -72,6 +68,16 @@ def run_blocks(
         shuffle(order)
         block = {index: cells[index]() for index in order}
         longest = max(longest, time.perf_counter() - start)
+        if warm_up:
+            total = sum(measures[headline].seconds for measures in block.values() if headline in measures)
+            late = deadline is not None and time.perf_counter() > deadline
+            settled = late or abs(total - before) <= SETTLE_CHANGE * total
+            if not settled and taken.settling + 1 < SETTLE_ROUNDS:
+                taken.settling += 1
+                before = total
+                forget()
+                continue
+            warm_up = False
         if void():
             taken.voided += 1
             continue

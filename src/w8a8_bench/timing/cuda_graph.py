@@ -20,6 +20,7 @@ pattern, so that a sample is a mean over several.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -116,11 +117,12 @@ class GraphTimer:
         self._pool = torch.cuda.graph_pool_handle()
         self._kept.append(self.capture(lambda: self.code.read_clocks(self._slots[0])))
 
-    def replay(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Run a graph to its end."""
+    def replay(self, graph: torch.cuda.CUDAGraph) -> float:
+        """Run a graph to its end, and say when that was (`perf_counter`)."""
         with torch.cuda.stream(self.stream):
             graph.replay()
         self.stream.synchronize()
+        return time.perf_counter()
 
     def sampler(
         self, launches: Sequence[Launch], size: int, *, scrub: bool = False, segments: int | None = None
@@ -210,9 +212,9 @@ class GraphSampler:
         self.graph = timer.capture(timer.timed_body(self._turns, size, self._segments, scrub))
 
     def sample(self) -> Sample:
-        self._timer.replay(self.graph)
+        ended = self._timer.replay(self.graph)
         seconds = sum(1e-3 * begin.elapsed_time(end) for begin, end in self._segments)
-        return Sample(seconds / self.launches, self._timer.clock_mhz())
+        return Sample(seconds / self.launches, self._timer.clock_mhz(), ended)
 
     def rerun(self) -> Sequence[object]:
         """Replay the graph; gives what each launch returned, whose memory was written anew."""

@@ -21,10 +21,14 @@ class Uncapturable(RuntimeError):
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds per launch; the SM clock meanwhile, if it was read."""
+    """Seconds per launch; the SM clock meanwhile, if it was read.
+
+    `idle_from` is when the device had done its work, by `perf_counter`, if more was read from it afterwards.
+    """
 
     seconds: float
     clock_mhz: float | None = None
+    idle_from: float | None = None
 
 
 class Sampler(Protocol):
@@ -71,17 +75,25 @@ class Method(Protocol):
         ...
 
 
-def rest(worked: float, duty: float) -> float:
-    """Leave a GPU that worked for `worked` seconds idle, so that it works for the share `duty` of the time.
+def rest(worked: float, duty: float, *, idle: float = 0.0) -> float:
+    """Leave a GPU that worked for `worked` seconds, and has been idle for `idle` since, idle for so long that it works
+    for the share `duty` of the time.
 
-    Returns for how many seconds.
+    Returns for how many more seconds.
 
     GEMMs that keep the tensor cores busy without rest run into the power cap, whose regulator then moves the clock by
     5% from one replay to the next. Rested as long as they work, the same replays repeat to 0.2% (H200).
     """
-    idle = worked * (1 / duty - 1)
-    time.sleep(idle)
-    return idle
+    more = max(worked * (1 / duty - 1) - idle, 0.0)
+    time.sleep(more)
+    return more
+
+
+def rest_after(sample: Sample, started: float, duty: float) -> float:
+    """`rest` after a sample that was begun at `started` (`perf_counter`)."""
+    now = time.perf_counter()
+    idle_from = now if sample.idle_from is None else sample.idle_from
+    return rest(idle_from - started, duty, idle=now - idle_from)
 
 
 def size_like(like: TimedCell | None, measure: str) -> int | None:

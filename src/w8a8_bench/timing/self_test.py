@@ -20,9 +20,9 @@ from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch
 from w8a8_bench.problem.memory import MIN_LAUNCHES
 from w8a8_bench.timing import rotation
-from w8a8_bench.timing.blocks import run_blocks, settle
+from w8a8_bench.timing.blocks import run_blocks
 from w8a8_bench.timing.cuda_graph import REPLAY_S, GraphSampler, GraphTimer, segments_of
-from w8a8_bench.timing.method import Sample, rest
+from w8a8_bench.timing.method import Sample, rest_after
 from w8a8_bench.timing.profiler import KernelSampler
 from w8a8_bench.timing.settings import StopRule
 
@@ -251,7 +251,6 @@ class _SelfTest:
     def _ratios(self, ones: Sequence[GraphSampler], other: GraphSampler) -> list[float]:
         """Time of `other` over the mean of `ones`, block by block."""
         cells = {index: partial(self._rested, sampler) for index, sampler in enumerate((other, *ones))}
-        settle(cells, "time", None)
         taken = run_blocks(
             cells,
             rule=BLOCKS,
@@ -259,6 +258,7 @@ class _SelfTest:
             deadline=None,
             seed=self._random.randrange(2**32),
             after_block=lambda block: None,
+            warm_up=True,
         )
         blocks = zip(*(taken.seconds(index, "time") for index in cells), strict=True)
         return [len(parts) * whole / math.fsum(parts) for whole, *parts in blocks]
@@ -266,7 +266,7 @@ class _SelfTest:
     def _rested(self, sampler: GraphSampler) -> dict[str, Sample]:
         started = time.perf_counter()
         taken = sampler.sample()
-        rest(time.perf_counter() - started, self._duty)
+        rest_after(taken, started, self._duty)
         return {"time": taken}
 
     def _median(self, sampler: GraphSampler) -> float:

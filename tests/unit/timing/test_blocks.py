@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
 
 from w8a8_bench.timing import blocks as blocks_module
-from w8a8_bench.timing.blocks import SETTLE_ROUNDS, run_blocks, settle
-from w8a8_bench.timing.method import Sample
+from w8a8_bench.timing.blocks import SETTLE_ROUNDS, run_blocks
+from w8a8_bench.timing.method import Sample, rest_after
 from w8a8_bench.timing.settings import StopRule
 
 
@@ -129,38 +130,84 @@ def test_a_cell_that_broke_does_not_keep_the_others_going():
     assert taken.samples[0] == {}
 
 
-def series(*totals: float):
-    """Cells whose headline adds up to one of `totals` a round, the last for ever, and how many rounds were run."""
-    rounds = [0]
+def warm(*totals: float, deadline: float | None = None):
+    """What is taken of cells whose headline adds up to one of `totals` a round, the last for ever; the totals that
+    counted, and how often what was seen was to be forgotten."""
+    rounds, forgotten = itertools.count(), [0]
 
     def cell():
-        rounds[0] += 1
-        return t(totals[min(rounds[0], len(totals)) - 1])
+        return t(totals[min(next(rounds), len(totals) - 1)])
 
-    return {0: cell, 1: lambda: {"u": Sample(99.0)}}, rounds
+    def forget():
+        forgotten[0] += 1
+
+    taken = run_blocks(
+        {0: cell, 1: lambda: {"u": Sample(99.0)}},
+        rule=StopRule(3, 3),
+        headline="t",
+        deadline=deadline,
+        seed=1,
+        after_block=lambda block: None,
+        warm_up=True,
+        forget=forget,
+    )
+    assert forgotten[0] == taken.settling
+    return taken
 
 
 @pytest.mark.parametrize(
-    ("totals", "expected"),
+    ("totals", "settling"),
     [
-        ((1.0,), 2),
-        ((1.0, 1.0029), 2),
-        ((1.0, 0.9972), 2),
-        ((1.0, 1.004), 3),
-        ((2.0, 1.5, 1.2, 1.1, 1.099), 5),
-        ([float(round_) for round_ in range(1, 30)], SETTLE_ROUNDS),
+        ((1.0,), 1),
+        ((1.0, 1.0029), 1),
+        ((1.0, 0.9972), 1),
+        ((1.0, 1.004), 2),
+        ((2.0, 1.5, 1.2, 1.1, 1.099), 4),
+        (tuple(float(round_) for round_ in range(1, 30)), SETTLE_ROUNDS - 1),
     ],
 )
-def test_warming_up_ends_when_a_round_takes_as_long_as_the_one_before(totals, expected):
-    cells, rounds = series(*totals)
-    assert settle(cells, "t", None) == expected == rounds[0]
-
-
-def test_warming_up_ends_at_the_deadline():
-    cells, rounds = series(1.0, 2.0, 3.0, 4.0)
-    assert settle(cells, "t", time.perf_counter() - 1) == 1 == rounds[0]
-
-
-def test_a_round_that_no_cell_has_a_sample_of_is_the_last():
-    assert settle({0: dict}, "t", None) == 1
+def test_the_first_block_that_counts_takes_as_long_as_the_one_before(totals, settling):
+    taken = warm(*totals)
+    assert (taken.settling, taken.blocks, taken.voided) == (settling, 3, 0)
+    expected = [totals[min(index, len(totals) - 1)] for index in range(settling, settling + 3)]
+    assert taken.seconds(0, "t") == expected
     assert blocks_module.SETTLE_CHANGE < 0.01
+
+
+def test_warming_up_ends_at_the_deadline_and_its_block_counts():
+    taken = warm(1.0, 2.0, 3.0, deadline=time.perf_counter() - 1)
+    assert (taken.settling, taken.blocks) == (0, 1)
+    assert taken.seconds(0, "t") == [1.0]
+
+
+def test_a_block_that_does_not_count_is_not_asked_whether_it_is_void():
+    verdicts = iter([True, False, False])
+    taken = run_blocks(
+        {0: lambda: t(1.0)},
+        rule=StopRule(2, 2),
+        headline="t",
+        deadline=None,
+        seed=1,
+        after_block=lambda block: None,
+        void=lambda: next(verdicts),
+        warm_up=True,
+    )
+    assert (taken.settling, taken.voided, taken.blocks) == (1, 1, 2), "a block that does not count was asked about"
+
+
+@pytest.mark.parametrize(
+    ("duty", "idle", "more"),
+    [(0.5, 0.0, 3e-3), (0.5, 1e-3, 2e-3), (0.5, 4e-3, 0.0), (0.25, 1e-3, 8e-3), (1.0, 0.0, 0.0)],
+)
+def test_what_a_gpu_was_idle_already_counts_as_rest(monkeypatch, duty, idle, more):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "perf_counter", lambda: 7.0)
+    assert rest_after(Sample(1e-5, idle_from=7.0 - idle), 7.0 - idle - 3e-3, duty) == pytest.approx(more)
+    assert slept == [pytest.approx(more)]
+
+
+def test_a_gpu_whose_last_work_is_not_known_rests_as_long_as_the_sample_took(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "perf_counter", lambda: 7.0)
+    assert rest_after(Sample(1e-5), 6.0, 0.5) == 1.0
