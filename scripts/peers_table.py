@@ -1,4 +1,4 @@
-"""The README's tables of libraries, from records: `python3 scripts/peers_table.py RECORDS.jsonl [--shapes]`.
+"""The README's tables of libraries, from records: `python3 scripts/peers_table.py RECORDS.jsonl... [--shapes]`.
 
 A table for each way of scaling, with a column a library. A library's time is that of its fastest kernel there, whatever
 it sums in; a cell is how many times the fastest library's time it takes, as the geometric mean over the shapes of one m
@@ -105,7 +105,7 @@ def render(records: Sequence[Record], *, shapes: bool = False) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("records", help="JSON Lines, gzipped or not")
+    parser.add_argument("records", nargs="+", help="JSON Lines, gzipped or not")
     parser.add_argument("--shapes", action="store_true", help="a row a shape, in microseconds")
     words = parser.parse_args()
-    print(render(json_lines.read(words.records).records, shapes=words.shapes))
+    print(render([record for path in words.records for record in json_lines.read(path).records], shapes=words.shapes))
