@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
 from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
-from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, scaled_mm, scaled_mm_azp  # noqa: E402
+from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, configs, scaled_mm, scaled_mm_azp  # noqa: E402
+from w8a8_bench.kernels.cutlass.api import load_kernel  # noqa: E402
+from w8a8_bench.kernels.cutlass.geometry import Schedule  # noqa: E402
+from w8a8_bench.kernels.cutlass.variant import Variant  # noqa: E402
 from w8a8_bench.problem import SCHEMES, GemmShape  # noqa: E402
 from w8a8_bench.problem.distribution import Distribution  # noqa: E402
 from w8a8_bench.problem.formats import Format  # noqa: E402
@@ -80,6 +84,34 @@ def assert_repeats(operands: Operands, launch: object) -> None:
     graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(bits, first)
+
+
+STEPS_AND_TILES = ((300, 784, 272), (1000, 2576, 640), (4096, 4096, 1024), (2048, 6144, 4096))
+"""Fewer steps of k than stages, about as many, and more; fewer tiles than multiprocessors, and several for each."""
+
+
+@pytest.mark.parametrize(
+    "name", ["cutlass_fp8_fp8_bf16_scaled_mm", "cutlass_i8_i8_bf16_scaled_mm_azp_pt_bias", NAMES[-1]]
+)
+@pytest.mark.parametrize("shape", [GemmShape(m=m, n=n, k=k) for m, n, k in STEPS_AND_TILES], ids=str)
+def test_every_schedule_writes_the_same_bits(name, shape):
+    parsed = KernelName.parse(name)
+    problem = parsed.problem(shape, parsed.format, parsed.default_scheme)
+    operands = OperandFactory(shape, "cuda:0", data=Distribution.OUTLIERS.value, seed=1).make(problem)
+    bits = operands.out.view(torch.int16)
+    tried = 0
+    for tile in configs.portfolio(Variant.of(problem)):
+        other = configs.fill(replace(tile, schedule=Schedule.STAGGERED), Variant.of(problem))
+        if configs.legal(tile, problem) and configs.legal(other, problem):
+            found = []
+            for one in (tile, other):
+                poison(operands.out)
+                cutlass.bind(load_kernel(problem, 0, one), operands).total()
+                torch.cuda.synchronize()
+                found.append(bits.clone())
+            assert torch.equal(*found), f"{other} differs from {tile}"
+            tried += 1
+    assert tried
 
 
 @pytest.mark.parametrize("shape", random_shapes(300)[:20], ids=str)

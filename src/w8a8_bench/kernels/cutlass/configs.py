@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
-from w8a8_bench.kernels.cutlass.geometry import MAX_CLUSTER, MAX_STAGES, SHARED_BYTES, Geometry, Schedule, TileConfig
+from w8a8_bench.kernels.cutlass.geometry import (
+    LEAD,
+    MAX_CLUSTER,
+    MAX_STAGES,
+    SHARED_BYTES,
+    Geometry,
+    Schedule,
+    TileConfig,
+)
 from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCK, GemmShape, Problem, ceil_div
 from w8a8_bench.problem.formats import Format
@@ -66,6 +75,8 @@ def _illegal_sharing(g: Geometry) -> str | None:
             return f"cluster {config.cluster}: {extent} rows of an operand are not {sharing} times a multiple of 8"
     if config.split_k > 1 and g.is_pingpong:
         return "split_k with ping-pong: the two warpgroups' tiles would exchange one after the other"
+    if g.is_staggered and (config.split_k > 1 or g.warpgroups < 2 or config.stages <= LEAD):
+        return f"staggered: expected two warpgroups, no split_k, and more than {LEAD} stages"
     return None
 
 
@@ -168,13 +179,16 @@ def portfolio(variant: Variant) -> tuple[TileConfig, ...]:
 
 
 def neighbours(config: TileConfig, problem: Problem) -> Iterator[TileConfig]:
-    """Legal ones that differ in the cluster, in the order of tiles, or in how many blocks a multiprocessor holds."""
+    """Legal ones that differ in the cluster, in the order of tiles, in how many blocks a multiprocessor holds, or in
+    whether the second warpgroup follows the first."""
     clusters = {config.cluster, (1, 1), (2, 1), (1, 2)} if config.split_k == 1 else {config.cluster}
+    schedules = {config.schedule, Schedule.STAGGERED} if config.schedule is Schedule.COOPERATIVE else {config.schedule}
     seen = {config}
-    for cluster in sorted(clusters):
+    for cluster, schedule in itertools.product(sorted(clusters), sorted(schedules)):
         for raster in {config.raster} if config.swap else {8, 16}:
             for blocks in (1, 2) if config.swap else (1,):
-                other = fill(replace(config, cluster=cluster, raster=raster), Variant.of(problem), blocks)
+                varied = replace(config, cluster=cluster, schedule=schedule, raster=raster)
+                other = fill(varied, Variant.of(problem), blocks)
                 if other not in seen and legal(other, problem):
                     seen.add(other)
                     yield other

@@ -33,6 +33,10 @@ REGISTERS_OF_SM = 65536
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 40, 232
 """Registers of a thread, if the producers' warpgroup gives some of its own to two of consumers: 3 x 168 in all."""
 
+LEAD = 2
+"""Stages that the first warpgroup of a staggered tile has multiplied, or is multiplying, when the second begins. Alone
+on the tensor cores, the second takes 512 clocks for each of the two (64x256x128), and a tile's end takes 650."""
+
 MAX_CLUSTER = 8
 """Largest portable cluster (CUDA C++ programming guide, thread block clusters)."""
 
@@ -42,10 +46,15 @@ MAX_STAGES = 24
 
 class Schedule(str, Enum):
     """How consumer warpgroups share work: rows of one tile between them, or a tile each, one computing while the other
-    stores. A tile of 64 rows has one warpgroup, which is `cooperative` with itself."""
+    stores. A tile of 64 rows has one warpgroup, which is `cooperative` with itself.
+
+    Staggered, they share a tile's rows, and the second follows the first by `LEAD` stages: the tensor cores, which one
+    warpgroup alone can keep busy, go on while the other stores. Ping-pong does that too, with tiles half as large.
+    """
 
     COOPERATIVE = "cooperative"
     PINGPONG = "pingpong"
+    STAGGERED = "staggered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +126,10 @@ class Geometry:
     @property
     def is_pingpong(self) -> bool:
         return self.config.schedule is Schedule.PINGPONG
+
+    @property
+    def is_staggered(self) -> bool:
+        return self.config.schedule is Schedule.STAGGERED
 
     @property
     def warpgroups(self) -> int:

@@ -50,7 +50,7 @@ FILL = 1400.0
 """Until a block's first tile is in flight, and its last accumulators are stored."""
 
 TILE_END = 650.0
-"""Accumulators to memory, which cooperating warpgroups do while the tensor cores rest; ping-pong hides most of it."""
+"""Accumulators to memory, while the tensor cores rest if warpgroups cooperate; the other schedules hide most of it."""
 
 EXCHANGE = 1400.0
 """Pushing partial accumulators to their owners and adding them."""
@@ -90,7 +90,7 @@ def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
         multiply *= PROMOTION
     longest, *others = sorted((multiply, shared, loaded), reverse=True)
     step = (longest + SHADOW * sum(others)) * blocks_of_sm
-    end = TILE_END * (0.25 if g.is_pingpong else 1.0) * g.accumulators / 128 * blocks_of_sm
+    end = TILE_END * (0.25 if g.is_pingpong or g.is_staggered else 1.0) * g.accumulators / 128 * blocks_of_sm
     end += EXCHANGE if config.split_k > 1 else 0.0
     compute_s = (waves * (steps * step + end) + FILL) / CLOCK_HZ
 

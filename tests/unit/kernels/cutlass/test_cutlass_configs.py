@@ -102,6 +102,9 @@ SWAPPED = TileConfig(tile_m=16, tile_n=64, stages=8, swap=True)
         (replace(GOOD, cluster=(4, 4)), FP8, "expected 1 to 8"),
         (replace(SWAPPED, tile_m=8, cluster=(1, 2)), FP8, "multiple of 8"),
         (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.PINGPONG, split_k=2), FP8, "ping-pong"),
+        (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.STAGGERED, split_k=2), FP8, "staggered"),
+        (TileConfig(tile_m=64, tile_n=128, stages=4, schedule=Schedule.STAGGERED), FP8, "staggered"),
+        (replace(GOOD, stages=2, schedule=Schedule.STAGGERED), FP8, "more than 2 stages"),
         (TileConfig(tile_m=256, tile_n=256, stages=2), FP8, "registers"),
     ],
 )
@@ -128,8 +131,10 @@ def test_neighbours_are_legal_distinct_and_few():
             best = heuristic.predicted_best(wanted, H200)
             found = list(configs.neighbours(best, wanted))
             assert found
-            assert len({*found, best}) == len(found) + 1 < 12
+            assert len({*found, best}) == len(found) + 1 < 16
             assert all(configs.legal(tile, wanted) for tile in found)
+            large = not best.swap and best.schedule is Schedule.COOPERATIVE
+            assert any(tile.schedule is Schedule.STAGGERED for tile in found) == large
 
 
 def test_a_configuration_survives_the_table():

@@ -24,7 +24,8 @@ mbarriers in shared memory:
                                   are there
     empty           stage         4 warps x warpgroups that read it x blocks    no warp reads the stage any more
                                   that share its loads
-    order           warpgroup     4 warps of the other                          ping-pong: the tensor cores are yours
+    order           warpgroup     4 warps of the other                          ping-pong: the tensor cores are yours;
+                                                                                staggered: the other is well ahead
     partials_full   warpgroup     1 with the bytes that other blocks push       split k: all partial sums have come
     partials_empty  warpgroup     1 from each block that owns subtiles          split k: your last ones have been read
 
@@ -379,6 +380,12 @@ class GemmKernel:
             index, stride, order = block.cluster + group * block.clusters, 2 * block.clusters, 1 - group
             if group == 1:
                 stage, phase = skip_stages(stage, phase, steps, self.stages)
+        leads = Int32(0)
+        if const_expr(g.is_staggered):
+            # With fewer steps than stages the first warpgroup could be two tiles ahead, and two phases of the barrier.
+            follows = group == 1 and steps >= self.stages
+            if group == 0 and steps >= self.stages and cute.arch.lane_idx() == 0:
+                leads = Int32(1)
         buffer, exchange = Int32(0), Int32(0)
 
         if const_expr(g.cluster_size > 1 and not self.multicast):
@@ -390,13 +397,17 @@ class GemmKernel:
             if const_expr(g.is_pingpong):
                 cute.arch.mbarrier_wait(barriers.order(group), order)
                 order ^= 1
+            if const_expr(g.is_staggered):
+                if follows:
+                    cute.arch.mbarrier_wait(barriers.order(1), order)
+                order ^= 1
 
             if const_expr(self.blockwise):
                 scales = storage.scales.data_ptr()
                 coordinates = (row_in_tile, tile.feature % BLOCK, thread)
-                stage, phase = mainloop.accumulate_blocks(accumulators, scales, stage, phase, steps, coordinates)
+                stage, phase = mainloop.accumulate_blocks(accumulators, scales, stage, phase, steps, coordinates, leads)
             else:
-                stage, phase = mainloop.accumulate(accumulators, stage, phase, steps)
+                stage, phase = mainloop.accumulate(accumulators, stage, phase, steps, leads)
 
             if const_expr(g.is_pingpong):
                 if cute.arch.lane_idx() == 0:

@@ -17,7 +17,7 @@ import cutlass.cute as cute
 from cutlass import Float32, Int8, Int32, const_expr
 from cutlass.cute.nvgpu import OperandMajorMode, warpgroup
 
-from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_K, INSTRUCTION_ROWS, WARP, Geometry
+from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_K, INSTRUCTION_ROWS, LEAD, WARP, Geometry
 from w8a8_bench.kernels.cutlass.sm90 import ptx
 from w8a8_bench.kernels.cutlass.sm90.fragments import (
     accumulator_column,
@@ -72,10 +72,17 @@ class Mainloop:
         return cute.make_rmem_tensor(mma.partition_shape_C(shape), self.accumulator_type)
 
     @cute.jit
-    def accumulate(self, accumulators, stage, phase, steps):
+    def _let_follow(self, leads):
+        """Tell the other warpgroup of a staggered tile to begin, if this lane `leads`."""
+        if leads != 0:
+            cute.arch.mbarrier_arrive(self.barriers.order(1))
+
+    @cute.jit
+    def accumulate(self, accumulators, stage, phase, steps, leads):
         """`accumulators` = the products of `steps` stages.
 
-        One stage's instructions are in flight while the next is awaited. Returns the stage and phase that follow.
+        One stage's instructions are in flight while the next is awaited. With `LEAD` stages begun, the other warpgroup
+        may follow if this lane `leads`. Returns the stage and phase that follow.
         """
         g = self.geometry
         mma = make_mma(g, self.element, self.accumulator_type)
@@ -83,9 +90,12 @@ class Mainloop:
         self._multiply(mma, accumulators, stage, False)
         last = stage
         stage, phase = next_stage(stage, phase, g.config.stages)
-        for _ in cutlass.range(1, steps, unroll=1):
+        for step in cutlass.range(1, steps, unroll=1):
             cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
             self._multiply(mma, accumulators, stage, True)
+            if const_expr(g.is_staggered):
+                if step == LEAD - 1:
+                    self._let_follow(leads)
             warpgroup.wait_group(1)
             self.barriers.release(last, self.release_rank)
             last = stage
@@ -95,13 +105,14 @@ class Mainloop:
         return stage, phase
 
     @cute.jit
-    def accumulate_blocks(self, accumulators, scales, stage, phase, steps, coordinates):
+    def accumulate_blocks(self, accumulators, scales, stage, phase, steps, coordinates, leads):
         """`accumulators` = the sum over `steps` stages, a block of k each, of their products scaled in fp32.
 
         `scales` are the stages' scales in shared memory; `coordinates` are the first row in the tile, the first feature
         in its block of 128, and the thread's index in its warpgroup. While the products of one block are scaled and
         added, the tensor cores make the next: in this warpgroup if a thread has registers for both, else in the other.
         An iteration can't end with instructions in flight (ptxas would serialize them all), so it takes several blocks.
+        `leads` is as in `accumulate`.
 
         Returns the stage and phase that follow.
         """
@@ -112,16 +123,18 @@ class Mainloop:
         coordinates = (ptx.keep(first_token), first_feature)
         accumulators.fill(0.0)
         for _ in cutlass.range(steps // BLOCKS_AT_ONCE, unroll=1):
-            stage, phase = self._accumulate_some(BLOCKS_AT_ONCE, accumulators, scales, stage, phase, coordinates)
+            stage, phase = self._accumulate_some(BLOCKS_AT_ONCE, accumulators, scales, stage, phase, coordinates, leads)
+            leads = Int32(0)
         rest = steps % BLOCKS_AT_ONCE
         for _ in cutlass.range(rest // 2, unroll=1):
-            stage, phase = self._accumulate_some(2, accumulators, scales, stage, phase, coordinates)
+            stage, phase = self._accumulate_some(2, accumulators, scales, stage, phase, coordinates, leads)
+            leads = Int32(0)
         for _ in cutlass.range(rest % 2, unroll=1):
-            stage, phase = self._accumulate_some(1, accumulators, scales, stage, phase, coordinates)
+            stage, phase = self._accumulate_some(1, accumulators, scales, stage, phase, coordinates, leads)
         return stage, phase
 
     @cute.jit
-    def _accumulate_some(self, count: cutlass.Constexpr, accumulators, scales, stage, phase, coordinates):
+    def _accumulate_some(self, count: cutlass.Constexpr, accumulators, scales, stage, phase, coordinates, leads):
         """Add the scaled products of `count` blocks of k to `accumulators`."""
         g = self.geometry
         mma = make_mma(g, self.element, self.accumulator_type)
@@ -131,6 +144,8 @@ class Mainloop:
         for block in cutlass.range_constexpr(count):
             cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
             self._multiply(mma, products[block % sets], stage, False)
+            if const_expr(g.is_staggered and block == LEAD - 1):
+                self._let_follow(leads)
             if const_expr(sets == 1):
                 self._add_scaled(accumulators, products[0], scales, stage, coordinates, 0)
             elif const_expr(block > 0):

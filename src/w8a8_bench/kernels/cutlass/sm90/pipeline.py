@@ -43,7 +43,7 @@ class Barriers:
             cute.arch.mbarrier_init(self.full(stage), 1 + (WARP if g.variant.blockwise else 0))
             cute.arch.mbarrier_init(self.empty(stage), 4 * g.warpgroups_of_tile * sharing)
         for group in range(g.warpgroups):
-            if g.is_pingpong:
+            if g.is_pingpong or g.is_staggered:
                 cute.arch.mbarrier_init(self.order(group), 4)
             if g.config.split_k > 1:
                 cute.arch.mbarrier_init(self.partials_full(group), 1)
