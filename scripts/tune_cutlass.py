@@ -2,12 +2,13 @@
 
     python3 scripts/tune_cutlass.py --families scaled_mm --records tuning.jsonl
     python3 scripts/tune_cutlass.py --families blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
+    python3 scripts/tune_cutlass.py --csv scripts/development.csv --m 384 1536 --dry-run --records fit.jsonl
 
-What of the heuristic's portfolio the model predicts within `--within` of the best is timed as `time_cold_l2` is, by a
-replayed graph over rotating operand sets; then the fastest ones' neighbours. The fastest few are timed again in
-shuffled blocks beside the heuristic's choice. The best of them enters the table only if it is faster than that choice
-by `WORTH`, so that the table holds what the heuristic misses and not what noise made. What is chosen at one m serves
-all m down to the next smaller one that was measured.
+Of all tiles that make sense, the `--most` that the model predicts fastest are timed as `time_cold_l2` is, by a replayed
+graph over rotating operand sets. The fastest few are timed again in shuffled blocks beside the heuristic's choice. The
+best of them enters the table only if it is faster than that choice by `WORTH`, so that the table holds what the
+heuristic misses and not what noise made. What is chosen at one m serves all m down to the next smaller one that was
+measured.
 `--records` keeps every time with the model's prediction: what the model's constants are fitted to, and checked on sizes
 that the fit has not seen.
 """
@@ -15,6 +16,7 @@ that the fit has not seen.
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -22,6 +24,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic, occupancy, tuned
 from w8a8_bench.kernels.cutlass.api import load_kernel
-from w8a8_bench.kernels.cutlass.geometry import TileConfig
+from w8a8_bench.kernels.cutlass.geometry import Occupancy, TileConfig
 from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, GemmShape, Problem
 from w8a8_bench.problem.distribution import Distribution
@@ -52,12 +55,11 @@ NK = "6144x4096 4096x4096 28672x4096 4096x14336 8192x8192"
 
 MS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 FAMILIES = ("scaled_mm", "blockwise")
-WITHIN = 1.2
-"""The model errs by about a tenth, of the best and of the others."""
+MOST = 24
+"""Candidates for a problem. The model errs by about a tenth, of the best and of the others."""
 
+RASTERS = (8, 16)
 SCREENING_SAMPLES = 2
-REFINED = 2
-"""Of the portfolio, so many are varied."""
 FINALISTS = 3
 FINAL_BLOCKS = 15
 WORTH = 0.98
@@ -70,10 +72,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Tune the CUTLASS kernels for this GPU.")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--nk", nargs="+", default=NK.split(), help="weights as NxK (default: %(default)s)")
+    parser.add_argument("--csv", type=Path, help="a file with columns n and k, whose weights are taken instead")
     parser.add_argument("--m", nargs="+", type=int, default=list(MS))
-    parser.add_argument(
-        "--within", type=float, default=WITHIN, metavar="RATIO", help="to the least prediction (default: %(default)s)"
-    )
+    parser.add_argument("--most", type=int, default=MOST, help="candidates for a problem (default: %(default)s)")
     parser.add_argument("--records", type=Path, help="append every time to this JSON Lines file")
     parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
     args = parser.parse_args(argv)
@@ -82,23 +83,35 @@ def main(argv: Sequence[str]) -> int:
     if not table.is_file() and not args.dry_run:
         parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
     sizes = [tuple(int(size) for size in nk.split("x")) for nk in args.nk]
-    compile_all(problem_of(family, m, n, k) for family in args.families for n, k in sizes for m in args.m)
+    if args.csv:
+        with args.csv.open(newline="", encoding="utf-8") as file:
+            sizes = list(dict.fromkeys((int(row["n"]), int(row["k"])) for row in csv.DictReader(file)))
+    problems = [problem_of(family, m, n, k) for family in args.families for n, k in sizes for m in args.m]
+    compile_all(problems, occupancy.of_device(device.index), args.most)
     for family, (n, k) in itertools.product(args.families, sizes):
-        by_m = [(m, tune(problem_of(family, m, n, k), device, args.within, args.records)) for m in sorted(args.m)]
+        by_m = [(m, tune(problem_of(family, m, n, k), device, args.most, args.records)) for m in sorted(args.m)]
         if not args.dry_run:
             write(table, device, family, n, k, by_m)
     return 0
 
 
-def compile_all(problems: Iterable[Problem]) -> None:
-    """Compile what `tune` may ask for, all at once: a process that compiles takes seconds to begin."""
-    builds = {
-        (Variant.of(problem), one): None
-        for problem in problems
-        for tile in configs.portfolio(Variant.of(problem))
-        if configs.legal(tile, problem)
-        for one in (tile, *configs.neighbours(tile, problem))
-    }
+def candidates(problem: Problem, gpu: Occupancy, most: int) -> list[TileConfig]:
+    """The heuristic's choice and what the model predicts fastest: of each tile, split and schedule one cluster."""
+    best: dict[object, tuple[float, TileConfig]] = {}
+    for one in heuristic.costs(Variant.of(problem), gpu, configs.tilings):
+        tile = one.config
+        if configs.legal(tile, problem):
+            alike = (tile.tile_m, tile.tile_n, tile.swap, tile.split_k, tile.schedule)
+            predicted = one.seconds(problem.m, problem.n, problem.k)
+            best[alike] = min(best.get(alike, (predicted, tile)), (predicted, tile), key=lambda pair: pair[0])
+    fastest = [tile for _, tile in sorted(best.values(), key=lambda pair: pair[0])][:most]
+    large = [replace(tile, raster=raster) for tile in fastest[:FINALISTS] if not tile.swap for raster in RASTERS]
+    return list(dict.fromkeys([heuristic.predicted_best(problem, gpu), *fastest, *large]))
+
+
+def compile_all(problems: Iterable[Problem], gpu: Occupancy, most: int) -> None:
+    """Compile what `tune` asks for, all at once: a process that compiles takes seconds to begin."""
+    builds = {(Variant.of(one), tile): None for one in problems for tile in candidates(one, gpu, most)}
     started = time.perf_counter()
     for (_, tile), text in compile_cache.compile_many(builds, jobs=os.cpu_count() or 1).items():
         print(f"not compiled: {tile}: {text[-300:]}", file=sys.stderr)
@@ -115,22 +128,16 @@ def problem_of(family: str, m: int, n: int, k: int) -> Problem:
     )
 
 
-def tune(problem: Problem, device: Device, within: float, records: Path | None) -> TileConfig | None:
+def tune(problem: Problem, device: Device, most: int, records: Path | None) -> TileConfig | None:
     """The configuration that beats the heuristic's for this problem, or None."""
     gpu = occupancy.of_device(device.index)
     variant = Variant.of(problem)
     default = heuristic.predicted_best(problem, gpu)
-    most = within * heuristic.predicted_s(default, problem, gpu)
-    legal = [tile for tile in configs.portfolio(variant) if configs.legal(tile, problem)]
-    near = [tile for tile in legal if heuristic.predicted_s(tile, problem, gpu) <= most]
     factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
     operands = factory.make(problem)
     method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
 
-    screened = screen(near, method, problem, device, operands)
-    fastest = sorted(screened, key=lambda tile: screened[tile])[:REFINED]
-    around = dict.fromkeys(other for tile in fastest for other in configs.neighbours(tile, problem))
-    screened |= screen([tile for tile in around if tile not in screened], method, problem, device, operands)
+    screened = screen(candidates(problem, gpu, most), method, problem, device, operands)
     finalists = sorted(screened, key=lambda tile: screened[tile])[:FINALISTS]
     finals = blocks([default, *(tile for tile in finalists if tile != default)], method, problem, device, operands)
     best = min(finals, key=lambda tile: finals[tile])

@@ -13,7 +13,6 @@ from w8a8_bench.environment.device import Device, dotted
 from w8a8_bench.kernel import Launches, PreparedKernel, Support
 from w8a8_bench.kernels.cutlass import compile_cache, configs
 from w8a8_bench.kernels.cutlass.api import LoadedKernel, load_kernel, object_of
-from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCKWISE, Activations, Azp, Problem
 from w8a8_bench.problem.kernel_name import KernelName
 from w8a8_bench.problem.operands import Operands, column_major
@@ -51,7 +50,7 @@ class CutlassKernel:
             return Support.no(f"CUTLASS kernels need compute capability 9.0 (Hopper), and {device.name} has {has}")
         if problem.activations is not Activations.PREQUANTIZED:
             return Support.no(f"{problem.activations.value} activations: CUTLASS kernels take quantized ones only")
-        reason = compile_cache.why_missing() or configs.why_unsupported(Variant.of(problem), problem.shape)
+        reason = compile_cache.why_missing() or configs.why_unsupported(problem.shape)
         return Support.no(reason) if reason else Support.yes()
 
     def build_key(self, problem: Problem, device: Device) -> str:

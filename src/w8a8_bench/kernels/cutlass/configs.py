@@ -1,9 +1,8 @@
-"""Which configurations are legal, and which are worth trying: a portfolio, and the neighbours of each."""
+"""Which configurations are legal, and which are worth trying: a portfolio, and many more for tuning."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -93,13 +92,21 @@ def _illegal_size(g: Geometry) -> str | None:
 
 
 def _illegal_shape(g: Geometry, shape: GemmShape) -> str | None:
+    return why_unsupported(shape) or why_too_split(g.config, shape.k)
+
+
+def why_unsupported(shape: GemmShape) -> str | None:
+    """The reason why no configuration computes a shape; None if one does."""
     for name, size in (("n", shape.n), ("k", shape.k)):
         if size % ALIGNMENT:
             return f"{name}={size} is not a multiple of {ALIGNMENT}, which TMA needs for 8-bit operands"
-    if g.config.split_k > ceil_div(shape.k, g.config.tile_k):
-        tiles = ceil_div(shape.k, g.config.tile_k)
-        return f"split_k={g.config.split_k}: k={shape.k} has {tiles} tiles of {g.config.tile_k}"
     return None
+
+
+def why_too_split(config: TileConfig, k: int) -> str | None:
+    """The reason why blocks of a split would have nothing to do; None if all have."""
+    tiles = ceil_div(k, config.tile_k)
+    return f"split_k={config.split_k}: k={k} has {tiles} tiles of {config.tile_k}" if config.split_k > tiles else None
 
 
 def fill(config: TileConfig, variant: Variant, blocks_of_sm: int = 1) -> TileConfig:
@@ -178,22 +185,26 @@ def portfolio(variant: Variant) -> tuple[TileConfig, ...]:
     return tuple(dict.fromkeys(configs))
 
 
-def neighbours(config: TileConfig, problem: Problem) -> Iterator[TileConfig]:
-    """Legal ones that differ in the cluster, in the order of tiles, in how many blocks a multiprocessor holds, or in
-    whether the second warpgroup follows the first."""
-    clusters = {config.cluster, (1, 1), (2, 1), (1, 2)} if config.split_k == 1 else {config.cluster}
-    schedules = {config.schedule, Schedule.STAGGERED} if config.schedule is Schedule.COOPERATIVE else {config.schedule}
-    seen = {config}
-    for cluster, schedule in itertools.product(sorted(clusters), sorted(schedules)):
-        for raster in {config.raster} if config.swap else {8, 16}:
-            for blocks in (1, 2) if config.swap else (1,):
-                varied = replace(config, cluster=cluster, schedule=schedule, raster=raster)
-                other = fill(varied, Variant.of(problem), blocks)
-                if other not in seen and legal(other, problem):
-                    seen.add(other)
-                    yield other
-
-
-def why_unsupported(variant: Variant, shape: GemmShape) -> str | None:
-    """The reason why no configuration computes a shape; None if one does."""
-    return why_illegal(portfolio(variant)[0], variant, shape)  # which has neither a split nor a cluster
+@cache
+def tilings(variant: Variant) -> tuple[TileConfig, ...]:
+    """Every tile that may be worth measuring, of which the portfolio is a choice: more widths, splits and clusters."""
+    widths = (*range(16, 128, 16), *range(128, 257, 32), 8, 24, 40, 144, 176, 208, 240)
+    few = itertools.product(widths, (64, 128, 256), (128, 256), (1, 2, 4, 8), (True,), ((1, 1), (2, 1), (1, 2)))
+    many = itertools.product((64, 128, 256), widths, (128,), (1, 2, 4), (False,), ((1, 1), (2, 1), (1, 2)))
+    found: dict[TileConfig, None] = {}
+    for tile_m, tile_n, tile_k, split, swap, cluster in itertools.chain(few, many):
+        for schedule, blocks_of_sm in itertools.product(Schedule, (1, 2) if swap else (1,)):
+            config = TileConfig(
+                tile_m=tile_m,
+                tile_n=tile_n,
+                tile_k=tile_k,
+                swap=swap,
+                cluster=cluster,
+                split_k=split,
+                stages=2,
+                schedule=schedule,
+            )
+            config = fill(config, variant, blocks_of_sm)
+            if why_illegal(config, variant) is None:
+                found[config] = None
+    return tuple(found)

@@ -11,11 +11,15 @@ another Hopper the ratios hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
 from w8a8_bench.kernels.cutlass import tuned
-from w8a8_bench.kernels.cutlass.configs import legal, portfolio, why_illegal, why_unsupported
+from w8a8_bench.kernels.cutlass.configs import portfolio, why_illegal, why_too_split, why_unsupported
 from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_K, INSTRUCTION_ROWS, Geometry, Occupancy, TileConfig
 from w8a8_bench.kernels.cutlass.variant import Variant
-from w8a8_bench.problem import Problem, ceil_div
+from w8a8_bench.problem import Problem
 
 CLOCK_HZ = 1.7e9
 """Under load."""
@@ -62,50 +66,117 @@ PROMOTION = 1.12
 """How much longer a blockwise step takes, whose scaled additions the next step's products don't hide altogether."""
 
 
+FAR = 4
+"""A cluster whose tiles have so many times the tokens that there are is never the best."""
+
+
 def resident_clusters(g: Geometry, gpu: Occupancy) -> int:
     """Clusters that run at one time."""
     return max(1, gpu.resident(g.cluster_size) * g.blocks_of_sm)
 
 
+class Costs(NamedTuple):
+    """What the model needs to know of a configuration on a GPU, so that a prediction is a few sums. All is unpacked at
+    once, and rounded up without a call, since a choice predicts dozens.
+
+    tokens, features    of a cluster's tiles
+    split_k             blocks that share a tile's k
+    resident            clusters that run at one time
+    cluster_size        blocks of one
+    multiply, shared    clocks of a step of 32 along k: of the tensor cores, and of shared memory
+    loaded              bytes of a step from the L2
+    end                 clocks of a tile's end, and `exchange` of a split's
+    in_flight           bytes of weights that a cluster has under way
+    piece, pieces       tokens of a tile's piece, and how many can lie outside the matrix
+    """
+
+    config: TileConfig
+    tokens: int
+    features: int
+    split_k: int
+    resident: int
+    cluster_size: int
+    sm_count: int
+    multiply: float
+    shared: float
+    loaded: float
+    end: float
+    exchange: float
+    in_flight: int
+    piece: int
+    pieces: int
+
+    @classmethod
+    def of(cls, config: TileConfig, variant: Variant, gpu: Occupancy) -> Costs:
+        g = Geometry(config, variant)
+        instructions = g.rows // INSTRUCTION_ROWS
+        multiply = instructions * INSTRUCTION_ROWS * g.columns * INSTRUCTION_K * 2 / OPERATIONS
+        operands = (g.rows + g.columns) * INSTRUCTION_K
+        hides_end = g.is_pingpong or g.is_staggered
+        return cls(
+            config,
+            tokens=config.tile_m * config.cluster[0],
+            features=config.tile_n * config.cluster[1],
+            split_k=config.split_k,
+            resident=resident_clusters(g, gpu),
+            cluster_size=g.cluster_size,
+            sm_count=gpu.sm_count,
+            multiply=multiply * (PROMOTION if variant.blockwise else 1.0),
+            shared=(instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE,
+            loaded=(g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K,
+            end=TILE_END * (0.25 if hides_end else 1.0) * g.accumulators / 128,
+            exchange=EXCHANGE if config.split_k > 1 else 0.0,
+            in_flight=config.cluster[1] * config.split_k * config.stages * config.tile_n * config.tile_k,
+            piece=g.token_piece,
+            pieces=0 if g.token_piece == config.tile_m else config.tile_m // g.token_piece,
+        )
+
+    def seconds(self, m: int, n: int, k: int) -> float:
+        """Seconds that the model gives a legal configuration, weights cold in the L2."""
+        _, tokens, features, split, most, cluster_size, sm_count, multiply, shared, loaded, *others = self
+        end, exchange, in_flight, piece, pieces = others
+        along_n = -(-n // features)
+        clusters = -(-m // tokens) * along_n
+        resident = clusters if clusters < most else most
+        blocks = resident * cluster_size
+
+        # One tile of one block. Blocks on one multiprocessor share it.
+        blocks_of_sm = -(-blocks // sm_count)
+        l2_rate = L2_TOTAL_RATE / (blocks if blocks < sm_count else sm_count)
+        loaded /= l2_rate if l2_rate < L2_RATE else L2_RATE
+        if piece > m:
+            loaded += pieces * (piece - m) * OUTSIDE * INSTRUCTION_K / 128
+        longest = max(multiply, shared, loaded)
+        step = (longest + SHADOW * (multiply + shared + loaded - longest)) * blocks_of_sm
+        steps = -(-k // (split * INSTRUCTION_K))
+        tile = steps * step + end * blocks_of_sm + exchange
+        compute_s = (-(-clusters // resident) * tile + FILL) / CLOCK_HZ
+
+        # All of memory: every input once and the output, no faster than the weights in flight allow.
+        rate = (along_n if along_n < most else most) * in_flight / LATENCY_S
+        memory_s = (m * k + n * k + 2 * m * n) / (rate if rate < MEMORY_RATE else MEMORY_RATE)
+        if memory_s > compute_s:
+            return LAUNCH_S + memory_s + EXPOSED * compute_s
+        return LAUNCH_S + compute_s + EXPOSED * memory_s
+
+
+@cache
+def costs(
+    variant: Variant, gpu: Occupancy, options: Callable[[Variant], tuple[TileConfig, ...]] = portfolio
+) -> tuple[Costs, ...]:
+    """Of every one of the `options`, in their order."""
+    return tuple(Costs.of(config, variant, gpu) for config in options(variant))
+
+
 def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
     """Seconds that the model gives a legal configuration, weights cold in the L2."""
-    g, shape = Geometry(config, Variant.of(problem)), problem.shape
-    along_m = ceil_div(ceil_div(shape.m, config.tile_m), config.cluster[0])
-    along_n = ceil_div(ceil_div(shape.n, config.tile_n), config.cluster[1])
-    clusters = along_m * along_n
-    resident = min(clusters, resident_clusters(g, gpu))
-    waves = ceil_div(clusters, resident)
-
-    # One tile of one block. Blocks on one multiprocessor share it.
-    blocks_of_sm = ceil_div(resident * g.cluster_size, gpu.sm_count)
-    l2_rate = min(L2_RATE, L2_TOTAL_RATE / min(gpu.sm_count, resident * g.cluster_size))
-    steps = ceil_div(ceil_div(shape.k, config.split_k), INSTRUCTION_K)
-    instructions = g.rows // INSTRUCTION_ROWS
-    multiply = instructions * INSTRUCTION_ROWS * g.columns * INSTRUCTION_K * 2 / OPERATIONS
-    operands = (g.rows + g.columns) * INSTRUCTION_K
-    shared = (instructions * (INSTRUCTION_ROWS + g.columns) * INSTRUCTION_K + operands) / SHARED_RATE
-    loaded = (g.rows / g.cluster_columns + g.columns / g.cluster_rows) * INSTRUCTION_K / l2_rate
-    loaded += g.rows_outside(shape.m) * OUTSIDE * INSTRUCTION_K / 128
-    if g.variant.blockwise:
-        multiply *= PROMOTION
-    longest, *others = sorted((multiply, shared, loaded), reverse=True)
-    step = (longest + SHADOW * sum(others)) * blocks_of_sm
-    end = TILE_END * (0.25 if g.is_pingpong or g.is_staggered else 1.0) * g.accumulators / 128 * blocks_of_sm
-    end += EXCHANGE if config.split_k > 1 else 0.0
-    compute_s = (waves * (steps * step + end) + FILL) / CLOCK_HZ
-
-    # All of memory: every input once and the output, no faster than the weights in flight allow.
-    size = shape.m * shape.k + shape.n * shape.k + 2 * shape.m * shape.n
-    streams = min(along_n, resident_clusters(g, gpu)) * config.cluster[1] * config.split_k
-    rate = min(MEMORY_RATE, streams * config.stages * config.tile_n * config.tile_k / LATENCY_S)
-    slower, faster = sorted((size / rate, compute_s), reverse=True)
-    return LAUNCH_S + slower + EXPOSED * faster
+    return Costs.of(config, Variant.of(problem), gpu).seconds(problem.m, problem.n, problem.k)
 
 
 def choose(problem: Problem, gpu: Occupancy) -> TileConfig:
     """The configuration to take. Raises ValueError if none is legal, with the reason."""
     variant, shape = Variant.of(problem), problem.shape
-    if reason := why_unsupported(variant, shape):
+    if reason := why_unsupported(shape):
         raise ValueError(reason)
     found = tuned.lookup(variant, shape, gpu.sm_count)
     if found is not None and why_illegal(found, variant, shape) is None:
@@ -115,5 +186,8 @@ def choose(problem: Problem, gpu: Occupancy) -> TileConfig:
 
 def predicted_best(problem: Problem, gpu: Occupancy) -> TileConfig:
     """What the heuristic takes for a problem that it supports."""
-    options = [config for config in portfolio(Variant.of(problem)) if legal(config, problem)]
-    return min(options, key=lambda config: predicted_s(config, problem, gpu))
+    m, n, k = problem.m, problem.n, problem.k
+    most = FAR * max(m, 16)
+    options = [one for one in costs(Variant.of(problem), gpu) if one.tokens <= most]
+    fit = [one for one in options if one.split_k == 1 or why_too_split(one.config, k) is None]
+    return min(fit, key=lambda one: one.seconds(m, n, k)).config

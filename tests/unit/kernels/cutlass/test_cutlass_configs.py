@@ -124,17 +124,13 @@ def test_sizes_that_tma_can_not_read_are_refused(n, k):
         heuristic.choose(problem(FP8, 16, n, k), H200)
 
 
-def test_neighbours_are_legal_distinct_and_few():
-    for variant in (FP8, INT8, BLOCKS):
-        for shape in ((16, 4096, 4096), (4096, 4096, 4096), (1, 16, 16)):
-            wanted = problem(variant, *shape)
-            best = heuristic.predicted_best(wanted, H200)
-            found = list(configs.neighbours(best, wanted))
-            assert found
-            assert len({*found, best}) == len(found) + 1 < 16
-            assert all(configs.legal(tile, wanted) for tile in found)
-            large = not best.swap and best.schedule is Schedule.COOPERATIVE
-            assert any(tile.schedule is Schedule.STAGGERED for tile in found) == large
+@pytest.mark.parametrize("variant", [FP8, INT8, BLOCKS], ids=lambda variant: variant.name)
+def test_tilings_are_legal_distinct_and_hold_the_portfolio(variant):
+    found = configs.tilings(variant)
+    assert len(set(found)) == len(found) > 500
+    assert set(configs.portfolio(variant)) <= set(found)
+    assert {tile.schedule for tile in found} == set(Schedule)
+    assert not [tile for tile in found[::17] if configs.why_illegal(tile, variant)]
 
 
 def test_a_configuration_survives_the_table():
