@@ -18,7 +18,7 @@ from w8a8_bench.correctness.check import check, poison  # noqa: E402
 from w8a8_bench.correctness.operand_factory import OperandFactory  # noqa: E402
 from w8a8_bench.correctness.oracle import Oracle  # noqa: E402
 from w8a8_bench.environment import detect  # noqa: E402
-from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, configs, scaled_mm, scaled_mm_azp  # noqa: E402
+from w8a8_bench.kernels.cutlass import blockwise_mm, compile_cache, configs, scaled_mm, scaled_mm_azp, warm_up  # noqa: E402
 from w8a8_bench.kernels.cutlass.api import load_kernel  # noqa: E402
 from w8a8_bench.kernels.cutlass.geometry import Schedule  # noqa: E402
 from w8a8_bench.kernels.cutlass.variant import Variant  # noqa: E402
@@ -216,6 +216,33 @@ def test_a_first_call_in_a_capture_is_refused():
     one, out = torch.ones(1, device="cuda"), torch.empty(19, 208, dtype=torch.bfloat16, device="cuda")
     with pytest.raises(RuntimeError, match="no graph can capture"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         scaled_mm(a, b, one, one, torch.bfloat16, out=out)
+
+
+@pytest.mark.parametrize("end", ["", "_bias", "_azp_pt_bias", "_blockwise"])
+def test_a_first_call_after_warming_up_can_be_captured(end):
+    blockwise = end == "_blockwise"
+    name = f"cutlass_fp8_fp8_bf16_scaled_mm{end}" if blockwise else f"cutlass_i8_i8_bf16_scaled_mm{end}"
+    parsed, shape = KernelName.parse(name), GemmShape(m=23, n=528, k=1104)
+    azp = "token" if "azp_pt" in end else None
+    dtype = torch.float8_e4m3fn if blockwise else torch.int8
+    options = {"blockwise": blockwise, "bias": "bias" in end, "azp": azp}
+    assert 1 < warm_up(range(1, 500), shape.n, shape.k, dtype, torch.bfloat16, **options) < 20
+    problem = parsed.problem(shape, parsed.format, parsed.default_scheme)
+    operands = OperandFactory(shape, "cuda:0", data=Distribution.NORMAL.value, seed=1).make(problem)
+    scale_a, scale_b = operands.scales()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        if blockwise:
+            blockwise_mm(operands.a, operands.b, scale_a, scale_b, torch.bfloat16, out=operands.out)
+        elif azp:
+            given = operands.azp_adj, operands.azp, operands.bias
+            scaled_mm_azp(operands.a, operands.b, scale_a, scale_b, torch.bfloat16, *given, out=operands.out)
+        else:
+            scaled_mm(operands.a, operands.b, scale_a, scale_b, torch.bfloat16, operands.bias, out=operands.out)
+    poison(operands.out)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert check(operands, Oracle(), fast_accum=not blockwise).ok
 
 
 @pytest.mark.slow

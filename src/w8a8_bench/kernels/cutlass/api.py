@@ -6,7 +6,7 @@ alignment, devices) the compiled function checks itself; only when it refuses do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from w8a8_bench.environment.architecture import HOPPER
 from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic, occupancy
 from w8a8_bench.kernels.cutlass.geometry import Geometry, TileConfig
-from w8a8_bench.kernels.cutlass.variant import VECTORS, Element, Per, Variant
+from w8a8_bench.kernels.cutlass.variant import VECTORS, Element, EpilogueVector, Per, Variant
 from w8a8_bench.problem import BLOCK, BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem, ceil_div
 from w8a8_bench.problem.formats import Format
 from w8a8_bench.text import shown
@@ -38,6 +38,10 @@ class LoadedKernel:
 
 
 _kernels: dict[tuple[Any, ...], LoadedKernel] = {}
+"""By what a call is chosen by."""
+
+_launched: set[tuple[int, Variant, TileConfig]] = set()
+"""What was launched on a device. The driver loads a kernel when it is first launched, which no graph can capture."""
 
 
 def scaled_mm(
@@ -98,6 +102,70 @@ def blockwise_mm(
     return _call(a, b, (scale_a, scale_b, None, None, None), out_dtype, out, blockwise=True)
 
 
+def warm_up(
+    ms: Iterable[int],
+    n: int,
+    k: int,
+    dtype: torch.dtype,
+    out_dtype: torch.dtype,
+    *,
+    blockwise: bool = False,
+    bias: bool = False,
+    azp: str | None = None,
+    device: int | None = None,
+) -> int:
+    """Load all kernels that calls with any of `ms` tokens take, so that a first call of a size can be captured.
+
+    warm_up(range(1, 8193), n, k, torch.float8_e4m3fn, torch.bfloat16) loads a dozen, and each that was never compiled
+    takes a second or two. `azp` is None, "tensor" or "token", `device` the index of a GPU, by default the current one.
+    Returns how many kernels there are. Raises ValueError for sizes and dtypes that no call could have, and
+    RuntimeError if this machine can't run the kernels.
+    """
+    index = torch.cuda.current_device() if device is None else device
+    if dtype not in OPERANDS or out_dtype not in OUTPUTS:
+        raise ValueError(f"{dtype} to {out_dtype}: expected int8 or float8_e4m3fn to bfloat16 or float16")
+    sizes = [GemmShape(m=m, n=n, k=k) for m in ms]
+    problems = [
+        Problem.of(
+            shape=shape,
+            format=OPERANDS[dtype],
+            out=OUTPUTS[out_dtype],
+            scaling=BLOCKWISE if blockwise else PER_TENSOR,
+            azp=Azp.NONE if azp is None else Azp(azp),
+            bias=bias,
+        )
+        for shape in sizes
+    ]
+    if problems and (reason := problems[0].why_illegal()):
+        raise ValueError(reason)
+    gpu = occupancy.of_device(index)
+    of_tiles = {heuristic.choose(problem, gpu): problem for problem in problems}
+    for tile, problem in of_tiles.items():
+        kernel = load_kernel(problem, index, tile)
+        with torch.cuda.device(index):
+            _launch_once(kernel, Variant.of(problem), dtype, out_dtype)
+        _launched.add((index, Variant.of(problem), tile))
+    return len(of_tiles)
+
+
+def _launch_once(kernel: LoadedKernel, variant: Variant, dtype: torch.dtype, out_dtype: torch.dtype) -> None:
+    """On zeros, of the smallest size that a kernel with this split of k computes."""
+    shape = GemmShape(m=1, n=BLOCK, k=kernel.config.split_k * kernel.config.tile_k)
+
+    def zeros(size: tuple[int, ...], of: torch.dtype) -> torch.Tensor:
+        return torch.zeros(size, dtype=of, device="cuda")
+
+    vectors = [
+        zeros(_size_of(vector, shape, variant.blockwise), _dtype_of(vector, out_dtype))
+        if vector.when(variant)
+        else None
+        for vector in VECTORS
+    ]
+    a, w = zeros((shape.m, shape.k), dtype), zeros((shape.n, shape.k), dtype)
+    kernel.launch(a, w.t(), zeros((shape.m, shape.n), out_dtype), *vectors, kernel.max_clusters)
+    torch.cuda.current_stream().synchronize()
+
+
 def _call(
     a: torch.Tensor,
     b: torch.Tensor,
@@ -148,8 +216,13 @@ def _launch(
         if not a.is_cuda:
             raise ValueError(f"a is on {a.device}: expected a CUDA device")
         if torch.cuda.is_current_stream_capturing():
-            raise RuntimeError("the first call for a size loads its kernel, which no graph can capture: call it before")
+            tile = heuristic.choose(problem, occupancy.of_device(device))
+            if (device, Variant.of(problem), tile) not in _launched:
+                raise RuntimeError(
+                    "the first call for a size loads its kernel, which no graph can capture: call it or warm_up before"
+                )
         kernel = _kernels[key] = load_kernel(problem, device)
+        _launched.add((device, Variant.of(problem), kernel.config))
     if out is None:
         out = torch.empty((a.shape[0], b.shape[1]), dtype=out_dtype, device=a.device)
     try:
@@ -230,18 +303,28 @@ def _check_shape(name: str, tensor: torch.Tensor, dtype: torch.dtype, *shapes: t
 
 
 def _check_vectors(vectors: Vectors, shape: GemmShape, out_dtype: torch.dtype, blockwise: bool) -> None:
-    blocks = ceil_div(shape.k, BLOCK)
-    matrices = {"scale_a": (shape.m, blocks), "scale_b": (blocks, ceil_div(shape.n, BLOCK))}
-    dtypes = {Element.FP32: torch.float32, Element.INT32: torch.int32, Element.OUT: out_dtype}
     for vector, tensor in zip(VECTORS, vectors, strict=True):
-        full = (shape.m, 1) if vector.per is Per.TOKEN else (1, shape.n) if vector.may_be_single else (shape.n,)
-        shapes = [matrices[vector.name]] if blockwise and vector.name in matrices else [full]
+        sizes = [_size_of(vector, shape, blockwise)]
         if vector.may_be_single and not blockwise:
-            shapes.append((1, 1))
+            sizes.append((1, 1))
         if tensor is not None:
-            _check_shape(vector.name, tensor, dtypes[vector.element], *shapes)
+            _check_shape(vector.name, tensor, _dtype_of(vector, out_dtype), *sizes)
         elif vector.may_be_single:
             raise TypeError(f"{vector.name} is None: expected a tensor")
+
+
+def _size_of(vector: EpilogueVector, shape: GemmShape, blockwise: bool) -> tuple[int, ...]:
+    """Of the tensor that a call gives for a vector with an element for each token or feature."""
+    if blockwise and vector.may_be_single:
+        blocks = ceil_div(shape.k, BLOCK)
+        return (shape.m, blocks) if vector.per is Per.TOKEN else (blocks, ceil_div(shape.n, BLOCK))
+    if vector.per is Per.TOKEN:
+        return shape.m, 1
+    return (1, shape.n) if vector.may_be_single else (shape.n,)
+
+
+def _dtype_of(vector: EpilogueVector, out_dtype: torch.dtype) -> torch.dtype:
+    return {Element.FP32: torch.float32, Element.INT32: torch.int32, Element.OUT: out_dtype}[vector.element]
 
 
 def _explain(

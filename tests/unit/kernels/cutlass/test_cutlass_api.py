@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import os
@@ -16,8 +17,8 @@ from copies import replace
 from made_devices import CPU, H200
 
 from w8a8_bench import cache as disk
-from w8a8_bench.kernels.cutlass import compile_cache, configs
-from w8a8_bench.kernels.cutlass.geometry import TileConfig
+from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic
+from w8a8_bench.kernels.cutlass.geometry import Occupancy, TileConfig
 from w8a8_bench.kernels.cutlass.variant import Variant
 from w8a8_bench.problem import BLOCKWISE, SCHEMES, Activations, GemmShape
 from w8a8_bench.problem.formats import Format
@@ -26,7 +27,7 @@ from w8a8_bench.providers.contract import support_of
 
 torch = pytest.importorskip("torch")
 
-from w8a8_bench.kernels.cutlass import blockwise_mm, scaled_mm, scaled_mm_azp  # noqa: E402
+from w8a8_bench.kernels.cutlass import api, blockwise_mm, scaled_mm, scaled_mm_azp, warm_up  # noqa: E402
 from w8a8_bench.providers import cutlass  # noqa: E402
 
 M, N, K = 5, 48, 160
@@ -123,6 +124,46 @@ def test_block_scales_that_do_not_fit_are_named(change, message):
 def test_int8_blocks_are_refused():
     with pytest.raises(ValueError, match="blockwise scales go with float8_e4m3fn"):
         blockwise_mm(*operands(torch.int8), ones(M, 2), ones(2, 1), torch.float16)
+
+
+@pytest.fixture
+def warmed(monkeypatch):
+    """Problem and tile of each kernel that is loaded, on a made-up H200."""
+    found = []
+    monkeypatch.setattr(api.occupancy, "of_device", lambda index: Occupancy.assumed(132))
+    monkeypatch.setattr(api, "load_kernel", lambda problem, index, tile: found.append((problem, tile)))
+    monkeypatch.setattr(api, "_launch_once", lambda *kernel: None)
+    monkeypatch.setattr(api, "_launched", set())
+    monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
+    return found
+
+
+@pytest.mark.parametrize("more", [{}, {"bias": True}, {"blockwise": True}])
+def test_warming_up_loads_each_kernel_that_any_size_takes_once(warmed, more):
+    sizes = range(1, 3000)
+    count = warm_up(sizes, 2112, 7168, torch.float8_e4m3fn, torch.bfloat16, **more, device=0)
+    tiles = [tile for _, tile in warmed]
+    assert len(set(tiles)) == len(tiles) == count < 30
+    assert {heuristic.choose(replace(warmed[0][0], m=m), Occupancy.assumed(132)) for m in sizes} == set(tiles)
+    assert {tile for _, _, tile in api._launched} == set(tiles)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": torch.bfloat16}, "torch.bfloat16 to torch.bfloat16: expected int8"),
+        ({"out_dtype": torch.float32}, "to torch.float32"),
+        ({"ms": [16, 0]}, "m"),
+        ({"n": 40}, "n=40 is not a multiple of 16"),
+        ({"azp": "token"}, "fp8 takes no zero point"),
+        ({"azp": "row"}, "row"),
+    ],
+)
+def test_warming_up_for_what_no_call_could_be_is_refused(warmed, change, message):
+    wanted = {"ms": [16], "n": 64, "k": 64, "dtype": torch.float8_e4m3fn, "out_dtype": torch.bfloat16, "device": 0}
+    with pytest.raises(ValueError, match=message):
+        warm_up(**{**wanted, **change})
+    assert not warmed
 
 
 FP8 = "cutlass_fp8_fp8_bf16_scaled_mm"
