@@ -27,7 +27,7 @@ from w8a8_bench.providers import registry
 from w8a8_bench.providers.contract import NO_REASON, with_place
 from w8a8_bench.text import in_one_line, one_line
 from w8a8_bench.timing.method import Sample, TimedCell, Uncapturable
-from w8a8_bench.timing.rotation import NotCold
+from w8a8_bench.timing.rotation import NotCold, ReservedMemory
 from w8a8_bench.timing.settings import Settings
 
 Progress = Callable[[str, str, float], None]
@@ -113,9 +113,16 @@ class CellRuns:
     """
 
     def __init__(
-        self, comparison: Comparison, device: Device, settings: Settings, progress: Progress, in_hand: InHand
+        self,
+        comparison: Comparison,
+        device: Device,
+        settings: Settings,
+        progress: Progress,
+        in_hand: InHand,
+        reserved: ReservedMemory | None = None,
     ) -> None:
         self.comparison, self.device, self.settings, self.progress = comparison, device, settings, progress
+        self.reserved = reserved
         self.budget = Budget(time.perf_counter(), settings.budget_s, settings.may_skip)
         self.all = [CellRun(cell, index) for index, cell in enumerate(comparison.cells)]
         self.prepared_s = self.rested_s = 0.0
@@ -129,6 +136,8 @@ class CellRuns:
         """Give device memory back, so that a comparison finds none of another's."""
         for run in self.all:
             run.let_go()
+        if self.reserved:
+            self.reserved.give_back()
         if self.device.is_cuda:
             torch.cuda.empty_cache()
 

@@ -18,6 +18,7 @@ from w8a8_bench.kernel import Kernel
 from w8a8_bench.problem.comparison import Comparison
 from w8a8_bench.providers import registry
 from w8a8_bench.results.record import ComparisonEnd, Record
+from w8a8_bench.timing.rotation import ReservedMemory
 from w8a8_bench.timing.settings import Settings
 
 
@@ -29,14 +30,16 @@ def run_comparison(
     progress: Progress = lambda phase, what, done: None,
     in_hand: InHand = lambda cell, step: None,
     kernels: Callable[[str], Kernel] = registry.get,
+    reserved: ReservedMemory | None = None,
 ) -> tuple[list[Record], ComparisonEnd]:
-    """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status.
+    """Measure every cell of `comparison` on `device`, in this process. A cell's fault becomes its status. Operands that
+    are timed lie in what is `reserved`, if there is room.
 
     Raises DeviceLost if a kernel's fault is the whole process's, as an illegal memory access on a GPU is.
     """
     # Libraries launch on the current GPU, whatever their operands' device, and fault elsewhere.
     with torch.cuda.device(device.index) if device.is_cuda else contextlib.nullcontext():
-        cells = CellRuns(comparison, device, settings, progress, in_hand)
+        cells = CellRuns(comparison, device, settings, progress, in_hand, reserved)
         try:
             return _run(cells, kernels)
         finally:

@@ -19,6 +19,7 @@ from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing.blocks import BlockSamples, Cells, run_blocks
 from w8a8_bench.timing.measures import TIME_KERNEL, Timer
 from w8a8_bench.timing.method import Method, Sample, TimedCell, rest_after
+from w8a8_bench.timing.rotation import ReservedMemory
 from w8a8_bench.timing.settings import Settings
 
 DUPLICATE = -1
@@ -63,7 +64,7 @@ class CellTiming:
             nonlocal method
             assert run.prepared is not None
             if method is None:
-                method = make_method(cells.device, settings)
+                method = make_method(cells.device, settings, cells.reserved)
             operands = factory.make(run.cell.problem)
             cells.synchronize()
             with cells.in_hand_is(run, Step.MAKE_READY):
@@ -166,16 +167,16 @@ class CellTiming:
         return taken if run.alive else {}
 
 
-def make_method(device: Device, settings: Settings) -> Method:
-    """A fresh method for one comparison. Each is a file, imported when it is used."""
+def make_method(device: Device, settings: Settings, reserved: ReservedMemory | None = None) -> Method:
+    """A fresh method for one comparison, its operands in what is `reserved`. Each is a file, imported when used."""
     if settings.measures == (TIME_KERNEL,):
         from w8a8_bench.timing.profiler import ProfilerMethod
 
-        return ProfilerMethod(device, settings.most_sets)
+        return ProfilerMethod(device, settings.most_sets, reserved)
     if settings.timer is Timer.GRAPH:
         from w8a8_bench.timing.cuda_graph import GraphMethod
 
-        return GraphMethod(device, settings.measures, settings.most_sets)
+        return GraphMethod(device, settings.measures, settings.most_sets, reserved)
     if settings.timer is Timer.EVENT:
         from w8a8_bench.timing.cuda_events import EventMethod
 

@@ -91,8 +91,10 @@ def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
     from w8a8_bench.problem.comparison import Cell, Comparison
     from w8a8_bench.providers import registry
     from w8a8_bench.results.record import to_json
+    from w8a8_bench.timing.rotation import ReservedMemory
     from w8a8_bench.timing.settings import Settings
 
+    reserved = None
     try:
         device = detect.resolve_device(wanted)
     except detect.DeviceError as error:
@@ -122,6 +124,8 @@ def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
 
     for line in sys.stdin:
         request = json.loads(line)
+        if device.is_cuda and reserved is None and request.keys() & {"cells", "comparison"}:
+            reserved = ReservedMemory(device)  # before what comes first of a sweep, and not by those that only compile
         if "self_test" in request:
             _test(device, request["self_test"], progress, answers)
             continue
@@ -140,7 +144,9 @@ def _serve(wanted: str, status_page: StatusPage, answers: TextIO) -> int:
             continue
         comparison, settings = convert(request["comparison"], Comparison), convert(request["settings"], Settings)
         try:
-            records, end = run_comparison(comparison, device, settings, progress=progress, in_hand=in_hand)
+            records, end = run_comparison(
+                comparison, device, settings, progress=progress, in_hand=in_hand, reserved=reserved
+            )
         except DeviceLost as error:
             _send(answers, {"kind": "lost", "reason": str(error)})
             return 1

@@ -234,10 +234,16 @@ def _event() -> torch.cuda.Event:
 class GraphMethod:
     """Times the cells of one comparison by graph: cold, hot, and the cost of enqueueing, as `measures` ask."""
 
-    def __init__(self, device: Device, measures: Sequence[str], most_sets: int = MAX_SETS) -> None:
+    def __init__(
+        self,
+        device: Device,
+        measures: Sequence[str],
+        most_sets: int = MAX_SETS,
+        reserved: rotation.ReservedMemory | None = None,
+    ) -> None:
         self._device, self._measures, self._most_sets = device, measures, most_sets
         self.timer = GraphTimer(device)
-        self.arena = rotation.Arena()
+        self.arena = rotation.Arena(reserved)
 
     def period(self, bind: Bind, operands: Operands) -> float:
         """About how long a cold launch takes, in seconds: a short graph, for what is only screened."""

@@ -72,10 +72,12 @@ class KernelSampler:
 class ProfilerMethod:
     """Times the cells of one comparison by profiled graphs."""
 
-    def __init__(self, device: Device, most_sets: int = MAX_SETS) -> None:
+    def __init__(
+        self, device: Device, most_sets: int = MAX_SETS, reserved: rotation.ReservedMemory | None = None
+    ) -> None:
         self._device, self._most_sets = device, most_sets
         self._timer = GraphTimer(device)
-        self._arena = rotation.Arena()
+        self._arena = rotation.Arena(reserved)
 
     def ready(self, bind: Bind, operands: Operands, *, like: TimedCell | None = None) -> TimedCell:
         l2_bytes, most = self._device.l2_bytes, self._most_sets

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import Launch, Launches
-from w8a8_bench.problem import Activations
+from w8a8_bench.problem import Activations, ceil_div
 from w8a8_bench.problem.memory import MAX_SETS, MIN_LAUNCHES, MOST_QUANTIZATIONS, rotation_sets
 from w8a8_bench.problem.operands import Operands
 from w8a8_bench.timing.measures import part
@@ -26,6 +27,13 @@ ALIGNMENT = 1024
 SHORTEST_S = 1e-7
 """Shortest launch that a replay is planned for. An empty kernel takes 0.8 us (H200). A launch that returns an old
 answer enqueues nothing and takes no time; the check after timing finds it."""
+
+
+RESERVED_BYTES, RESERVED_SHARE = 2**32, 1 / 16
+"""What a process reserves for rotations, and the most of a GPU's memory that is available."""
+
+PAGE = 2**21
+"""Bytes of a page of device memory: what is reserved is given out in whole ones."""
 
 
 class NotCold(ValueError):
@@ -74,13 +82,41 @@ def set_bytes(operands: Operands) -> int:
     return sum(_span(tensor) for tensor in _tensors(operands).values())
 
 
+class ReservedMemory:
+    """Memory for the rotations of one comparison after the other, which a process takes before anything else.
+
+    Where operands lie moves a time: kernels that stream weights took 16.0 or 16.4 us (m=16 n=4096 k=14336, H200) as the
+    process had allocated other memory before, all of one comparison alike. In what is reserved, a shape lies where it
+    lies in any other process that measures the same cells, whatever was measured before it.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = torch.device(device.torch_name)
+        size = min(RESERVED_BYTES, int(RESERVED_SHARE * device.available_bytes))
+        self._memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+        self._taken = 0
+
+    def take(self, size: int) -> torch.Tensor | None:
+        """uint8 [size] that nobody has; None if there is no room."""
+        begin = self._taken
+        if begin + size > len(self._memory):
+            return None
+        self._taken = ceil_div(begin + size, PAGE) * PAGE
+        return self._memory[begin : begin + size]
+
+    def give_back(self) -> None:
+        """Have what was taken be taken again. Nothing may use it any more."""
+        self._taken = 0
+
+
 class Arena:
     """Copies of operand tensors in device memory, shared by the cells of a comparison.
 
     Cells run one after another, so cells with the same input, or with outputs of the same kind, share copies.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reserved: ReservedMemory | None = None) -> None:
+        self._reserved = reserved
         self._copies: dict[Hashable, torch.Tensor] = {}
         self._sources: list[torch.Tensor] = []  # held, since copies are known by their source's address
 
@@ -96,7 +132,8 @@ class Arena:
 
     def memory(self, size: int, device: torch.device) -> torch.Tensor:
         """uint8 [size] for copies."""
-        return torch.empty(size, dtype=torch.uint8, device=device)
+        memory = self._reserved.take(size) if self._reserved else None
+        return torch.empty(size, dtype=torch.uint8, device=device) if memory is None else memory
 
     def _rows(self, name: str, tensor: torch.Tensor, count: int) -> torch.Tensor:
         """uint8 [>= count, span], each row a copy of the tensor's memory; of an output, room for it."""

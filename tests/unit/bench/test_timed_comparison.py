@@ -125,7 +125,7 @@ def run(monkeypatch):
     """Records by kernel and the end of a comparison of `names`, timed by `method`."""
 
     def go(method: FakeMethod, *names: str, device=CPU, settings=SETTINGS, spoilt=()):
-        monkeypatch.setattr(time_cells, "make_method", lambda device, settings: method)
+        monkeypatch.setattr(time_cells, "make_method", lambda device, settings, reserved: method)
         kernels = {name: Named(name) for name in names} | {kernel.name: kernel for kernel in spoilt}
         records, end = run_comparison(comparison(*names), device, settings, kernels=kernels.__getitem__)
         for one in (*records, end):
@@ -208,7 +208,7 @@ def test_a_rotation_that_would_not_be_cold_is_unsupported(run):
 
 
 def test_a_method_that_can_not_be_made_is_every_cells_status(run, monkeypatch):
-    def refuse(device, settings):
+    def refuse(device, settings, reserved):
         raise NotCold("unknown L2")
 
     monkeypatch.setattr(time_cells, "make_method", refuse)
@@ -462,7 +462,7 @@ class WithCodes:
     ],
 )
 def test_codes_are_judged_in_a_set_of_the_rotation_and_each_set_has_its_own(monkeypatch, shared, status, says):
-    monkeypatch.setattr(time_cells, "make_method", lambda device, settings: FakeMethod(sets=3))
+    monkeypatch.setattr(time_cells, "make_method", lambda device, settings, reserved: FakeMethod(sets=3))
     problem = KernelName.parse(GOOD).problem(SHAPE, Format.INT8, PER_TENSOR, Activations.DYNAMIC)
     one = Comparison(0, LabelledShape(SHAPE), (Cell(GOOD, problem),))
     (record,), _ = run_comparison(one, CPU, SETTINGS, kernels=lambda name: WithCodes(shared))

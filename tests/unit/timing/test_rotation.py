@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from copies import replace
+from made_devices import CPU
 
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.kernel import Launches
@@ -31,8 +33,10 @@ from w8a8_bench.providers import registry
 from w8a8_bench.timing.measures import TIME_COLD
 from w8a8_bench.timing.rotation import (
     ALIGNMENT,
+    PAGE,
     Arena,
     NotCold,
+    ReservedMemory,
     RotationPlan,
     cold_rows,
     plan,
@@ -137,6 +141,33 @@ def test_rotation_bytes_are_no_less_than_what_the_arena_holds(kernels, shape):
                 storage = tensor.untyped_storage()
                 held[storage.data_ptr()] = storage.nbytes()
     assert sum(held.values()) <= rotation_bytes(problems, l2)
+
+
+def test_what_is_reserved_is_given_out_once_until_it_is_given_back():
+    reserved = ReservedMemory(replace(CPU, available_bytes=16 * 3 * PAGE))
+    first, second = reserved.take(5), reserved.take(2 * PAGE)
+    assert second.data_ptr() - first.data_ptr() == PAGE
+    assert reserved.take(1) is None
+    reserved.give_back()
+    assert reserved.take(3 * PAGE).data_ptr() == first.data_ptr()
+    assert ReservedMemory(replace(CPU, available_bytes=160)).take(11) is None
+
+
+def test_a_shape_lies_at_the_same_place_whatever_was_timed_before():
+    reserved = ReservedMemory(replace(CPU, available_bytes=16 * 4 * PAGE))
+
+    def places(*kernels: str) -> list[int]:
+        """Where the operands of kernels lie, one kernel after the other."""
+        arena = Arena(reserved)
+        return [one.b.data_ptr() for kernel in kernels for one in arena.sets(operands(kernel), 3)]
+
+    first = places(FP8)
+    assert len(set(places(INT8, FP8)) | set(first)) == 9, "memory that is in use was given out again"
+    reserved.give_back()
+    assert places(FP8) == first
+    held = [torch.empty(0)] + [reserved.take(PAGE) for _ in range(9)]
+    assert held[-1] is None
+    assert set(places(INT8)).isdisjoint(first), "without room, an arena takes memory of its own"
 
 
 @pytest.mark.parametrize("sets", [2, 3, 8, 100, 1024])
