@@ -162,6 +162,7 @@ def _parser(prog: str) -> _Parser:
     table.value("--csv", "FILE", "a file with columns m, n and k; other columns become labels", required=True)
     add("quick_bench", "a first look at this machine: what `make bench` runs", "sweep", [_sweep_options("quick")])
     _add_compare(add("compare", "compare results files, cell by cell: what is slower, faster or the same", "compare"))
+    _add_history(add("history", "every cell over many runs: where times changed, and what else did", "history"))
     _add_merge(add("merge", "join the files of all shards of a sweep (--shard) to one", "merge"))
     listing = add("list", "list the kernels, providers, models or schemes that options can name", "listing")
     listing.value("what", "kernels|providers|models|schemes", "what to list")
@@ -207,6 +208,27 @@ def _add_compare(compare: _Parser) -> None:
     compare.flag("--all", "list the cells that are the same too")
     compare.flag("--require-all", "exit code 1 also if a cell of BASE is missing from NEW")
     compare.flag("--force", "compare even if GPU, data, timer, seed or measures differ")
+
+
+def _add_history(history: _Parser) -> None:
+    history.values("results", "RESULTS", "results files of many runs, directories of them, or patterns in quotes")
+    history.value(
+        "--threshold",
+        "PERCENT",
+        f"exit code 1 if a cell is slower by more than its best lasting level (default: {DEFAULT_THRESHOLD_PERCENT:g})",
+        type=_number,
+        default=DEFAULT_THRESHOLD_PERCENT,
+    )
+    history.add_argument(
+        "-o", "--out", metavar="FILE", help="write the answer to FILE, over an older one (default: stdout)"
+    )
+    history.choice(
+        "--format",
+        ("text", "markdown", "json", "junit", "html"),
+        "default: what the name of --out ends in (.txt, .md, .json, .xml, .html), else text",
+    )
+    history.flag("--all", "show all rows of long tables")
+    history.flag("--no-index", "read every file, and keep no index beside them")
 
 
 def _add_merge(merge: _Parser) -> None:

@@ -56,12 +56,15 @@ class Inputs:
         return path in self._found
 
     def read(self) -> list[json_lines.Results]:
-        """The results in the files. What was found in a directory and is not a sweep's is left out, in one warning.
+        """The results in the files of `sweeps`. Raises UsageError for a file that can't be read."""
+        return [read(path) for path in self.sweeps()]
 
-        Raises UsageError for any other file that can't be read, and for a directory without any results.
+    def sweeps(self) -> list[Path]:
+        """The files, without what was found in a directory and is not a sweep's: that is left out, in one warning.
+
+        Raises UsageError for a directory without any results.
         """
-        left_out = [path for path in self._found if not _is_of_a_sweep(path)]
-        results = [read(path) for path in self.paths if path not in left_out]
+        left_out = {path for path in self._found if not _is_of_a_sweep(path)}
         others = {directory: [p for p in files if p in left_out] for directory, files in self._directories.items()}
         for directory, files in self._directories.items():
             if others[directory] == files:
@@ -71,7 +74,7 @@ class Inputs:
         if left_out:
             said = "; ".join(f"{_names(files)} in {directory}" for directory, files in others.items() if files)
             print(one_line(f"warning: left out, not results of a sweep: {said}"), file=sys.stderr)
-        return results
+        return [path for path in self.paths if path not in left_out]
 
 
 def _results_in(directory: Path) -> list[Path]:

@@ -178,5 +178,16 @@ def _cell_text(kernel: str, scaling: Scaling | None, activations: Activations) -
     return f"{kernel}[{','.join(extra)}]" if extra else kernel
 
 
+@functools.lru_cache(maxsize=1024)
+def is_anchor(kernel: str) -> bool:
+    """Whether a kernel is a library's 16-bit product, which a change of this code does not change: if its time moved,
+    the machine did."""
+    try:
+        name = KernelName.parse(kernel)
+    except ValueError:  # of a later version or another maker
+        return False
+    return name.is_baseline and name.provider == "pytorch" and not name.casts_inside
+
+
 BASELINE = "pytorch_bf16_bf16_bf16_matmul-no-scales"
 """The kernel that speed-ups are over."""

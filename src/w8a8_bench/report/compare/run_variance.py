@@ -30,7 +30,6 @@ ratios to the baseline by 0.16%, since they hold the baseline's noise too. With 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import Counter
@@ -41,7 +40,7 @@ from w8a8_bench import stats
 from w8a8_bench.analysis.metrics import duplicate
 from w8a8_bench.analysis.pairing import ShapePair
 from w8a8_bench.kernel import Status
-from w8a8_bench.problem.kernel_name import KernelName
+from w8a8_bench.problem.kernel_name import is_anchor
 from w8a8_bench.results.measured_comparison import MeasuredComparison
 from w8a8_bench.results.record import Record
 from w8a8_bench.stats import Variance, total_variance
@@ -244,7 +243,7 @@ def _anchors(pair: ShapePair, shifts: Sequence[Shift], measure: str) -> dict[str
     """The moves of the 16-bit baselines of a shape, by kernel; that of one with a duplicate is the mean of both."""
     found: dict[str, list[Shift]] = {}
     for one in shifts:
-        if _is_anchor(one.new.kernel):
+        if is_anchor(one.new.kernel):
             found.setdefault(one.new.kernel, []).append(one)
     base, *more, new = (duplicate(one.end, one.records, measure) for one in (pair.base, *pair.more, pair.new))
     if base and new and base[1].kernel == new[1].kernel in found:
@@ -252,15 +251,6 @@ def _anchors(pair: ShapePair, shifts: Sequence[Shift], measure: str) -> dict[str
         if again := shift(base[1], new[1], measure, others):
             found[again.new.kernel].append(again)
     return {kernel: moved for kernel, ones in found.items() if (moved := _mean(ones))}
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_anchor(kernel: str) -> bool:
-    try:
-        name = KernelName.parse(kernel)
-    except ValueError:  # of a later version or another maker
-        return False
-    return name.is_baseline and name.provider == "pytorch" and not name.casts_inside
 
 
 def _beside(kernel: str, anchors: Mapping[str, Moved], shifts: Sequence[Shift]) -> Moved | None:

@@ -1,0 +1,1 @@
+"""Cells over many runs: where their times changed, and what else did."""
