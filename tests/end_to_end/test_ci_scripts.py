@@ -130,21 +130,21 @@ def test_bisect_names_the_commit_that_made_a_kernel_slower(tmp_path):
 def test_the_gate_keeps_the_runs_of_main_and_fails_what_is_slower(tmp_path):
     repository = tmp_path / "repository"
     repository.mkdir()
-    gate = ("sh", str(CI / "gate.sh"), str(tmp_path / "records"), *SWEEP)
+    gate = ("sh", str(CI / "gate.sh"), str(tmp_path / "the records"), *SWEEP)
     (repository / "acme.py").write_text(source(FAST_S))
 
     def go(code: int, **more: str) -> str:
         done = run(repository, *gate, THRESHOLD=THRESHOLD, **more)
         assert done.returncode == code, done.stdout + done.stderr
-        return (repository / "speed/comment.md").read_text(encoding="utf-8")
+        return (repository / "gate/comment.md").read_text(encoding="utf-8")
 
     assert go(0) == "", "there is nothing to compare with"
     for _ in range(2):
-        assert "no series is slower" in go(0, KEEP="1")
-    assert len(list((tmp_path / "records").glob("*.jsonl"))) == 2
+        assert "too few runs to judge" in go(0, KEEP="1")
+    assert len(list((tmp_path / "the records").glob("*.jsonl"))) == 2
     assert "0 slower" in go(0)
     (repository / "acme.py").write_text(source(SLOW_S))
     assert "1 slower" in go(1)
-    assert len(list((tmp_path / "records").glob("*.jsonl"))) == 2, "a pull request's run was kept"
+    assert len(list((tmp_path / "the records").glob("*.jsonl"))) == 2, "a pull request's run was kept"
     (repository / "acme.py").write_text("import nonsense_that_is_not_there\n")
     assert "unsupported" in go(1), "a kernel that can't be loaded any more passes the gate"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from w8a8_bench import stats
@@ -36,6 +36,10 @@ LEAST_SD = 0.0011
 
 DEGREES = 10
 """Of the variance between runs that is assumed: so many runs count as much as what was measured before."""
+
+UNSURE = 6.0
+"""A median of few differences may be far too low, and then noise looks like changes. So what is found of n differences
+is multiplied by 1 + UNSURE / n."""
 
 FEW_GAIN = 6.0
 """Gain from which a place is a candidate. A half of a bump gains less than the bump."""
@@ -63,9 +67,10 @@ class Fit:
     run_sd: float
 
 
-def fit(values: Sequence[float], variances: Sequence[float]) -> Fit:
-    """The pieces of a series of one value or more; `variances` are those from samples, one a value."""
-    sd = _run_sd(values, variances)
+def fit(values: Sequence[float], variances: Sequence[float], usual_sd: float = LEAST_SD) -> Fit:
+    """The pieces of a series of one value or more; `variances` are those from samples, one a value. `usual_sd` is how
+    far runs of such series are apart: in a short series more than what the series itself shows decides."""
+    sd = _run_sd(values, variances, usual_sd)
     odd = frozenset(_odd(values, [math.sqrt(variance + sd**2) for variance in variances]))
     kept = [index for index in range(len(values)) if index not in odd]
     series = _Series([values[i] for i in kept], [1 / (variances[i] + sd**2) for i in kept])
@@ -87,15 +92,25 @@ def difference(before: Level, after: Level) -> tuple[float, float, float]:
     return log, log - reach, log + reach
 
 
-def _run_sd(values: Sequence[float], variances: Sequence[float]) -> float:
-    """Between neighbouring runs, beyond what samples explain. Changes are few among the differences, so that their
-    median does not see them."""
-    count = len(values) - 1
-    if count < 1:
+def usual_sd(series: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """Between neighbouring runs of all series together, each its values and their variances, beyond what samples
+    explain. Changes are few among the differences, so that their median does not see them."""
+    apart: list[float] = []
+    variances: list[float] = []
+    for values, of_samples in series:
+        apart += [abs(b - a) for a, b in itertools.pairwise(values)]
+        variances += of_samples
+    if not apart:
         return LEAST_SD
-    apart = stats.median([abs(b - a) for a, b in itertools.pairwise(values)])
-    found = max((apart / 0.6745) ** 2 / 2 - stats.median(variances), 0.0)
-    return math.sqrt(max((DEGREES * LEAST_SD**2 + count * found) / (DEGREES + count), LEAST_SD**2))
+    found = (stats.median(apart) / 0.6745) ** 2 / 2 - stats.median(variances)
+    return math.sqrt(max(found, LEAST_SD**2)) * (1 + UNSURE / len(apart))
+
+
+def _run_sd(values: Sequence[float], variances: Sequence[float], usual: float) -> float:
+    """As `usual_sd`, of one series, with what is usual as what was known before."""
+    count = len(values) - 1
+    found = usual_sd([(values, variances)]) ** 2 if count else usual**2
+    return math.sqrt((DEGREES * usual**2 + count * found) / (DEGREES + count))
 
 
 def _odd(values: Sequence[float], sds: Sequence[float]) -> list[int]:

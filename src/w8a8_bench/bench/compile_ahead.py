@@ -50,6 +50,13 @@ class Compiled:
     seconds: float = 0.0
     failed: dict[Cell, tuple[Status, str]] = field(default_factory=dict)
 
+    def add(self, other: Compiled) -> None:
+        """Take in what another machine compiled, beside this one."""
+        self.compiled += other.compiled
+        self.cached += other.cached
+        self.seconds = max(self.seconds, other.seconds)
+        self.failed.update(other.failed)
+
 
 def compile_ahead(
     devices: Sequence[DeviceWorkers],

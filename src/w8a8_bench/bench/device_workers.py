@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -12,6 +13,26 @@ from w8a8_bench.problem.comparison import Comparison
 from w8a8_bench.results.merge import merge_measures, merge_processes
 from w8a8_bench.results.record import ComparisonEnd, Record
 from w8a8_bench.timing.settings import Settings
+
+
+class Workers(Protocol):
+    """Whoever measures on one device: here, or on a node of a cluster."""
+
+    def hello(self) -> tuple[Device, dict[str, object]]:
+        """The device and the environment."""
+        ...
+
+    @property
+    def device(self) -> Device: ...
+
+    def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> Finished:
+        """Have `comparison` measured. Raises WorkerLost, with other workers in place, or SweepRefused if there is no
+        device any more."""
+        ...
+
+    def done(self) -> None:
+        """End: all is measured."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,9 +71,12 @@ class DeviceWorkers:
     def first(self) -> Worker:
         return self._workers[0, 0]
 
+    def hello(self) -> tuple[Device, dict[str, object]]:
+        return self.first.hello()
+
     @property
     def device(self) -> Device:
-        return self.first.hello()[0]
+        return self.hello()[0]
 
     def run(self, comparison: Comparison, settings: Settings, progress: Progress) -> Finished:
         """Have `comparison` measured by as many processes as `settings` ask for. Raises WorkerLost, its worker anew."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
+from w8a8_bench.bench.device_workers import Finished, Workers
 from w8a8_bench.bench.process import Progress, SweepRefused, WorkerLost
 from w8a8_bench.environment.device import Device
 from w8a8_bench.kernel import FAULTS, Status
@@ -89,7 +89,7 @@ def refuse_too_large(comparisons: Sequence[Comparison], device: Device, settings
 
 
 def measure_with_retries(
-    workers: DeviceWorkers,
+    workers: Workers,
     comparison: Comparison,
     settings: Settings,
     failures: FailureCounts,
@@ -119,7 +119,7 @@ def measure_with_retries(
 class _Attempts:
     """The attempts at one comparison. `stopped` are the places of cells that are out, each with status and reason."""
 
-    workers: DeviceWorkers
+    workers: Workers
     comparison: Comparison
     settings: Settings
     progress: Progress

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
+from w8a8_bench.bench.device_workers import Finished, Workers
 from w8a8_bench.bench.process import LOOK_S, Progress, SweepRefused, WorkerLost
 from w8a8_bench.bench.retry import FailureCounts, measure_with_retries
 from w8a8_bench.kernel import Status
@@ -21,7 +21,7 @@ NOTHING: Mapping[Cell, tuple[Status, str]] = MappingProxyType({})
 
 
 def run_sweep(
-    devices: Sequence[DeviceWorkers],
+    devices: Sequence[Workers],
     comparisons: Sequence[Comparison],
     settings: Settings,
     *,
@@ -86,7 +86,7 @@ class _Scheduler:
         if self._gone is not None and any(self._shares):
             raise self._gone
 
-    def work(self, workers: DeviceWorkers, share: int) -> None:
+    def work(self, workers: Workers, share: int) -> None:
         """In a device's own thread: one comparison after another."""
         try:
             while comparison := self._next(share):

@@ -6,6 +6,7 @@ import argparse
 import glob
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from w8a8_bench.report.history.export import render_json, render_junit
 from w8a8_bench.report.history.page import render_html
 from w8a8_bench.report.history.render import render_markdown, render_text, summary, verdict
 from w8a8_bench.report.history.series import make_history
-from w8a8_bench.results.history_index import read_times
+from w8a8_bench.results.history_index import Times, read_times
 from w8a8_bench.results.json_lines import without_collector
+from w8a8_bench.text import one_line
 
 FORMATS = {
     "text": render_text,
@@ -42,8 +44,15 @@ def run(args: argparse.Namespace) -> int:
         expected = ", ".join(SUFFIXES)
         raise UsageError(f"-o {out}: no format goes with {suffix}: expected one of {expected}, or add --format")
     render = FORMATS[args.format or SUFFIXES.get(suffix, "text")]
-    times = [one for of_file, _ in read_times(inputs.sweeps(), read, use_index=not args.no_index) for one in of_file]
-    history = make_history(times)
+    times: list[Times] = []
+    for of_file, warnings, was_kept in read_times(inputs.sweeps(), read, use_index=not args.no_index):
+        times += of_file
+        for warning in warnings if was_kept else ():  # as they were when it was read
+            print(f"warning: {one_line(warning)}", file=sys.stderr)
+    try:
+        history = make_history(times)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if not history.series:
         raise UsageError(f"{', '.join(args.results)}: nothing was timed, so there is no history")
     threshold = args.threshold / 100

@@ -215,7 +215,8 @@ def _add_history(history: _Parser) -> None:
     history.value(
         "--threshold",
         "PERCENT",
-        f"exit code 1 if a cell is slower by more than its best lasting level (default: {DEFAULT_THRESHOLD_PERCENT:g})",
+        "exit code 1 if a cell is slower than its best lasting level by more than this (default: "
+        f"{DEFAULT_THRESHOLD_PERCENT:g})",
         type=_number,
         default=DEFAULT_THRESHOLD_PERCENT,
     )
@@ -307,6 +308,11 @@ def _sweep_options(rigor: str = DEFAULT_RIGOR) -> _Parser:
     )
     _add_device(shared)
     shared.values("--devices", "NAME", "share the shapes out among several GPUs: all, or cuda:0 cuda:1 ...")
+    shared.value(
+        "--cluster",
+        "ADDRESS",
+        "share the shapes out among the GPUs of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT",
+    )
     shared.value("--out", "FILE.jsonl", "write the records here, and the pickle beside them (default: named by time)")
     shared.flag("--resume", "continue the sweep whose records are in --out")
     shared.value("--shard", "I/N", "measure only the I-th of N shares of the shapes; `merge` joins their files")

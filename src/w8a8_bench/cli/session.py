@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from msgspec import structs
 
+from w8a8_bench.bench.cluster import NodeWorkers
 from w8a8_bench.bench.compile_ahead import Compiled, compile_ahead
-from w8a8_bench.bench.device_workers import DeviceWorkers, Finished
+from w8a8_bench.bench.device_workers import DeviceWorkers, Finished, Workers
 from w8a8_bench.bench.estimate import Pace, duration
 from w8a8_bench.bench.process import WorkerLimits
 from w8a8_bench.bench.scheduler import run_sweep
@@ -88,7 +89,7 @@ class Session:
         for change in map(one_line, changes):
             print(f"resumed under other conditions: {change}; {then}", file=sys.stderr)
 
-    def go(self, workers: Sequence[DeviceWorkers]) -> int:
+    def go(self, workers: Sequence[Workers]) -> int:
         left = [c for c in self._plan.comparisons if c.index not in self._done]
         pace = Pace(left, self._plan.settings, cuda=self._devices[0].is_cuda, devices=len(workers))
         if pace.whole_s > LONG_S:
@@ -113,7 +114,13 @@ class Session:
                     print(line, file=sys.stderr, flush=True)
 
             limits = WorkerLimits(step_s=self._request.step_limit_s)
-            self._builds = compile_ahead(workers, left, limits, progress=progress.compiling, said=said)
+            here = [one for one in workers if isinstance(one, DeviceWorkers)]
+            self._builds = compile_ahead(here, left, limits, progress=progress.compiling, said=said)
+            for waiting in [one.compiling(left) for one in workers if isinstance(one, NodeWorkers)]:
+                made, lines = waiting()
+                self._builds.add(made)
+                for line in lines:
+                    said(line)
             pace.begin()
             run_sweep(
                 workers,

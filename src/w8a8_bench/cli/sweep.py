@@ -7,11 +7,13 @@ import contextlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from msgspec import to_builtins
 
-from w8a8_bench.bench.device_workers import DeviceWorkers
+from w8a8_bench.bench import cluster
+from w8a8_bench.bench.device_workers import DeviceWorkers, Workers
 from w8a8_bench.bench.process import SweepRefused, WorkerLimits, WorkerLost
 from w8a8_bench.bench.retry import refuse_too_large
 from w8a8_bench.bench.worker import NO_TORCH, why_no_torch
@@ -47,13 +49,21 @@ def _sweep(request: SweepRequest) -> int:
     """Refuse what needs no device to be refused, then start the workers and measure."""
     if importlib.util.find_spec("torch") is None:
         raise UsageError(NO_TORCH)
-    if "auto" not in request.devices:
+    if "auto" not in request.devices or request.cluster:
         request.plan_on(cuda=request.cuda)
     with contextlib.ExitStack() as stack:
         files = files_of(request)
         writer = stack.enter_context(Writer(files.records, resume=request.resume))
         refuse_another_plan(writer, request.plan.to_json(), request.plan.comparisons)
-        return _measure(request, files, writer, _StartedWorkers(request, stack))
+        if request.cluster is None:
+            return _measure(request, files, writer, _StartedWorkers(request, stack).there)
+        ray = stack.enter_context(cluster.joined(request.cluster))
+        limits = WorkerLimits(step_s=request.step_limit_s)
+
+        def nodes() -> Sequence[Workers]:
+            return cluster.start(ray, request.devices[0], limits, lambda line: print(line, file=sys.stderr))
+
+        return _measure(request, files, writer, nodes)
 
 
 class _StartedWorkers:
@@ -71,7 +81,7 @@ class _StartedWorkers:
     def _start(self, name: str) -> DeviceWorkers:
         return self._stack.enter_context(DeviceWorkers(name, self._limits))
 
-    def there(self) -> list[DeviceWorkers]:
+    def there(self) -> Sequence[Workers]:
         """Those of devices that are there, waited for. Raises SweepRefused if none is."""
         if not self._all:
             return self._started
@@ -80,14 +90,21 @@ class _StartedWorkers:
         return [*self._started[:count], *more]
 
 
-def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _StartedWorkers) -> int:
+def _described(workers: Workers) -> dict[str, object]:
+    """A device as the header has it, with its node if it is one of a cluster."""
+    device: dict[str, object] = to_builtins(workers.device)
+    return {**device, "node": workers.node} if isinstance(workers, cluster.NodeWorkers) else device
+
+
+def _measure(request: SweepRequest, files: Files, writer: Writer, there: Callable[[], Sequence[Workers]]) -> int:
+    """`there` waits for the workers and says which there are."""
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # nothing here needs it
     with interrupt.nothing_to_keep(request.prog):
         if reason := why_no_torch():  # imports it, while the workers do the same
             raise SweepRefused(reason)
         importlib.import_module("w8a8_bench.compat")
-    workers = starting.there()
-    device, environment = workers[0].first.hello()
+    workers = there()
+    device, environment = workers[0].hello()
     devices = [one.device for one in workers]
     interrupt.check()
     if request.plan.command == QUICK and device.is_cuda != request.cuda:
@@ -113,7 +130,7 @@ def _measure(request: SweepRequest, files: Files, writer: Writer, starting: _Sta
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             environment=environment,
             device=to_builtins(device),
-            devices=to_builtins(tuple(devices)),
+            devices=tuple(_described(one) for one in workers),
             plan=plan.to_json(),
             settings=to_builtins(plan.settings),
             resumed=bool(writer.headers),

@@ -76,6 +76,7 @@ class SweepRequest:
     prog          what this program was started as; `words` are its arguments
     plan          what is measured, without timer and measures, which depend on the device (`plan_on`)
     devices       names: `auto`, `cpu`, `all`, or one or more GPUs
+    cluster       the address of the Ray cluster whose devices measure; None: this machine's do
     cuda          whether these will be GPUs, as far as can be told without torch
     model         the first of `--models`
     cut_blocks    what to say of blockwise kernels, if TP cuts the blocks of a model
@@ -88,6 +89,7 @@ class SweepRequest:
     words: tuple[str, ...]
     plan: Plan
     devices: tuple[str, ...]
+    cluster: str | None
     cuda: bool
     kernels: Sequence[str] | None
     providers: Sequence[str] | None
@@ -130,6 +132,7 @@ def make_request(args: argparse.Namespace) -> SweepRequest:
         words=tuple(args.words),
         plan=plan,
         devices=tuple(args.devices or [args.device]),
+        cluster=args.cluster,
         cuda=_expects_cuda(args),
         kernels=args.kernels,
         providers=args.providers,
@@ -203,6 +206,12 @@ def _schemes(words: Sequence[str] | None) -> list[Scaling] | None:
 
 
 def _check_devices(args: argparse.Namespace) -> None:
+    if args.cluster is not None:
+        if args.devices or args.device not in ("auto", "cpu", "cuda"):
+            named = " ".join(args.devices or [args.device])
+            raise ValueError(f"--cluster and device {named}: a cluster measures on all its GPUs, or with --device cpu")
+        if not args.cluster:
+            raise ValueError("--cluster '': expected auto, HOST:PORT or ray://HOST:PORT")
     if args.devices is None:
         check_device_name(args.device)
         return
@@ -244,6 +253,8 @@ def _shapes(args: argparse.Namespace) -> Sequence[LabelledShape]:
 
 
 def _expects_cuda(args: argparse.Namespace) -> bool:
+    if args.cluster is not None:
+        return str(args.device) != "cpu"
     return bool(args.devices) or expects_cuda(args.device)
 
 

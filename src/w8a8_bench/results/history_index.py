@@ -11,9 +11,8 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +62,38 @@ class Times:
 
 def read_times(
     paths: Sequence[Path], read: Callable[[Path], Results], *, use_index: bool = True
-) -> Iterator[tuple[list[Times], tuple[str, ...]]]:
-    """The times of each file in turn, and what was left out of it. `read` reads one. A cell is named by a JSON array:
-    device, measure, operating point, kernel and problem."""
-    for directory in dict.fromkeys(path.parent for path in paths):
+) -> Iterator[tuple[list[Times], tuple[str, ...], bool]]:
+    """The times of each file in turn, what was left out of it, and whether the index had it. `read` reads one. A cell
+    is named by a JSON array: device, measure, operating point, kernel and problem."""
+    directories = dict.fromkeys(path.parent for path in paths)
+    for directory in directories:
         files = [path for path in paths if path.parent == directory]
         with contextlib.ExitStack() as stack:
             kept = use_index and any(path.is_file() for path in files)
             index = stack.enter_context(_opened(directory)) if kept else None
             for path in files:
-                yield _times_of(path, read, index)
+                times, warnings, was_kept = _times_of(path, read, index)
+                yield (times if len(directories) == 1 else _placed(times, directory)), warnings, was_kept
+
+
+def _placed(times: Sequence[Times], directory: Path) -> list[Times]:
+    """The same of files that the directory's name tells from those of another directory."""
+    runs = {id(one.run): replace(one.run, file=f"{directory.name}/{one.run.file}") for one in times}
+    return [replace(one, run=runs[id(one.run)]) for one in times]
 
 
 def _times_of(
     path: Path, read: Callable[[Path], Results], index: sqlite3.Connection | None
-) -> tuple[list[Times], tuple[str, ...]]:
+) -> tuple[list[Times], tuple[str, ...], bool]:
     state = path.stat() if index is not None and path.is_file() else None
-    if index is not None and state and (kept := _kept(index, path.name, state)):
-        return kept
+    if index is not None and state and (kept := _kept(index, _plain_name(path), state)):
+        return *kept, True
     results = read(path)
     times = list(_times(results))
     if index is not None and state:
         with contextlib.suppress(sqlite3.Error):  # a disk that is full: the next reader does without
-            _keep(index, path.name, state, times, results.warnings)
-    return times, results.warnings
+            _keep(index, _plain_name(path), state, times, results.warnings)
+    return times, results.warnings, False
 
 
 @contextlib.contextmanager
@@ -157,6 +164,11 @@ def _keep(
         )
 
 
+def _plain_name(path: Path) -> str:
+    """The name of a file in characters that any file and database can hold."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
 def _run_of(facts: Mapping[str, Any]) -> RunFacts:
     return RunFacts(**{**facts, "cards": tuple(facts["cards"])})
 
@@ -167,17 +179,21 @@ def _times(results: Results) -> Iterator[Times]:
     for comparison in results.comparisons:
         cards.setdefault(id(comparison.run), set()).add(comparison.card)
     runs = {
-        id(header): _facts(results.path.name, place, header, cards.get(id(header), set()))
+        id(header): _facts(_plain_name(results.path), place, header, cards.get(id(header), set()))
         for place, header in enumerate(results.headers)
     }
-    usual = Counter(measure for record in results.records if (measure := headline(record.samples)))
-    most = usual.most_common(1)[0][0] if usual else ""
     for comparison in results.comparisons:
         run, point = runs[id(comparison.run)], [comparison.run.settings.get(name) for name in OPERATING_POINT]
         for record in comparison.records:
-            measure = headline(record.samples) or most
+            measure = headline(record.samples) or _asked(comparison.run)
             cell = json.dumps([run.device, measure, point, record.kernel, plain(record.problem)])
             yield Times(run, cell, *_time(record, measure), record.status.value, record.reason)
+
+
+def _asked(header: RunHeader) -> str:
+    """The measure that a run was to take: that of cells that were not timed."""
+    measures = header.settings.get("measures") or header.plan.get("measures")
+    return str(measures[0]) if isinstance(measures, list | tuple) and measures else ""
 
 
 def _time(record: Record, measure: str) -> tuple[float | None, float]:

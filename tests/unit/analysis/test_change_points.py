@@ -7,7 +7,7 @@ import random
 import pytest
 
 from w8a8_bench.analysis import change_points
-from w8a8_bench.analysis.change_points import LEAST_SD, SHORTEST, difference, fit
+from w8a8_bench.analysis.change_points import LEAST_SD, SHORTEST, difference, fit, usual_sd
 
 NOISE = 0.004
 
@@ -39,7 +39,7 @@ def test_a_step_is_found_with_its_size(step):
     log, low, high = difference(before, after)
     assert low < step < high
     assert log == pytest.approx(step, abs=0.003)
-    assert found.run_sd == pytest.approx(NOISE, rel=0.35)
+    assert found.run_sd == pytest.approx(NOISE, rel=0.6)
 
 
 def test_several_levels_are_found_also_if_they_return():
@@ -72,13 +72,25 @@ def test_a_value_that_is_less_certain_counts_for_less():
 
 def test_runs_that_are_equal_differ_by_the_least_that_runs_do():
     found = fit([0.0] * 10, [0.0] * 10)
-    assert (found.run_sd, len(found.levels)) == (pytest.approx(LEAST_SD), 1)
+    assert (found.run_sd, len(found.levels)) == (pytest.approx(LEAST_SD, rel=0.5), 1)
     assert len(fit([0.0] * 10 + [0.003] * 10, [0.0] * 20).levels) == 2
 
 
 def test_of_a_thousand_runs_fewer_than_one_is_called_a_change():
     false = sum(len(starts(noisy([(60, 0.0)], seed))) - 1 for seed in range(500))
     assert false < 500 * 60 / 1000
+
+
+@pytest.mark.parametrize("runs", [4, 5, 6, 8, 12, 20, 30])
+def test_in_short_series_noise_is_no_change_either(runs):
+    """With what is usual from the series themselves: of all together, and of each alone."""
+    rng = random.Random(runs)
+    every = [[rng.gauss(0, NOISE) for _ in range(runs)] for _ in range(6000 // runs)]
+    known = [0.0] * runs
+    of_all = usual_sd((values, known) for values in every)
+    assert of_all == pytest.approx(NOISE, rel=0.1)
+    for usual in (lambda values: of_all, lambda values: usual_sd([(values, known)])):
+        assert sum(len(fit(values, known, usual(values)).levels) - 1 for values in every) < 6
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -25,7 +25,7 @@ def files(tmp_path):
         records = [record(KERNEL, *[seconds * (1 + i / 1000) for i in range(12)])]
         if number:
             records.append(record(f"{KERNEL}_bias", status=Status.CRASHED, reason="signal SIGSEGV"))
-        header = replace(HEADER, time=f"2026-11-0{number + 1}T12:00:00+00:00")
+        header = replace(HEADER, time=f"2026-11-0{number + 1}T12:00:00+00:00", settings={"measures": ["time_host"]})
         json_lines.write_new(
             tmp_path / f"run{number}.jsonl", header, [MeasuredComparison(tuple(records), end(records), header)]
         )
@@ -40,7 +40,7 @@ def taken(files, **options):
         read.append(path.name)
         return json_lines.read(path)
 
-    times = [one for of_file, _ in read_times(files, reading, **options) for one in of_file]
+    times = [one for of_file, *_ in read_times(files, reading, **options) for one in of_file]
     return times, read
 
 
@@ -113,6 +113,39 @@ def test_where_nothing_can_be_written_there_is_no_index(files, monkeypatch):
     monkeypatch.setattr(history_index.sqlite3, "connect", refused)
     assert len(taken(files)[0]) == 3
     assert not (files[0].parent / NAME).exists()
+
+
+def test_files_of_one_name_in_two_directories_are_told_apart(files, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / files[0].name).write_bytes(files[1].read_bytes())
+    for _ in range(2):
+        times, _ = taken([files[0], other / files[0].name])
+        assert [one.run.file for one in times] == [f"{tmp_path.name}/run0.jsonl", *["other/run0.jsonl"] * 2]
+
+
+def test_a_name_that_is_no_utf_8_is_kept_as_plain_characters(files):
+    odd = files[0].parent / os.fsdecode(b"r\xe9.jsonl")
+    files[0].rename(odd)
+    for _ in range(2):
+        times, _ = taken([odd])
+        assert [one.run.file for one in times] == ["r\\xe9.jsonl"]
+
+
+def test_what_was_left_out_is_told_with_the_index_too(files):
+    whole = files[1].read_bytes()
+    files[1].write_bytes(whole[: len(whole) - 200])
+    told = [[(bool(warnings), kept) for _, warnings, kept in read_times(files, json_lines.read)] for _ in range(2)]
+    assert told == [[(False, False), (True, False)], [(False, True), (True, True)]]
+
+
+def test_a_cell_that_was_not_timed_is_of_the_measure_that_was_asked_for(files, tmp_path):
+    header = replace(HEADER, settings={"measures": ["time_host"]})
+    records = [record(KERNEL, status=Status.CRASHED, reason="signal SIGSEGV")]
+    path = tmp_path / "broken.jsonl"
+    json_lines.write_new(path, header, [MeasuredComparison(tuple(records), end(records), header)])
+    times, _ = taken([files[0], path])
+    assert times[0].cell == times[1].cell
 
 
 def test_a_full_disk_loses_no_times(files, monkeypatch):

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from w8a8_bench.analysis.change_points import Level
 from w8a8_bench.report.history.render import name, place, summary
-from w8a8_bench.report.history.series import History, Series, Verdict, percent
+from w8a8_bench.report.history.series import Change, History, Series, Verdict, percent
 from w8a8_bench.results.record import plain
 
 KIND = "history"
@@ -25,8 +25,19 @@ def render_json(history: History, threshold: float, *, everything: bool = False)
         for run in history.runs
     ]
     series = [_series(one, places, threshold) for one in history.series]
+    machine = [{"device": device, **_change(change, places)} for device, change in history.machine_changes]
     data = {"kind": KIND, "version": VERSION, "summary": summary(history), "threshold": threshold}
-    return json.dumps(plain({**data, "runs": runs, "series": series}), indent=1, allow_nan=False)
+    return json.dumps(plain({**data, "runs": runs, "machine": machine, "series": series}), indent=1, allow_nan=False)
+
+
+def _change(change: Change, places: dict[int, int]) -> dict[str, object]:
+    return {
+        "before": places[id(change.before)],
+        "after": places[id(change.after)],
+        "ratio": math.exp(change.log),
+        "interval": (math.exp(change.low), math.exp(change.high)),
+        "moved": change.moved,
+    }
 
 
 def _series(one: Series, places: dict[int, int], threshold: float) -> dict[str, object]:
@@ -37,6 +48,7 @@ def _series(one: Series, places: dict[int, int], threshold: float) -> dict[str, 
         "kernel": one.text,
         "problem": one.problem,
         "verdict": one.verdict(threshold),
+        "last_run": places[id(one.last)],
         "status": one.status,
         "reason": one.reason,
         "newest_over_best": math.exp(log),
@@ -52,16 +64,7 @@ def _series(one: Series, places: dict[int, int], threshold: float) -> dict[str, 
             for number, point in enumerate(one.points)
         ],
         "levels": [_level(one, level, places) for level in one.fit.levels],
-        "changes": [
-            {
-                "before": places[id(change.before)],
-                "after": places[id(change.after)],
-                "ratio": math.exp(change.log),
-                "interval": (math.exp(change.low), math.exp(change.high)),
-                "moved": change.moved,
-            }
-            for change in one.changes
-        ],
+        "changes": [_change(change, places) for change in one.changes],
     }
 
 

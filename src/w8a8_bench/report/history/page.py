@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from importlib import resources
 
-from w8a8_bench.report.history.render import name, place, seconds_of, summary, verdict, what_changed
+from w8a8_bench.report.history.render import name, place, remarks, seconds_of, summary, verdict, what_changed
 from w8a8_bench.report.history.series import History, Series, Verdict, percent
 
 STYLE = "page.css"
@@ -36,6 +36,7 @@ def render_html(history: History, threshold: float, *, everything: bool = False)
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>w8a8-bench history</title><style>{style}</style></head><body>",
             f"<h1>{_text(verdict(history, threshold))}</h1><p>{_text(summary(history))}</p>",
+            *(f"<p>{_text(remark)}</p>" for remark in remarks(history)),
             f"<h2>When times changed</h2><ul>{''.join(changed) or '<li>They did not.</li>'}</ul>",
             "<h2>Every series</h2>",
             "<p>A line is a level, a dot a run, a ring a run that is odd and counts for nothing. Times are without ",

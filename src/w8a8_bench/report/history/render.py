@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from w8a8_bench import stats
-from w8a8_bench.report.history.series import Change, History, Series, percent
+from w8a8_bench.report.history.series import LASTING, Change, History, Series, Verdict, percent
 from w8a8_bench.report.table import terminal_width, wrapped
 from w8a8_bench.results.history_index import RunFacts
 from w8a8_bench.text import aligned, counted, few, format_time, markdown, markdown_table, one_line
@@ -17,7 +17,7 @@ MOST_ROWS = 20
 """Of a table, unless all are asked for."""
 
 WORSE = ("cell", "shape", "best", "now", "slower", "since")
-BROKEN = ("cell", "shape", "status", "reason")
+BROKEN = ("cell", "shape", "run", "status", "reason")
 CHANGES = ("cell", "shape", "before", "after", "change")
 
 Row = TypeVar("Row")
@@ -53,14 +53,14 @@ def _lines(
     table: Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]],
     shown: Callable[[str], str],
 ) -> list[str]:
-    lines = [shown(summary(history)), "", shown(verdict(history, threshold))]
+    lines = [shown(summary(history)), "", shown(verdict(history, threshold)), *map(shown, remarks(history))]
     worse, broken = history.worse(threshold), history.broken(threshold)
     if worse:
         lines += ["", *title("slower than the best level that lasted")]
         lines += [*table(WORSE, [_worse(one) for one in _some(worse, everything)]), *_more(worse, everything)]
     if broken:
-        lines += ["", *title("timed before, and broken in the newest run")]
-        faults = [(one.text, place(one), one.status, one.reason) for one in _some(broken, everything)]
+        lines += ["", *title("timed before, and no longer in the last run that had it")]
+        faults = [(one.text, place(one), name(one.last), one.status, one.reason) for one in _some(broken, everything)]
         lines += [*table(BROKEN, faults), *_more(broken, everything)]
     for run, changes in history.by_run():
         lines += ["", *title(f"changed with the run of {name(run)}"), shown(what_changed(run, changes))]
@@ -84,10 +84,25 @@ def verdict(history: History, threshold: float) -> str:
     """What a gate would say."""
     worse, broken = history.worse(threshold), history.broken(threshold)
     said = [f"{len(worse)} slower than their best lasting level by more than {100 * threshold:g}%"] if worse else []
-    said += [f"{len(broken)} broken"] if broken else []
+    said += [f"{len(broken)} that can't be timed any more"] if broken else []
     if said:
         return f"worse: of {len(history.series)} series {' and '.join(said)}"
+    if all(one.verdict(threshold) is Verdict.FEW for one in history.series):
+        return f"too few runs to judge: a series needs more than {LASTING}"
     return f"no series is slower than its best lasting level by more than {100 * threshold:g}%"
+
+
+def remarks(history: History) -> list[str]:
+    """What the machine did, and which series the newest run lacks."""
+    said = [
+        f"the machine: all baselines of {device} {change.percent} from the run of {name(change.after)} on"
+        for device, change in reversed(history.machine_changes)
+    ]
+    if history.machines:
+        said.append("times below are without the machine's part, so that they may never have been measured")
+    if history.gone:
+        said.append(f"{history.gone} series of earlier runs are not in the newest run")
+    return said
 
 
 def what_changed(run: RunFacts, changes: Sequence[tuple[Series, Change]]) -> str:

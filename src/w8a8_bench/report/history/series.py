@@ -8,18 +8,20 @@ changed, the baselines' usual times begin anew, since their own code may have.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from enum import Enum
 from functools import cached_property
 
 import msgspec
 
 from w8a8_bench import stats
-from w8a8_bench.analysis.change_points import Fit, Level, difference, fit
-from w8a8_bench.kernel import FAULTS
+from w8a8_bench.analysis.change_points import LEAST_SD, Fit, Level, difference, fit, usual_sd
+from w8a8_bench.kernel import FAULTS, Status
 from w8a8_bench.problem import Problem
 from w8a8_bench.problem.kernel_name import cell_text, is_anchor
 from w8a8_bench.results.history_index import RunFacts, Times
@@ -35,7 +37,8 @@ CODE = ("w8a8_bench", "git_revision", "source", "provider_sources")
 
 HOST = ("platform", "cpu", "cpu_threads")
 
-FAULT_STATUSES = frozenset(status.value for status in FAULTS)
+NO_LONGER = frozenset(status.value for status in (*FAULTS, Status.UNSUPPORTED))
+"""Statuses of a cell that was timed before and is no longer."""
 
 
 class Verdict(str, Enum):
@@ -84,16 +87,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Series:
-    """A cell over time, oldest first. `status` and `reason` are those of the newest run that has the cell."""
+    """A cell over time, oldest first. `last` is the newest run that has the cell, `status` and `reason` are its.
+    `usual_sd` is how far runs of the same device are apart, over all series."""
 
     device: str
     measure: str
     kernel: str
     problem: Problem
     points: tuple[Point, ...]
+    last: RunFacts
     status: str
     reason: str
     machines: Mapping[int, Machine]
+    usual_sd: float = LEAST_SD
 
     @property
     def text(self) -> str:
@@ -105,7 +111,7 @@ class Series:
 
     @cached_property
     def fit(self) -> Fit:
-        return fit([point.log for point in self.points], [point.variance for point in self.points])
+        return fit(*_values(self.points), self.usual_sd)
 
     @property
     def newest(self) -> Level:
@@ -132,7 +138,7 @@ class Series:
         return tuple(found)
 
     def verdict(self, threshold: float) -> Verdict:
-        if self.status in FAULT_STATUSES:
+        if self.status in NO_LONGER:
             return Verdict.BROKEN
         if len(self.points) <= LASTING:
             return Verdict.FEW
@@ -146,6 +152,28 @@ class History:
 
     runs: tuple[RunFacts, ...]
     series: tuple[Series, ...]
+    machines: Mapping[int, Machine]
+
+    @cached_property
+    def machine_changes(self) -> tuple[tuple[str, Change], ...]:
+        """Where all baselines of a device changed together, oldest first, each with the device."""
+        found = []
+        for device in dict.fromkeys(run.device for run in self.runs):
+            runs = [run for run in self.runs if run.device == device and id(run) in self.machines]
+            if runs:
+                known = [self.machines[id(run)] for run in runs]
+                levels = fit([one.log for one in known], [one.variance for one in known]).levels
+                for before, after in itertools.pairwise(levels):
+                    last, first = runs[before.last], runs[after.first]
+                    moved = what_moved(last, first, {})
+                    found.append((device, Change(last, first, *difference(before, after), moved)))
+        return tuple(found)
+
+    @property
+    def gone(self) -> int:
+        """Series that the newest run of their device does not have."""
+        newest = {run.device: run for run in self.runs}
+        return sum(one.last is not newest[one.device] for one in self.series)
 
     def worse(self, threshold: float) -> list[Series]:
         """Of this code: series that fail a gate, the worst first. Baselines tell of the machine and fail none."""
@@ -170,16 +198,42 @@ def percent(log: float) -> str:
 
 def make_history(every: Iterable[Times]) -> History:
     """The series of all times that there are."""
-    times = list(every)
-    runs = sorted({id(one.run): one.run for one in times}.values(), key=lambda run: (run.time, run.file, run.place))
+    times = _once(every)
+    runs = sorted({id(one.run): one.run for one in times}.values(), key=lambda run: (_when(run), run.file, run.place))
     order = {id(run): number for number, run in enumerate(runs)}
     by_cell: dict[str, list[Times]] = {}
     for one in times:
         by_cell.setdefault(one.cell, []).append(one)
     cells = {cell: sorted(of_cell, key=lambda one: order[id(one.run)]) for cell, of_cell in by_cell.items()}
     machines = _machines(cells)
-    made = (_series(cell, of_cell, machines) for cell, of_cell in cells.items())
-    return History(tuple(runs), tuple(one for one in made if one is not None))
+    made = [found for cell, of_cell in cells.items() if (found := _series(cell, of_cell, machines))]
+    usual = {
+        device: usual_sd(_values(one.points) for one in made if one.device == device)
+        for device in dict.fromkeys(one.device for one in made)
+    }
+    series = tuple(replace(one, usual_sd=usual[one.device]) for one in made)
+    return History(tuple(runs), series, machines)
+
+
+def _once(every: Iterable[Times]) -> list[Times]:
+    """Without copies: a file that lies there twice is no second run."""
+    found: dict[tuple[object, ...], Times] = {}
+    for one in every:
+        found.setdefault((one.run.time, one.run.device, one.run.cards, one.cell, one.seconds, one.status), one)
+    return list(found.values())
+
+
+def _when(run: RunFacts) -> datetime:
+    """When a run began. Raises ValueError for what is no time."""
+    try:
+        when = datetime.fromisoformat(run.time.replace("Z", "+00:00"))
+    except ValueError:
+        raise ValueError(f"{run.file}: `time` in its header is {run.time!r}, which is no date and time") from None
+    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+
+
+def _values(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.log for point in points], [point.variance for point in points]
 
 
 def _series(cell: str, times: Sequence[Times], machines: Mapping[int, Machine]) -> Series | None:
@@ -195,7 +249,7 @@ def _series(cell: str, times: Sequence[Times], machines: Mapping[int, Machine]) 
         return None
     newest = times[-1]
     asked = msgspec.convert(problem, Problem)
-    return Series(device, measure, kernel, asked, tuple(points), newest.status, newest.reason, machines)
+    return Series(device, measure, kernel, asked, tuple(points), newest.run, newest.status, newest.reason, machines)
 
 
 def _machines(cells: Mapping[str, Sequence[Times]]) -> dict[int, Machine]:

@@ -31,7 +31,8 @@ def history():
 def test_text_says_what_is_worse_what_is_broken_and_when_it_changed(history):
     text = render_text(history, THRESHOLD)
     assert text.startswith("61 runs from 2026-01-01 to 2026-01-03, NVIDIA H200: 11 series, ")
-    assert "worse: of 11 series 1 slower than their best lasting level by more than 1% and 1 broken" in text
+    assert "worse: of 11 series 1 slower than their best lasting level by more than 1%" in text
+    assert "and 1 that can't be timed any more" in " ".join(text.split())
     slow = history.worse(THRESHOLD)[0]
     assert f"{percent(slow.worse_by[0])} (" in text
     assert f"{KERNEL}  m=48 n=4096 k=4096" in text
@@ -60,6 +61,23 @@ def test_long_tables_are_cut_unless_all_is_asked_for():
 def test_nothing_worse_is_one_line():
     text = render_text(make_history(simulate({}, 2, seed=9)), THRESHOLD)
     assert "no series is slower than its best lasting level by more than 1%" in text
+    text = render_text(make_history(simulate({}, 2, seed=9, runs=3)), THRESHOLD)
+    assert "too few runs to judge: a series needs more than 3" in text
+
+
+def test_what_the_machine_did_is_told_in_every_output():
+    times = simulate({}, 2, seed=3)
+    runs = list(dict.fromkeys(id(one.run) for one in times))
+    slower = [
+        Times(one.run, one.cell, one.seconds * (1.06 if runs.index(id(one.run)) >= 30 else 1.0), 0.0, "ok", "")
+        for one in times
+    ]
+    history = make_history(slower)
+    assert not history.worse(THRESHOLD)
+    said = f"the machine: all baselines of {history.runs[0].device} {history.machine_changes[-1][1].percent}"
+    assert said in " ".join(render_text(history, THRESHOLD).split())
+    assert said in render_html(history, THRESHOLD)
+    assert json.loads(render_json(history, THRESHOLD))["machine"][-1]["ratio"] > 1.01
 
 
 def test_json_holds_all_that_was_found(history):

@@ -74,6 +74,9 @@ def test_what_a_machine_does_to_all_is_no_change():
     assert not of_kernel(history).changes
     assert not history.worse(THRESHOLD)
     assert all(one.changes for one in history.series if one.is_baseline)
+    ((device, change),) = history.machine_changes
+    assert (device, change.after) == ("NVIDIA H200", history.runs[20])
+    assert change.log == pytest.approx(0.03, abs=0.001)
     points = of_kernel(history).points
     assert points[-1].log == pytest.approx(points[0].log, abs=1e-6)
 
@@ -107,8 +110,32 @@ def test_what_is_no_longer_timed_is_broken():
     (one,) = history.broken(THRESHOLD)
     assert (one.status, one.reason) == ("incorrect", "3 of 9 elements wrong")
     assert not make_history([newest, *steady([0.0] * 9)]).broken(THRESHOLD), "it was mended, or is timed in that run"
-    assert not make_history([*times, Times(run_facts(6), cell(0), None, 0.0, "unsupported", "no")]).broken(THRESHOLD)
+    assert make_history([*times, Times(run_facts(6), cell(0), None, 0.0, "unsupported", "no")]).broken(THRESHOLD)
+    assert not make_history([*times, Times(run_facts(6), cell(0), None, 0.0, "skipped", "late")]).broken(THRESHOLD)
     assert not make_history([newest]).series
+
+
+def test_series_that_the_newest_run_lacks_are_counted():
+    times = [*steady([0.0] * 6), *steady([0.0] * 5, number=1)]
+    assert make_history(times).gone == 1
+    assert make_history(times[:-5]).gone == 0
+
+
+def test_a_copy_of_a_run_is_no_run():
+    times = steady([0.0] * 8 + [0.05])
+    copied = [replace_run(one, "copy.jsonl") for one in times]
+    assert not make_history([*times, *copied]).worse(THRESHOLD)
+    assert len(of_kernel(make_history([*times, *copied])).points) == 9
+
+
+def test_runs_are_in_order_of_time_in_whatever_zone_it_is_written():
+    times = steady([0.0] * 4 + [0.05] * 4)
+    run = times[0].run
+    object.__setattr__(run, "time", "2026-01-01T01:00:00+02:00")  # an hour before midnight, UTC
+    assert make_history(times[::-1]).runs[0] is run
+    object.__setattr__(run, "time", "yesterday")
+    with pytest.raises(ValueError, match=r"run00\.jsonl: `time` in its header is 'yesterday', which is no"):
+        make_history(times)
 
 
 def test_a_baseline_fails_no_gate():
@@ -152,6 +179,10 @@ def test_series_of_other_conditions_are_other_series():
     times = steady([0.0] * 6) + [replace_cell(one, other) for one in steady([0.5] * 6)]
     assert len(make_history(times).series) == 2
     assert len(make_history(simulate({}, 3, seed=0)).runs) == RUNS
+
+
+def replace_run(one: Times, file: str) -> Times:
+    return replace(one, run=replace(one.run, file=file))
 
 
 def replace_cell(one: Times, name: str) -> Times:
