@@ -125,6 +125,7 @@ def test_what_is_missing_is_compiled_before_the_first_block_and_only_once(sweep,
     assert "compiling" not in said.replace("compiling_ahead", "") and "(0 kernels compiled, 8 cached)" in said
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_version_is_not_used(sweep):
     sweep()
     _, _, said = sweep(ACME_VERSION="2.0")

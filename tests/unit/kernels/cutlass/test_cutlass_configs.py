@@ -124,6 +124,7 @@ def test_sizes_that_tma_can_not_read_are_refused(n, k):
         heuristic.choose(problem(FP8, 16, n, k), H200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [FP8, INT8, BLOCKS], ids=lambda variant: variant.name)
 def test_tilings_are_legal_distinct_and_hold_the_portfolio(variant):
     found = configs.tilings(variant)
