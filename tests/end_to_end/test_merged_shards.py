@@ -22,6 +22,9 @@ SHAPES = 8
 """Four layers at two sizes: shards of 3, 3 and 2."""
 
 
+pytestmark = pytest.mark.slow  # the sweeps that the others start from take half a minute
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> Path:
     """A directory with a sweep in one.jsonl, and the same in the three `SHARDS` of the directory `shards`."""
