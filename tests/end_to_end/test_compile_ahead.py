@@ -141,6 +141,7 @@ def test_a_kernel_that_does_not_compile_loses_its_own_cells_alone(sweep):
     assert broken == {(KERNELS[0], "compile_error", reason)}, said
 
 
+@pytest.mark.slow
 def test_a_compiler_that_hangs_is_timed_out_for_its_cells_alone(sweep):
     result, cells, said = sweep("--step-limit", "4", ACME_FAULT="hangs")
     assert result["code"] == 3

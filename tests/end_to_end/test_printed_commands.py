@@ -58,6 +58,7 @@ def test_after_a_model_its_recommendation_is_next(swept, tmp_path, tp):
     assert "qkv_proj" in pasted(tmp_path, next_command(out))
 
 
+@pytest.mark.slow
 def test_after_the_script_the_report_that_it_did_not_write_is_next(cli, tmp_path):
     result = cli(*SWEEP, *KERNELS, *SQUARE, door=True)
     assert result.returncode == 0, result.stderr

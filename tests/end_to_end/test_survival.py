@@ -112,10 +112,10 @@ def test_every_fault_gets_its_status_and_good_kernels_their_samples(planted):
 SIZES = ("square_bench", "--dim-start", "8", "--dim-end", "64", "--dim-increment", "8", "--rigor", "quick")
 SHAPES = 8
 KILLS = int(os.environ.get("KILLS", "5"))
-"""How many sweeps are killed, all but two of them under `-m slow`. A hundred were, by hand; each takes some seconds."""
+"""How many sweeps are killed, all but one of them under `-m slow`. A hundred were, by hand; each takes some seconds."""
 
 
-@pytest.mark.parametrize("trial", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, KILLS))])
+@pytest.mark.parametrize("trial", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, KILLS))])
 def test_a_sweep_killed_at_a_random_moment_is_resumed_to_every_cell_once(tmp_path, trial):
     mark = f"w8a8-bench-{uuid.uuid4()}"
     words = ["--dtype", "int8", "--device", "cpu", *SIZES, "--kernels", *GOOD, "--out", "r.jsonl"]

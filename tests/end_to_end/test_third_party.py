@@ -206,6 +206,7 @@ def test_a_library_that_does_not_load_is_a_row_with_its_reason_and_doctor_says_s
     assert max(map(len, doctor.stdout.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_what_to_go_on_with_names_the_file_of_the_provider(tmp_path):
     interrupt = "__import__('os').kill(__import__('os').getppid(), 2)"
     (tmp_path / "acme.py").write_text(example().replace("out.copy_", f"{interrupt}\n            out.copy_"))
@@ -317,6 +318,7 @@ def test_a_provider_that_was_edited_meanwhile_is_told_of_when_a_sweep_is_resumed
     assert len(told) == 1 and re.search(r"provider_sources\.acme was [0-9a-f]{16} and is [0-9a-f]{16}", told[0])
 
 
+@pytest.mark.slow
 def test_an_edit_after_the_last_shape_is_told_of_too(tmp_path):
     (tmp_path / "acme.py").write_text(example().replace("* scale_a * scale_b", "* scale_a"))
     words = (*SWEEP, "--kernels", KERNEL, *SQUARE)
