@@ -22,8 +22,8 @@ from w8a8_bench import stats
 from w8a8_bench.stats import Variance
 
 PENALTY = 18.0
-"""What a change must gain: twice the logarithm of how much likelier it makes the data. With it, of 1,000 runs of
-unchanged code fewer than one is called a change (tests/unit/analysis/test_change_points.py)."""
+"""What a change must gain: twice the logarithm of how much likelier it makes the data. With it, of 1,000 unchanged
+times fewer than one is called a change (tests/unit/analysis/test_change_points.py)."""
 
 SHORTEST = 2
 """Runs of a piece. One run alone may be odd."""
@@ -67,10 +67,10 @@ class Fit:
     run_sd: float
 
 
-def fit(values: Sequence[float], variances: Sequence[float], usual_sd: float = LEAST_SD) -> Fit:
-    """The pieces of a series of one value or more; `variances` are those from samples, one a value. `usual_sd` is how
-    far runs of such series are apart: in a short series more than what the series itself shows decides."""
-    sd = _run_sd(values, variances, usual_sd)
+def fit(values: Sequence[float], variances: Sequence[float], usual: float = LEAST_SD) -> Fit:
+    """The pieces of a series of one value or more; `variances` are those from samples, one a value. `usual` is the
+    standard deviation between runs of such series (`usual_sd`). It counts for more than a short series' own."""
+    sd = _run_sd(values, variances, usual)
     odd = frozenset(_odd(values, [math.sqrt(variance + sd**2) for variance in variances]))
     kept = [index for index in range(len(values)) if index not in odd]
     series = _Series([values[i] for i in kept], [1 / (variances[i] + sd**2) for i in kept])
@@ -107,7 +107,7 @@ def usual_sd(series: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float
 
 
 def _run_sd(values: Sequence[float], variances: Sequence[float], usual: float) -> float:
-    """As `usual_sd`, of one series, with what is usual as what was known before."""
+    """Standard deviation between runs of one series: its own and the usual one, weighted by degrees of freedom."""
     count = len(values) - 1
     found = usual_sd([(values, variances)]) ** 2 if count else usual**2
     return math.sqrt((DEGREES * usual**2 + count * found) / (DEGREES + count))

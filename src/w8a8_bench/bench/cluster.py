@@ -30,6 +30,7 @@ START_S = 300.0
 """How long a node may take to import torch and wake its device."""
 
 CONNECT_S = 5.0
+"""How long the head of a cluster may take to answer."""
 
 LOOK_S = 2.0
 """How often nodes are looked at while they start."""
@@ -73,9 +74,6 @@ class Node:
             return self._workers.run(comparison, settings, lambda of, phase, what, done: None)
         except WorkerLost as lost:
             return Lost(lost.reason, lost.status, lost.cell)
-
-    def done(self) -> None:
-        self._workers.done()
 
 
 class NodeWorkers:
@@ -124,7 +122,7 @@ class NodeWorkers:
         return found
 
     def done(self) -> None:
-        """Have the actor and its workers end."""
+        """End the actor. Its workers end with their parent."""
         self._ray.kill(self._actor)
 
     def _get(self, asked: Any) -> Any:
@@ -140,7 +138,7 @@ def joined(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise SweepRefused(f"--cluster needs Ray: {error}; pip install 'w8a8-bench[cluster]' adds it") from None
+        raise SweepRefused(f"--cluster needs Ray: {error}; pip install 'ray>=2.9' adds it") from None
     _refuse_nobody(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -101,9 +101,6 @@ def render_junit(compared: Compared, *, everything: bool = False) -> str:
         said = f"{change.base.status.value} to {change.new.status.value}: {change.new.reason}"
         case(change.new.text, title, "failure" if change.worse else "", said)
     for record in outcome.only_base:
-        title = LabelledShape(record.problem.shape, record.labels).title
-        case(record.text, title, "failure" if compared.require_all else "skipped", "only in base")
-    for record in outcome.only_base:
         title = titled(LabelledShape(record.problem.shape, record.labels))
         case(record.text, title, "failure" if compared.require_all else "skipped", "only in base")
     for cell, mean in outcome.slower_kernels().items():

@@ -432,7 +432,10 @@ def test_json_holds_every_cell_and_junit_fails_for_what_is_slower(run) -> None:
     suites = {suite.get("name"): suite for suite in ElementTree.fromstring(out)}
     assert suites[FP8].get("failures") == "3", "two cells, and the kernel over all of them"
     assert suites[BASELINE].get("failures") == "0"
-    assert run(base, write("part.jsonl", some()[:1]), "--require-all", "--format", "junit")[0] == 1
+    code, out, _ = run(base, write("part.jsonl", some()[:1]), "--require-all", "--format", "junit")
+    assert code == 1
+    missing = [one for one in ElementTree.fromstring(out).iter("failure") if one.get("message") == "only in base"]
+    assert len(missing) == 3, "each cell of the shape that is missing is one case"
     assert suites[FP8].find("testcase/failure").get("message").startswith("slower: 5.000 us to 6.000 us")
 
 
