@@ -97,12 +97,16 @@ class ReservedMemory:
         self._taken = 0
 
     def take(self, size: int) -> torch.Tensor | None:
-        """uint8 [size] that nobody has; None if there is no room."""
+        """uint8 [size] that nobody has, a storage of its own; None if there is no room.
+
+        `InputWatch` watches whole storages: in one storage with the inputs, an output would be an input written to.
+        """
         begin = self._taken
         if begin + size > len(self._memory):
             return None
         self._taken = ceil_div(begin + size, PAGE) * PAGE
-        return self._memory[begin : begin + size]
+        storage = self._memory.untyped_storage()[begin : begin + size]
+        return torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage)
 
     def give_back(self) -> None:
         """Have what was taken be taken again. Nothing may use it any more."""

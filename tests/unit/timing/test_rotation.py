@@ -12,6 +12,7 @@ import torch
 from copies import replace
 from made_devices import CPU
 
+from w8a8_bench.correctness.fingerprints import InputWatch
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.kernel import Launches
 from w8a8_bench.problem import SCHEMES, Activations, GemmShape, Problem
@@ -168,6 +169,18 @@ def test_a_shape_lies_at_the_same_place_whatever_was_timed_before():
     held = [torch.empty(0)] + [reserved.take(PAGE) for _ in range(9)]
     assert held[-1] is None
     assert set(places(INT8)).isdisjoint(first), "without room, an arena takes memory of its own"
+
+
+def test_what_is_written_to_outputs_beside_reserved_inputs_is_no_write_to_inputs():
+    sets = Arena(ReservedMemory(replace(CPU, available_bytes=16 * 8 * PAGE))).sets(operands(FP8), 2)
+    watch = InputWatch()
+    for one in sets:
+        watch.see(one)
+    for one in sets:
+        one.out.fill_(1.0)
+    assert watch.changed() == []
+    sets[1].a.view(torch.uint8)[0, 0] ^= 1
+    assert watch.changed() == ["a"]
 
 
 @pytest.mark.parametrize("sets", [2, 3, 8, 100, 1024])
