@@ -9,8 +9,8 @@ graph over rotating operand sets. The fastest few are timed again in shuffled bl
 best of them enters the table only if it is faster than that choice by `WORTH`, so that the table holds what the
 heuristic misses and not what noise made. What is chosen at one m serves all m down to the next smaller one that was
 measured.
-`--records` keeps every time with the model's prediction: what the model's constants are fitted to, and checked on sizes
-that the fit has not seen.
+`--records` keeps every time, a problem a line: what `scripts/fit_cutlass.py` fits the model to, and judges it by on
+weights that the fit has not seen.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from w8a8_bench.bench.time_cells import make_method
 from w8a8_bench.correctness.operand_factory import OperandFactory
 from w8a8_bench.environment import detect, versions
 from w8a8_bench.environment.device import Device
-from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic, occupancy, tuned
+from w8a8_bench.kernels.cutlass import compile_cache, configs, fitted, heuristic, occupancy, tuned
 from w8a8_bench.kernels.cutlass.api import load_kernel
 from w8a8_bench.kernels.cutlass.geometry import Occupancy, TileConfig
 from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
@@ -79,14 +79,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
     args = parser.parse_args(argv)
     device = detect.resolve_device("cuda")
-    table = Path(tuned.__file__).with_name(tuned.TABLES.get((SM90A, device.sm_count or 0), ""))
+    table = Path(tuned.__file__).with_name(tuned.TABLES.get((SM90A, device.name, device.sm_count or 0), ""))
     if not table.is_file() and not args.dry_run:
-        parser.error(f"no table for a device of {device.sm_count} multiprocessors: add one to tuned.TABLES")
+        parser.error(f"no table for {device.name} with {device.sm_count} multiprocessors: add one to tuned.TABLES")
     sizes = [tuple(int(size) for size in nk.split("x")) for nk in args.nk]
     if args.csv:
         with args.csv.open(newline="", encoding="utf-8") as file:
             sizes = list(dict.fromkeys((int(row["n"]), int(row["k"])) for row in csv.DictReader(file)))
     problems = [problem_of(family, m, n, k) for family in args.families for n, k in sizes for m in args.m]
+    if args.records and not args.records.exists():
+        about = {"environment": versions.describe(device), "device": msgspec.to_builtins(device)}
+        args.records.write_text(json.dumps({"kind": "run", **about}) + "\n", encoding="utf-8")
     compile_all(problems, occupancy.of_device(device.index), args.most)
     for family, (n, k) in itertools.product(args.families, sizes):
         by_m = [(m, tune(problem_of(family, m, n, k), device, args.most, args.records)) for m in sorted(args.m)]
@@ -98,11 +101,13 @@ def main(argv: Sequence[str]) -> int:
 def candidates(problem: Problem, gpu: Occupancy, most: int) -> list[TileConfig]:
     """The heuristic's choice and what the model predicts fastest: of each tile, split and schedule one cluster."""
     best: dict[object, tuple[float, TileConfig]] = {}
-    for one in heuristic.costs(Variant.of(problem), gpu, configs.tilings):
+    variant, few = Variant.of(problem), problem.m <= fitted.FEW
+    load = heuristic.slower(fitted.of(variant, few=few).rates, problem.m, problem.n, problem.k)
+    for one in heuristic.costs(variant, gpu, few, configs.tilings):
         tile = one.config
         if configs.legal(tile, problem):
             alike = (tile.tile_m, tile.tile_n, tile.swap, tile.split_k, tile.schedule)
-            predicted = one.seconds(problem.m, problem.n, problem.k)
+            predicted = one.seconds(problem.m, problem.n, problem.k, load)
             best[alike] = min(best.get(alike, (predicted, tile)), (predicted, tile), key=lambda pair: pair[0])
     fastest = [tile for _, tile in sorted(best.values(), key=lambda pair: pair[0])][:most]
     large = [replace(tile, raster=raster) for tile in fastest[:FINALISTS] if not tile.swap for raster in RASTERS]
@@ -142,14 +147,13 @@ def tune(problem: Problem, device: Device, most: int, records: Path | None) -> T
     finals = blocks([default, *(tile for tile in finalists if tile != default)], method, problem, device, operands)
     best = min(finals, key=lambda tile: finals[tile])
     keep = finals[best] < WORTH * finals[default]
-    times = f"heuristic {finals[default] * 1e6:.2f} us, best {finals[best] * 1e6:.2f} us"
-    print(f"{tuned.family(variant)} {problem.shape}: {times}{f': {tuned.to_json(best)}' if keep else ''}", flush=True)
+    said = f"heuristic {finals[default] * 1e6:.2f} us, best {finals[best] * 1e6:.2f} us"
+    print(f"{tuned.family(variant)} {problem.shape}: {said}{f': {tuned.to_json(best)}' if keep else ''}", flush=True)
     if records is not None:
         with records.open("a", encoding="utf-8") as file:
-            for tile, seconds in {**screened, **finals}.items():
-                predicted = heuristic.predicted_s(tile, problem, gpu)
-                row = {"config": tuned.to_json(tile), "seconds": seconds, "predicted_s": predicted}
-                file.write(json.dumps({**msgspec.to_builtins(problem), **row}) + "\n")
+            times = [[tuned.to_json(tile), seconds] for tile, seconds in {**screened, **finals}.items()]
+            row = {"family": tuned.family(variant), "m": problem.m, "n": problem.n, "k": problem.k, "times": times}
+            file.write(json.dumps(row) + "\n")
     torch.cuda.empty_cache()
     return best if keep else None
 

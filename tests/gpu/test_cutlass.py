@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shutil
@@ -100,8 +101,9 @@ def test_every_schedule_writes_the_same_bits(name, shape):
     operands = OperandFactory(shape, "cuda:0", data=Distribution.OUTLIERS.value, seed=1).make(problem)
     bits = operands.out.view(torch.int16)
     tried = 0
-    for tile in configs.portfolio(Variant.of(problem)):
-        other = configs.fill(replace(tile, schedule=Schedule.STAGGERED), Variant.of(problem))
+    schedules = (Schedule.STAGGERED, Schedule.OVERLAPPED)
+    for tile, schedule in itertools.product(configs.portfolio(Variant.of(problem)), schedules):
+        other = configs.fill(replace(tile, schedule=schedule), Variant.of(problem))
         if configs.legal(tile, problem) and configs.legal(other, problem):
             found = []
             for one in (tile, other):

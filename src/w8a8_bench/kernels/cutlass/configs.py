@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
+from w8a8_bench.kernels.cutlass import fitted
 from w8a8_bench.kernels.cutlass.geometry import (
     LEAD,
     MAX_CLUSTER,
@@ -76,6 +77,8 @@ def _illegal_sharing(g: Geometry) -> str | None:
         return "split_k with ping-pong: the two warpgroups' tiles would exchange one after the other"
     if g.is_staggered and (config.split_k > 1 or g.warpgroups < 2 or config.stages <= LEAD):
         return f"staggered: expected two warpgroups, no split_k, and more than {LEAD} stages"
+    if g.is_overlapped and (config.split_k > 1 or g.warpgroups < 2 or g.variant.blockwise):
+        return "overlapped: expected two warpgroups, no split_k, and no blockwise scales"
     return None
 
 
@@ -83,7 +86,7 @@ def _illegal_size(g: Geometry) -> str | None:
     config = g.config
     if g.shared_bytes > SHARED_BYTES:
         return f"{g.shared_bytes} bytes of shared memory: at most {SHARED_BYTES}"
-    registers = (1 + g.product_sets) * g.accumulators + OTHER_REGISTERS
+    registers = g.held_registers + OTHER_REGISTERS
     if g.variant.blockwise and config.split_k > 1:
         registers += BLOCKWISE_SPLIT_REGISTERS
     if registers > g.register_limit:
@@ -119,70 +122,21 @@ def fill(config: TileConfig, variant: Variant, blocks_of_sm: int = 1) -> TileCon
     return config
 
 
-@dataclass(frozen=True)
-class _PortfolioRow:
-    """A row of the portfolio: tokens, features, and what else is not the default."""
-
-    tile_m: int
-    tile_n: int
-    tile_k: int = 128
-    swap: bool = False
-    pingpong: bool = False
-    cluster: tuple[int, int] = (1, 1)
-    splits: tuple[int, ...] = (1,)
-    blocks_of_sm: int = 1
-
-
-# Few tokens: weights stream through tiles of 64 features, k split until all multiprocessors have some. Many: tiles as
-# large as accumulators allow, loads shared by two blocks. In between, sizes that fill one wave when others need two.
-_PLAIN = (
-    *(_PortfolioRow(m, 64, 256, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
-    *(_PortfolioRow(m, 64, 256, swap=True, splits=(1, 2, 4)) for m in (48, 64)),
-    _PortfolioRow(64, 64, swap=True, splits=(1, 2, 4), blocks_of_sm=2),
-    _PortfolioRow(64, 64, swap=True, cluster=(2, 1)),
-    *(_PortfolioRow(m, 128, swap=True, splits=(1, 2, 4)) for m in (64, 96, 128)),
-    _PortfolioRow(64, 128, swap=True, cluster=(2, 1)),
-    _PortfolioRow(128, 128, swap=True, cluster=(1, 2)),
-    _PortfolioRow(128, 128, pingpong=True, cluster=(2, 1)),
-    _PortfolioRow(128, 160, cluster=(2, 1)),
-    _PortfolioRow(128, 192, cluster=(2, 1)),
-    _PortfolioRow(128, 256, cluster=(2, 1)),
-    _PortfolioRow(256, 128, cluster=(2, 1)),
-)
-_BLOCKWISE = (
-    *(_PortfolioRow(m, 64, swap=True, splits=(1, 2, 4, 8), blocks_of_sm=2) for m in (8, 16, 32)),
-    _PortfolioRow(64, 48),
-    _PortfolioRow(64, 64, splits=(1, 2, 4)),
-    _PortfolioRow(64, 64, cluster=(2, 1)),
-    _PortfolioRow(64, 128),
-    _PortfolioRow(64, 128, cluster=(2, 1)),
-    _PortfolioRow(128, 64),
-    _PortfolioRow(128, 128),
-    _PortfolioRow(128, 128, cluster=(2, 1)),
-    _PortfolioRow(128, 192, cluster=(2, 1)),
-)
+@cache
+def factors(variant: Variant, *, few: bool) -> dict[TileConfig, float]:
+    """The configurations that the heuristic chooses from, and their factors (`fitted.Tile`)."""
+    found = {}
+    for tile in fitted.of(variant, few=few).tiles:
+        config = fill(tile.config, variant, tile.blocks_of_sm)
+        if why_illegal(config, variant) is None:
+            found[config] = tile.factor
+    return found
 
 
 @cache
 def portfolio(variant: Variant) -> tuple[TileConfig, ...]:
-    """The configurations that the heuristic chooses from."""
-    configs = []
-    for row in _BLOCKWISE if variant.blockwise else _PLAIN:
-        for split in row.splits:
-            config = TileConfig(
-                tile_m=row.tile_m,
-                tile_n=row.tile_n,
-                tile_k=row.tile_k,
-                swap=row.swap,
-                cluster=row.cluster,
-                split_k=split,
-                stages=2,
-                schedule=Schedule.PINGPONG if row.pingpong else Schedule.COOPERATIVE,
-            )
-            config = fill(config, variant, row.blocks_of_sm)
-            if why_illegal(config, variant) is None:
-                configs.append(config)
-    return tuple(dict.fromkeys(configs))
+    """All configurations that the heuristic chooses from."""
+    return tuple(dict.fromkeys([*factors(variant, few=True), *factors(variant, few=False)]))
 
 
 @cache

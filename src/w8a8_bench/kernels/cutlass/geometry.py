@@ -50,11 +50,15 @@ class Schedule(str, Enum):
 
     Staggered, they share a tile's rows, and the second follows the first by `LEAD` stages: the tensor cores, which one
     warpgroup alone can keep busy, go on while the other stores. Ping-pong does that too, with tiles half as large.
+
+    Overlapped, they share a tile's rows too, and keep what they computed in registers, as elements of D, until the next
+    tile's first products are being made: they store in the shadow of those.
     """
 
     COOPERATIVE = "cooperative"
     PINGPONG = "pingpong"
     STAGGERED = "staggered"
+    OVERLAPPED = "overlapped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,10 @@ class Geometry:
         return self.config.schedule is Schedule.STAGGERED
 
     @property
+    def is_overlapped(self) -> bool:
+        return self.config.schedule is Schedule.OVERLAPPED
+
+    @property
     def warpgroups(self) -> int:
         """Consumer warpgroups of a block."""
         return 2 if self.is_pingpong or self.rows >= 2 * INSTRUCTION_ROWS else 1
@@ -172,9 +180,17 @@ class Geometry:
         return 2 if self.accumulators <= (32 if self.config.swap else 64) else 1
 
     @property
+    def held_registers(self) -> int:
+        """Registers of a thread that hold what it computes, at the most: accumulators, the products of a block of k,
+        and elements of D, two a register, of a tile that is still to be stored."""
+        waiting = self.accumulators // 2 if self.is_overlapped else 0
+        return (1 + self.product_sets) * self.accumulators + waiting
+
+    @property
     def reallocates_registers(self) -> bool:
         """Whether the producers' warpgroup gives registers to the consumers, which need more than an equal share."""
-        return self.product_sets > 0 and self.warpgroups == 2 and (1 + self.product_sets) * self.accumulators > 144
+        more = self.is_overlapped or self.product_sets > 0
+        return more and self.warpgroups == 2 and self.held_registers > 128
 
     @property
     def register_limit(self) -> int:
@@ -338,16 +354,22 @@ CLUSTER_SIZES = (2, 4, 8)
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Of a GPU, one block on each multiprocessor: how many clusters of each of `CLUSTER_SIZES` run at one time."""
+    """Of a GPU, one block on each multiprocessor: how many clusters of each of `CLUSTER_SIZES` run at one time.
+
+    With its name, and the nominal bytes a second of its memory: an H100 has as many multiprocessors as an H200.
+    """
 
     sm_count: int
     clusters: tuple[int, ...]
+    name: str
+    memory_bandwidth: float
 
     @classmethod
-    def assumed(cls, sm_count: int) -> Occupancy:
+    def assumed(cls, sm_count: int, name: str = "NVIDIA H200", memory_bandwidth: float = 4.8e12) -> Occupancy:
         """For a GPU that can't be asked: GPCs of 16 multiprocessors and a rest."""
         in_gpcs = sm_count // 16 * 16
-        return cls(sm_count, tuple((sm_count if size == 2 else in_gpcs) // size for size in CLUSTER_SIZES))
+        clusters = tuple((sm_count if size == 2 else in_gpcs) // size for size in CLUSTER_SIZES)
+        return cls(sm_count, clusters, name, memory_bandwidth)
 
     def resident(self, size: int) -> int:
         """Clusters of `size` blocks that run at one time; of a size between two that are known, what is sure."""

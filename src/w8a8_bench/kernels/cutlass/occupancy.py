@@ -13,6 +13,7 @@ import torch
 
 from w8a8_bench import cache
 from w8a8_bench.kernels.cutlass import compile_cache
+from w8a8_bench.kernels.cutlass.fitted import MEMORY_BANDWIDTH
 from w8a8_bench.kernels.cutlass.geometry import CLUSTER_SIZES, Occupancy
 
 
@@ -27,7 +28,15 @@ def of_device(index: int) -> Occupancy:
             torch.cuda.current_stream().synchronize()  # a context for the driver to ask about
             clusters = _ask(index)
         cache.write(path, clusters)
-    return Occupancy(properties.multi_processor_count, clusters)
+    return Occupancy(
+        properties.multi_processor_count, clusters, properties.name, _memory_bandwidth(properties) or MEMORY_BANDWIDTH
+    )
+
+
+def _memory_bandwidth(properties: object) -> float:
+    """Nominal bytes a second: two transfers a clock. 0 if this PyTorch does not say."""
+    khz, bits = (float(getattr(properties, name, 0)) for name in ("memory_clock_rate", "memory_bus_width"))
+    return 2 * 1e3 * khz * bits / 8
 
 
 def _ask(index: int) -> tuple[int, ...]:

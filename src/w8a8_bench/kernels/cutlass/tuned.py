@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from w8a8_bench.kernels.cutlass.geometry import Schedule, TileConfig
+from w8a8_bench.kernels.cutlass.geometry import Occupancy, Schedule, TileConfig
 from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import GemmShape
 
-TABLES = {(SM90A, 132): "tuned_h200.json"}
-"""The file of the devices of an architecture with so many multiprocessors."""
+TABLES = {(SM90A, "NVIDIA H200", 132): "tuned_h200.json"}
+"""The file of the devices of an architecture and a name with so many multiprocessors: a slice of a GPU has fewer."""
 
 
 def family(variant: Variant) -> str:
@@ -21,24 +21,25 @@ def family(variant: Variant) -> str:
     return "blockwise" if variant.blockwise else "scaled_mm"
 
 
-def lookup(variant: Variant, shape: GemmShape, sm_count: int) -> TileConfig | None:
+def lookup(variant: Variant, shape: GemmShape, gpu: Occupancy) -> TileConfig | None:
     """The choice measured for this n and k at the next larger m; None if there is none, or it is the heuristic's."""
-    for up_to_m, config in _table(variant.arch, sm_count).get((family(variant), shape.n, shape.k), ()):
+    for up_to_m, config in _table(variant.arch, gpu.name, gpu.sm_count).get((family(variant), shape.n, shape.k), ()):
         if shape.m <= up_to_m:
             return config
     return None
 
 
-def choices(arch: str, sm_count: int) -> list[tuple[str, TileConfig]]:
+def choices(arch: str, name: str, sm_count: int) -> list[tuple[str, TileConfig]]:
     """Every configuration in the table of a device, with its family."""
-    return [
-        (key[0], config) for key, by_m in _table(arch, sm_count).items() for _, config in by_m if config is not None
-    ]
+    table = _table(arch, name, sm_count)
+    return [(key[0], config) for key, by_m in table.items() for _, config in by_m if config is not None]
 
 
 @cache
-def _table(arch: str, sm_count: int) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig | None], ...]]:
-    name = TABLES.get((arch, sm_count))
+def _table(
+    arch: str, device: str, sm_count: int
+) -> dict[tuple[str, int, int], tuple[tuple[int, TileConfig | None], ...]]:
+    name = TABLES.get((arch, device, sm_count))
     if name is None:
         return {}
     table = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import random
 import pytest
 from copies import replace
 
-from w8a8_bench.kernels.cutlass import configs, heuristic, tuned
+from w8a8_bench.kernels.cutlass import configs, fitted, heuristic, tuned
 from w8a8_bench.kernels.cutlass.geometry import MAX_CLUSTER, SHARED_BYTES, Geometry, Occupancy, Schedule, TileConfig
 from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import BLOCKWISE, PER_TENSOR, Azp, GemmShape, Problem
@@ -63,9 +63,12 @@ def test_more_tokens_are_never_predicted_faster(variant, n, k):
         wanted = problem(variant, m, n, k)
         return heuristic.predicted_s(heuristic.predicted_best(wanted, H200), wanted, H200)
 
-    ms = [*range(1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
-    times = [best(m) for m in ms]
-    assert times == sorted(times)
+    few = [*range(1, fitted.FEW, 7), fitted.FEW]
+    more = [*range(fitted.FEW + 1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
+    for ms in (few, more):
+        times = [best(m) for m in ms]
+        assert times == sorted(times)
+    assert best(fitted.FEW + 1) > 0.95 * best(fitted.FEW)  # by other rates
 
 
 def test_few_tokens_swap_operands_and_fill_the_multiprocessors():
@@ -105,6 +108,9 @@ SWAPPED = TileConfig(tile_m=16, tile_n=64, stages=8, swap=True)
         (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.STAGGERED, split_k=2), FP8, "staggered"),
         (TileConfig(tile_m=64, tile_n=128, stages=4, schedule=Schedule.STAGGERED), FP8, "staggered"),
         (replace(GOOD, stages=2, schedule=Schedule.STAGGERED), FP8, "more than 2 stages"),
+        (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.OVERLAPPED, split_k=2), FP8, "overlapped"),
+        (TileConfig(tile_m=64, tile_n=128, stages=4, schedule=Schedule.OVERLAPPED), FP8, "overlapped"),
+        (TileConfig(tile_m=128, tile_n=128, stages=4, schedule=Schedule.OVERLAPPED), BLOCKS, "overlapped"),
         (TileConfig(tile_m=256, tile_n=256, stages=2), FP8, "registers"),
     ],
 )
@@ -130,7 +136,8 @@ def test_tilings_are_legal_distinct_and_hold_the_portfolio(variant):
     found = configs.tilings(variant)
     assert len(set(found)) == len(found) > 500
     assert set(configs.portfolio(variant)) <= set(found)
-    assert {tile.schedule for tile in found} == set(Schedule)
+    schedules = set(Schedule) - ({Schedule.OVERLAPPED} if variant.blockwise else set())
+    assert {tile.schedule for tile in found} == schedules
     assert not [tile for tile in found[::17] if configs.why_illegal(tile, variant)]
 
 
@@ -143,20 +150,22 @@ def test_a_configuration_survives_the_table():
 def test_the_tuned_table_comes_before_the_heuristic_and_serves_the_next_larger_m(monkeypatch):
     tile, other = replace(SWAPPED, stages=7), replace(SWAPPED, stages=6)
     table = {("scaled_mm", 4096, 4096): ((16, tile), (32, other))}
-    monkeypatch.setattr(tuned, "_table", lambda *key: table if key == (SM90A, H200.sm_count) else {})
+    monkeypatch.setattr(tuned, "_table", lambda *key: table if key == (SM90A, "NVIDIA H200", 132) else {})
     assert heuristic.choose(problem(FP8, 9, 4096, 4096), H200) == tile
     assert heuristic.choose(problem(FP8, 17, 4096, 4096), H200) == other
     assert heuristic.choose(problem(FP8, 33, 4096, 4096), H200) not in (tile, other)
     assert heuristic.choose(problem(FP8, 9, 4096, 4096), Occupancy.assumed(114)) != tile
+    h100 = Occupancy.assumed(132, "NVIDIA H100 80GB HBM3", 3.35e12)
+    assert heuristic.choose(problem(FP8, 9, 4096, 4096), h100) != tile
     assert heuristic.choose(problem(BLOCKS, 9, 4096, 4096), H200) != tile
     shape = GemmShape(m=9, n=4096, k=4096)
-    assert tuned.lookup(FP8, shape, H200.sm_count) == tile
-    assert tuned.lookup(replace(FP8, arch="sm_100a"), shape, H200.sm_count) is None
+    assert tuned.lookup(FP8, shape, H200) == tile
+    assert tuned.lookup(replace(FP8, arch="sm_100a"), shape, H200) is None
 
 
 def test_tables_are_of_the_architecture_that_they_stand_under():
-    for arch, sm_count in tuned.TABLES:
-        assert tuned.choices(arch, sm_count)
+    for arch, name, sm_count in tuned.TABLES:
+        assert tuned.choices(arch, name, sm_count)
 
 
 def test_an_illegal_choice_in_the_table_is_passed_over(monkeypatch):

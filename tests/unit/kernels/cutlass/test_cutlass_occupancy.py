@@ -19,7 +19,13 @@ CLUSTERS = (66, 31, 14)
 def asked(monkeypatch, tmp_path):
     """A GPU that says `CLUSTERS`; gathers the devices that it was asked as."""
     asked = []
-    properties = SimpleNamespace(uuid="GPU-1", multi_processor_count=132)
+    properties = SimpleNamespace(
+        uuid="GPU-1",
+        multi_processor_count=132,
+        name="NVIDIA H200",
+        memory_clock_rate=3201000,
+        memory_bus_width=6144,
+    )
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(synchronize=lambda: None))
@@ -31,15 +37,22 @@ def asked(monkeypatch, tmp_path):
 
 
 def test_a_size_between_two_that_are_known_is_taken_as_the_larger():
-    assert [Occupancy(132, CLUSTERS).resident(size) for size in (1, 2, 3, 4, 8)] == [132, 66, 31, 31, 14]
+    gpu = Occupancy(132, CLUSTERS, "NVIDIA H200", 4.8e12)
+    assert [gpu.resident(size) for size in (1, 2, 3, 4, 8)] == [132, 66, 31, 31, 14]
     assert [Occupancy.assumed(132).resident(size) for size in (1, 2, 4, 8)] == [132, 66, 32, 16]
 
 
 def test_the_gpu_is_asked_once_and_by_no_later_process(asked):
     for _ in range(2):
         occupancy.of_device.cache_clear()  # as in a new process
-        assert occupancy.of_device(0) == Occupancy(132, CLUSTERS)
+        assert occupancy.of_device(0) == Occupancy(132, CLUSTERS, "NVIDIA H200", 4.916736e12)
     assert asked == [0]
+
+
+def test_a_pytorch_that_does_not_know_the_memory_gets_that_of_an_h200(asked, monkeypatch):
+    properties = SimpleNamespace(uuid="GPU-1", multi_processor_count=132, name="NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    assert occupancy.of_device(0).memory_bandwidth == 4.8e12
 
 
 @pytest.mark.parametrize("kept", ["", "[66, 31", "[66, 31]", '{"2": 66}', '[66, 31, "14"]', "\ufeff[1, 2, 3]"])

@@ -134,17 +134,20 @@ class SubtileStore:
         buffers = cute.make_tensor(cute.recast_ptr(first, layout.inner, dtype=element), layout.outer)
         return cls(geometry, element, tma, first.toint(), buffers, d, FIRST_NAMED_BARRIER + group)
 
+    def convert(self, values):
+        """fp32 `values` of a subtile as elements of D, two to each of the registers that are returned."""
+        converted = cute.make_rmem_tensor(self.geometry.subtile_values, self.element)
+        converted.store(values.load().to(self.element))
+        return cute.recast_tensor(converted, Int32)
+
     @cute.jit
-    def store(self, values, origins, buffer, lane, warp):
-        """Convert and store fp32 `values` of a subtile. Each `stored_rows` of it begin at one of `origins` in D.
+    def store(self, registers, origins, buffer, lane, warp):
+        """Store a subtile that `convert` made. Each `stored_rows` of it begin at one of `origins` in D.
 
         Returns the next buffer. The one barrier says both that this subtile is written and that the next one's buffer
         has been read: warp 0 issues all stores and waits, before the barrier, for all but the newest.
         """
         g = self.geometry
-        converted = cute.make_rmem_tensor(g.subtile_values, self.element)
-        converted.store(values.load().to(self.element))
-        registers = cute.recast_tensor(converted, Int32)
         start = self.address + buffer * g.subtile_bytes
         for eight in cutlass.range_constexpr(0, g.subtile_columns // 8, 2):
             first = 2 * eight
@@ -232,30 +235,59 @@ class Epilogue:
         """Finish and store a warpgroup's share of a tile, or the subtiles of it that this block owns."""
         g, split = self.geometry, self.geometry.config.split_k
         lane, warp = self.thread % WARP, cute.arch.make_warp_uniform(self.thread // WARP)
-        if const_expr(g.vector_words):
-            ptx.wait_for_own_copies()
-            cute.arch.barrier(barrier_id=self.store.barrier, number_of_threads=WARPGROUP)
+        self._await_vectors()
         for subtile in cutlass.range_constexpr(g.subtiles):
             if const_expr(split == 1):
-                values = self._finish(accumulators, subtile, lane, warp)
-                origins = self._subtile_origins(subtile, tile, row_in_tile)
-                buffer = self.store.store(values, origins, buffer, lane, warp)
+                registers = self.store.convert(self._finish(accumulators, subtile, lane, warp))
+                origins = self._subtile_origins(subtile, tile.token, tile.feature, row_in_tile)
+                buffer = self.store.store(registers, origins, buffer, lane, warp)
             else:
                 if split_rank == subtile % split:
-                    values = self._finish(accumulators, subtile, lane, warp)
-                    origins = self._subtile_origins(subtile, tile, row_in_tile)
-                    buffer = self.store.store(values, origins, buffer, lane, warp)
+                    registers = self.store.convert(self._finish(accumulators, subtile, lane, warp))
+                    origins = self._subtile_origins(subtile, tile.token, tile.feature, row_in_tile)
+                    buffer = self.store.store(registers, origins, buffer, lane, warp)
         return buffer
 
-    def _subtile_origins(self, subtile, tile, row_in_tile):
+    def make_waiting(self):
+        """Registers for a warpgroup's share of a tile that is finished and still to be stored."""
+        return cute.make_rmem_tensor(self.geometry.accumulators // 2, Int32)
+
+    @cute.jit
+    def finish_tile(self, accumulators, waiting):
+        """Finish a warpgroup's share of a tile, into registers that are `waiting` to be stored."""
+        g = self.geometry
+        lane, warp = self.thread % WARP, cute.arch.make_warp_uniform(self.thread // WARP)
+        self._await_vectors()
+        for subtile in cutlass.range_constexpr(g.subtiles):
+            registers = self.store.convert(self._finish(accumulators, subtile, lane, warp))
+            for k in cutlass.range_constexpr(g.subtile_values // 2):
+                waiting[subtile * (g.subtile_values // 2) + k] = registers[k]
+
+    @cute.jit
+    def store_waiting(self, subtile: cutlass.Constexpr, waiting, token, feature, row_in_tile, buffer):
+        """Store a subtile that `finish_tile` left of the tile at `token` and `feature`. Returns the next buffer."""
+        lane, warp = self.thread % WARP, cute.arch.make_warp_uniform(self.thread // WARP)
+        count = self.geometry.subtile_values // 2
+        registers = [waiting[subtile * count + k] for k in range(count)]
+        origins = self._subtile_origins(subtile, token, feature, row_in_tile)
+        return self.store.store(registers, origins, buffer, lane, warp)
+
+    @cute.jit
+    def _await_vectors(self):
+        """Wait until all that the warpgroup fetched is in shared memory."""
+        if const_expr(self.geometry.vector_words):
+            ptx.wait_for_own_copies()
+            cute.arch.barrier(barrier_id=self.store.barrier, number_of_threads=WARPGROUP)
+
+    def _subtile_origins(self, subtile, token, feature, row_in_tile):
         """Row and column of D, as the instruction sees it, at which each `stored_rows` of a subtile begin."""
         g = self.geometry
         row_block, column_subtile = divmod(subtile, g.subtiles_of_row_block)
         row, column = row_in_tile + INSTRUCTION_ROWS * row_block, g.subtile_columns * column_subtile
         if g.config.swap:
-            return [(tile.feature + row, tile_row(tile.token, column, g.token_piece, cutlass.max))]
+            return [(feature + row, tile_row(token, column, g.token_piece, cutlass.max))]
         rows = [row + stored for stored in range(0, INSTRUCTION_ROWS, g.stored_rows)]
-        return [(tile_row(tile.token, r, g.token_piece, cutlass.max), tile.feature + column) for r in rows]
+        return [(tile_row(token, r, g.token_piece, cutlass.max), feature + column) for r in rows]
 
     def _accumulator_index(self, subtile, eight, j, i):
         """Of accumulator (eight, j, i) of a subtile in a thread's registers."""

@@ -15,7 +15,9 @@ are swapped, the other way round. A block of threads is
     second producer, blockwise     loads of scales by cp.async; if consumers need more registers than their share, two
                                    idle warps complete the producers' warpgroup, which gives them its own
 
-The kernel is persistent: a block asks the tile scheduler for tiles until there are none. Its warps synchronize through
+The kernel is persistent: a block asks the tile scheduler for tiles until there are none. A consumer warpgroup stores a
+tile before it begins the next, or, if the schedule is overlapped, keeps it in registers as elements of D, and stores a
+subtile of it beside each of the next tile's first stages. Its warps synchronize through
 mbarriers in shared memory:
 
     barrier         one for each  arrivals that complete it                     what it says
@@ -367,12 +369,22 @@ class GemmKernel:
         epilogue = Epilogue(
             g, self.out, self.accumulator_type, vectors, store, storage.received.data_ptr(), group, thread
         )
-        accumulators = mainloop.make_accumulators()
-
-        steps = block.last_k - block.first_k
         row_in_tile = Int32(0)
         if const_expr(g.warpgroups_of_tile > 1):
             row_in_tile = group * g.warpgroup_rows
+        if const_expr(g.is_overlapped):
+            self._consume_overlapped(block, mainloop, vectors, epilogue, row_in_tile)
+        else:
+            self._consume_in_turn(block, mainloop, vectors, epilogue, row_in_tile, storage)
+        store.finish(thread)
+
+    @cute.jit
+    def _consume_in_turn(self, block, mainloop, vectors, epilogue, row_in_tile, storage):
+        """`_consume` by a warpgroup that stores a tile before it begins the next."""
+        g, barriers = self.geometry, block.barriers
+        group, thread = epilogue.group, epilogue.thread
+        accumulators = mainloop.make_accumulators()
+        steps = block.last_k - block.first_k
         stage, phase = Int32(0), Int32(0)
         index, stride, order = block.cluster, block.clusters, Int32(0)
         if const_expr(g.is_pingpong):
@@ -422,7 +434,39 @@ class GemmKernel:
                 if index < block.scheduler.tiles:
                     epilogue.release(block)
                 exchange ^= 1
-        store.finish(thread)
+
+    @cute.jit
+    def _consume_overlapped(self, block, mainloop, vectors, epilogue, row_in_tile):
+        """`_consume` by a warpgroup that stores a tile while the next one's first products are being made."""
+        g = self.geometry
+        accumulators, waiting = mainloop.make_accumulators(), epilogue.make_waiting()
+        steps = block.last_k - block.first_k
+        stage, phase, buffer = Int32(0), Int32(0), Int32(0)
+        is_waiting, token, feature = Int32(0), Int32(0), Int32(0)
+        index = block.cluster
+        while index < block.scheduler.tiles:
+            tile = block.scheduler.tile(index)
+            mainloop.begin(accumulators, stage, phase)
+            ahead = Int32(0)
+            if is_waiting != 0:
+                # A subtile a step, if there are as many: buffers empty while the tensor cores go on.
+                if steps > g.subtiles:
+                    for subtile in cutlass.range_constexpr(g.subtiles):
+                        buffer = epilogue.store_waiting(subtile, waiting, token, feature, row_in_tile, buffer)
+                        stage, phase = mainloop.next_step(accumulators, stage, phase)
+                    ahead = Int32(g.subtiles)
+                else:
+                    for subtile in cutlass.range_constexpr(g.subtiles):
+                        buffer = epilogue.store_waiting(subtile, waiting, token, feature, row_in_tile, buffer)
+            # All threads have passed a barrier since they read the vectors of the tile before.
+            vectors.fetch(tile, row_in_tile, block.n, epilogue.thread)
+            stage, phase = mainloop.go_on(accumulators, stage, phase, steps - ahead, Int32(0))
+            epilogue.finish_tile(accumulators, waiting)
+            is_waiting, token, feature = Int32(1), tile.token, tile.feature
+            index += block.clusters
+        if is_waiting != 0:
+            for subtile in cutlass.range_constexpr(g.subtiles):
+                buffer = epilogue.store_waiting(subtile, waiting, token, feature, row_in_tile, buffer)
 
 
 def first_rows(layout, tile):

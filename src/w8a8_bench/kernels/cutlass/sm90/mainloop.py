@@ -84,10 +84,33 @@ class Mainloop:
         One stage's instructions are in flight while the next is awaited. With `LEAD` stages begun, the other warpgroup
         may follow if this lane `leads`. Returns the stage and phase that follow.
         """
-        g = self.geometry
-        mma = make_mma(g, self.element, self.accumulator_type)
+        self.begin(accumulators, stage, phase)
+        return self.go_on(accumulators, stage, phase, steps, leads)
+
+    @cute.jit
+    def begin(self, accumulators, stage, phase):
+        """Start multiplying a tile's first stage."""
+        mma = make_mma(self.geometry, self.element, self.accumulator_type)
         cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
         self._multiply(mma, accumulators, stage, False)
+
+    @cute.jit
+    def next_step(self, accumulators, stage, phase):
+        """Start multiplying the stage after `stage`, and wait for `stage`. Returns the one in flight and its phase."""
+        mma = make_mma(self.geometry, self.element, self.accumulator_type)
+        last = stage
+        stage, phase = next_stage(stage, phase, self.geometry.config.stages)
+        cute.arch.mbarrier_wait(self.barriers.full(stage), phase)
+        self._multiply(mma, accumulators, stage, True)
+        warpgroup.wait_group(1)
+        self.barriers.release(last, self.release_rank)
+        return stage, phase
+
+    @cute.jit
+    def go_on(self, accumulators, stage, phase, steps, leads):
+        """The rest of `accumulate`: `steps` stages from the one whose instructions are in flight."""
+        g = self.geometry
+        mma = make_mma(g, self.element, self.accumulator_type)
         last = stage
         stage, phase = next_stage(stage, phase, g.config.stages)
         for step in cutlass.range(1, steps, unroll=1):
