@@ -6,8 +6,8 @@ For every kernel and shape of theirs in the records. `period` and `call` share n
 where operands lie moves a time by several percent (vLLM's blockwise m=16 n=28672 k=4096 takes 40 to 47 us as its
 weights are allocated, DeepGEMM's m=1 n=4096 k=14336 24.7 to 27.1 us as its scales are), so that both ways are timed
 here on the same operands, and allocate their scales from the pool of one stream, one after the other. They must
-agree within 3%, or 0.4 us; if one does not, the exit code is 1. The record's own time, of another process's memory,
-stands beside.
+agree within 3%, or 0.4 us, in one of three tries, since one graph in a hundred is 4% slower than the next of the same
+launches; if one does not, the exit code is 1. The record's own time, of another process's memory, stands beside.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from w8a8_bench.timing.measures import TIME_COLD
 from w8a8_bench.timing.method import rest
 
 PEERS = ("vllm", "sglang", "deepgemm")
-WITHIN, OR_SECONDS = 0.03, 0.4e-6
+WITHIN, OR_SECONDS, TRIES = 0.03, 0.4e-6, 3
 
 
 def period(launches: list[Callable[[], object]]) -> float:
@@ -167,16 +167,18 @@ def main(words: list[str]) -> int:
         operands = OperandFactory(record.problem.shape, device.torch_name, data="normal", seed=0).make(record.problem)
         plan = rotation.plan(rotation.set_bytes(operands), device.l2_bytes)
         sets = rotation.Arena().sets(operands, plan.sets)
-        theirs = benchmarks(timer, device, record, plan, sets)
-        with timer.on_stream():
-            launches = [call(record.provider, record.problem, one) for one in sets]
-        mine = period(launches)
-        agrees = abs(theirs - mine) <= max(WITHIN * mine, OR_SECONDS)
+        tries, agrees = 0, False
+        while not agrees and tries < TRIES:
+            theirs = benchmarks(timer, device, record, plan, sets)
+            with timer.on_stream():
+                launches = [call(record.provider, record.problem, one) for one in sets]
+            mine = period(launches)
+            tries, agrees = tries + 1, abs(theirs - mine) <= max(WITHIN * mine, OR_SECONDS)
         count, apart = count + 1, apart + (not agrees)
         shape = record.problem.shape
         sizes = {"m": shape.m, "n": shape.n, "k": shape.k}
         line = {"kind": "agreement", "kernel": record.kernel, **sizes, "agrees": agrees}
-        line |= {"benchmark_s": theirs, "script_s": mine, "record_s": median(record.samples[TIME_COLD])}
+        line |= {"tries": tries, "benchmark_s": theirs, "script_s": mine, "record_s": median(record.samples[TIME_COLD])}
         print(json.dumps(line), flush=True)
         if not agrees:
             print(f"{shape} {record.kernel}: {1e6 * theirs:.2f} us, and {1e6 * mine:.2f} here", file=sys.stderr)
