@@ -401,6 +401,7 @@ def test_a_wrong_kernel_is_left_out_of_the_tables_and_ends_with_exit_code_3(tmp_
     assert [one.task_spec.description for one in pickle.loads((tmp_path / "r.pkl").read_bytes())] == [KERNELS[0]] * 2
 
 
+@pytest.mark.slow
 def test_a_file_that_can_grow_no_more_ends_the_sweep_and_resuming_finishes_it(cli, tmp_path):
     words = (*INT8, *SQUARE)
     program = (

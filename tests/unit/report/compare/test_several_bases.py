@@ -67,8 +67,12 @@ def test_one_base_is_judged_as_ever() -> None:
     assert judged([RUN1], RUN2).timed == compare(paired, anchored=True).timed
 
 
-@pytest.mark.parametrize("anchored", [True, False])
-@pytest.mark.parametrize("cell_sd", [CELL_SD, 5 * CELL_SD], ids=["as measured", "of a noisier machine"])
+@pytest.mark.parametrize("anchored", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cell_sd",
+    [CELL_SD, pytest.param(5 * CELL_SD, marks=pytest.mark.slow)],
+    ids=["as measured", "of a noisier machine"],
+)
 def test_two_hundred_simulated_comparisons_of_the_same_code_have_at_most_one_percent_of_wrong_verdicts(
     anchored, cell_sd
 ) -> None:
