@@ -8,7 +8,8 @@ configuration takes over that wherever it was measured is its factor. The portfo
 time, each the one that brings the best of the portfolio nearest to the best that was measured.
 
 How good it is on weights that it has not seen is judged by leaving out a fifth of them at a time, (n,k) by (n,k): the
-time of what is chosen over that of the fastest that was measured, of the configurations that were measured. What
+time of what is chosen over that of the fastest that was measured, of the configurations that were measured. `--parts`
+says instead what the time of each large tile is made of: its launch, the end of a tile, and a step of 32 along k. What
 serves few tokens (`fitted.FEW`) is left as it is: rates and configurations that were chosen by hand. Needs scipy, and
 no GPU.
 """
@@ -34,8 +35,9 @@ from scipy.optimize import least_squares
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from w8a8_bench.kernels.cutlass import fitted, heuristic, tuned
-from w8a8_bench.kernels.cutlass.geometry import Geometry, Occupancy, Schedule, TileConfig
+from w8a8_bench.kernels.cutlass.geometry import INSTRUCTION_K, Geometry, Occupancy, Schedule, TileConfig
 from w8a8_bench.kernels.cutlass.variant import Variant
+from w8a8_bench.problem import ceil_div
 from w8a8_bench.problem.formats import Format
 
 GPU = Occupancy.assumed(132)
@@ -74,7 +76,11 @@ ROUNDS = 2
 PORTFOLIO = {"scaled_mm": 34, "blockwise": 22}
 """Configurations to choose from: a choice costs a microsecond for each."""
 
-PARTS = 5
+LEFT_OUT = 5
+"""A share of the weights that is left out at a time is one in so many."""
+
+LEAST_TIMINGS = 30
+"""Of a tile, for `--parts`."""
 
 
 @dataclass(frozen=True)
@@ -220,18 +226,43 @@ def cross_validated(variant: Variant, problems: Problems) -> dict[tuple[int, int
     weights = sorted({(problem[0].n, problem[0].k) for problem in problems})
     random.Random(0).shuffle(weights)
     found = {}
-    for part in range(PARTS):
-        left_out = set(weights[part::PARTS])
+    for part in range(LEFT_OUT):
+        left_out = set(weights[part::LEFT_OUT])
         known = [problem for problem in problems if (problem[0].n, problem[0].k) not in left_out]
         others = [problem for problem in problems if (problem[0].n, problem[0].k) in left_out]
         found |= regrets(variant, others, *fit(variant, known))
     return found
 
 
+def print_parts(variant: Variant, problems: Problems) -> None:
+    """Launch, tile end and step of each tile that was measured often enough over two and more waves, by least squares
+    of the relative errors: seconds = launch + waves * (end + steps * step)."""
+    rows: dict[tuple[int, int, bool, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for one in (one for problem in problems for one in problem):
+        config, resident = one.config, heuristic.resident_clusters(Geometry(one.config, variant), GPU)
+        clusters = ceil_div(one.m, config.tile_m * config.cluster[0]) * ceil_div(
+            one.n, config.tile_n * config.cluster[1]
+        )
+        if config.split_k == 1 and clusters > resident:
+            waves = ceil_div(clusters, resident)
+            alike = config.tile_m, config.tile_n, config.swap, config.schedule.value
+            rows[alike].append((waves, waves * one.k / INSTRUCTION_K, one.seconds))
+    for (tile_m, tile_n, swap, schedule), found in sorted(rows.items()):
+        if len(found) >= LEAST_TIMINGS:
+            waves, steps, seconds = numpy.array(found).T
+            terms = numpy.stack([numpy.ones_like(waves), waves, steps], axis=1) / seconds[:, None]
+            (launch, end, step), *_ = numpy.linalg.lstsq(terms, numpy.ones_like(seconds), rcond=None)
+            error = float(numpy.sqrt(numpy.mean((terms @ [launch, end, step] - 1) ** 2)))
+            tile = f"{tile_m}x{tile_n}{' swapped' if swap else ''}"
+            times = f"launch {1e6 * launch:.1f} us, tile end {1e6 * end:.2f} us, step {1e9 * step:.0f} ns"
+            print(f"  {tile:<16} {schedule:<12} {len(found):>4} timings: {times} (rms error {error:.1%})")
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Fit the model of the CUTLASS kernels' times.")
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--dry-run", action="store_true", help="leave the fitted file as it is")
+    parser.add_argument("--parts", action="store_true", help="say what the time of a tile is made of, and fit nothing")
     parser.add_argument("--no-validation", action="store_true", help="don't cross-validate, which takes minutes")
     args = parser.parse_args(argv)
     path = Path(fitted.__file__).with_name(fitted.FILE)
@@ -239,6 +270,9 @@ def main(argv: Sequence[str]) -> int:
     for family, problems in read(args.files).items():
         variant = VARIANTS[family]
         print(f"{family}: {sum(map(len, problems))} timings of {len(problems)} problems", flush=True)
+        if args.parts:
+            print_parts(variant, problems)
+            continue
         if not args.no_validation:
             print(f"  chosen over best, unseen weights: {described(cross_validated(variant, problems))}", flush=True)
         rates, factors = fit(variant, problems)
@@ -251,7 +285,7 @@ def main(argv: Sequence[str]) -> int:
             "rates": {name: float(f"{rate:.4g}") for name, rate in rates._asdict().items()},
             "tiles": [fitted.to_json(tile) for tile in tiles],
         }
-    if not args.dry_run:
+    if not args.dry_run and not args.parts:
         path.write_text(render(families), encoding="utf-8")
     return 0
 
