@@ -2,9 +2,11 @@
 
     PYTHONPATH=src python3 scripts/tune_triton.py [--csv SHAPES] [--kinds int8 fp8 blockwise] [--candidates 48]
     PYTHONPATH=src python3 scripts/tune_triton.py --out FILE
+    PYTHONPATH=src python3 scripts/tune_triton.py --csv scripts/development.csv --candidates 12 --records FILE
 
 Choices go into the cache of this machine (`W8A8_BENCH_CACHE`), from which `configs.choose` takes them; with --out,
-into a table like the package's own.
+into a table like the package's own. `--records` keeps every time, a problem a line, for fitting a model of the choice;
+with it alone, nothing else is written.
 
 At each shape the most promising candidates are timed once, cold, as the benchmark times; then the fastest few again, in
 turns. Choices are written as they are found, and those of other shapes stay: `--missing` goes on with a run that was
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import torch
 from cold_times import SHAPES, ColdTimer, shapes_of
+from msgspec import to_builtins
 from triton.errors import TritonError
 
 from w8a8_bench.correctness.operand_factory import OperandFactory
@@ -93,8 +96,8 @@ def compile_all(jobs: list[tuple[Gemm, TritonConfig]], processes: int) -> None:
     print(f"compiled {len(jobs)} launches in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
-def tune(device: Device, problem: Problem, count: int) -> tuple[TritonConfig, float]:
-    """The fastest configuration for `problem`, and its time in seconds."""
+def tune(device: Device, problem: Problem, count: int) -> dict[TritonConfig, float]:
+    """Seconds of the most promising configurations for `problem`, the fastest of them first."""
     gemm = gemm_of(problem, device)
     operands = OperandFactory(problem.shape, device.torch_name, data="normal", seed=0).make(problem)
     timer = ColdTimer(device, operands)
@@ -110,8 +113,19 @@ def tune(device: Device, problem: Problem, count: int) -> tuple[TritonConfig, fl
             print(f"tune_triton: {problem.shape} {config}: {error}", file=sys.stderr)
     finalists = sorted(times, key=lambda config: times[config])[:FINALISTS]
     final = timer.seconds({config: bind(config) for config in finalists}, samples=FINAL_SAMPLES)
-    best = min(final, key=lambda config: final[config])
-    return best, final[best]
+    return dict(
+        [*sorted(final.items(), key=lambda pair: pair[1]), *((c, s) for c, s in times.items() if c not in final)]
+    )
+
+
+def record(path: Path, device: Device, problem: Problem, times: dict[TritonConfig, float]) -> None:
+    """Append what was timed at a problem; before the first, where."""
+    if not path.exists():
+        about = {"environment": versions.describe(device), "device": to_builtins(device)}
+        path.write_text(json.dumps({"kind": "run", **about}) + "\n", encoding="utf-8")
+    row = {**row_of(problem), "times": [[config.to_json(), seconds] for config, seconds in times.items()]}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def key_of(row: dict[str, object]) -> tuple[object, ...]:
@@ -138,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile")
     parser.add_argument("--missing", action="store_true", help="only what the table or the cache does not hold yet")
     parser.add_argument("--out", type=Path, help="write a table, such as the package's own, and not into the cache")
+    parser.add_argument("--records", type=Path, help="append every time to this JSON Lines file, not into the cache")
     args = parser.parse_args(arguments)
     try:
         device = detect.resolve_device("cuda")
@@ -159,12 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gemms = [gemm_of(problem, device) for problem in todo]
     compile_all([(gemm, config) for gemm in gemms for config in candidates(gemm)[: args.candidates]], args.jobs)
     for problem in todo:
-        config, seconds = tune(device, problem, args.candidates)
+        times = tune(device, problem, args.candidates)
+        config, seconds = next(iter(times.items()))
+        if args.records:
+            record(args.records, device, problem, times)
         if args.out:
             row = {**row_of(problem), "time_s": float(f"{seconds:.4g}"), "config": config.to_json()}
             rows[key_of(row)] = row
             write(args.out, device, list(rows.values()))
-        elif not configs.keep(gemm_of(problem, device), device.name, config, tried=args.candidates):
+        elif not args.records and not configs.keep(
+            gemm_of(problem, device), device.name, config, tried=args.candidates
+        ):
             return 1
         print(f"{problem.format.value} {problem.scaling} {problem.shape}: {seconds * 1e6:.2f} us {config}", flush=True)
     return 0
