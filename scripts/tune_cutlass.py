@@ -2,7 +2,7 @@
 
     python3 scripts/tune_cutlass.py --families scaled_mm --records tuning.jsonl
     python3 scripts/tune_cutlass.py --families blockwise --nk 2112x7168 4096x4096 --m 1 16 64 --dry-run
-    python3 scripts/tune_cutlass.py --csv scripts/development.csv --m 384 1536 --dry-run --records fit.jsonl
+    python3 scripts/tune_cutlass.py --csv scripts/development.csv --m 384 1536 --screen --records fit.jsonl
 
 Of all tiles that make sense, the `--most` that the model predicts fastest are timed as `time_cold_l2` is, by a replayed
 graph over rotating operand sets. The fastest few are timed again in shuffled blocks beside the heuristic's choice. The
@@ -10,7 +10,8 @@ best of them enters the table only if it is faster than that choice by `WORTH`, 
 heuristic misses and not what noise made. What is chosen at one m serves all m down to the next smaller one that was
 measured.
 `--records` keeps every time, a problem a line: what `scripts/fit_cutlass.py` fits the model to, and judges it by on
-weights that the fit has not seen.
+weights that the fit has not seen. `--screen` times every candidate three times and chooses nothing, which is enough for
+that; `--part 1/2` takes every other problem, for one of two GPUs (`CUDA_VISIBLE_DEVICES`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ MOST = 24
 """Candidates for a problem. The model errs by about a tenth, of the best and of the others."""
 
 RASTERS = (8, 16)
-SCREENING_SAMPLES = 2
+SCREENING_SAMPLES, FITTING_SAMPLES = 2, 3
 FINALISTS = 3
 FINAL_BLOCKS = 15
 WORTH = 0.98
@@ -77,20 +78,37 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--most", type=int, default=MOST, help="candidates for a problem (default: %(default)s)")
     parser.add_argument("--records", type=Path, help="append every time to this JSON Lines file")
     parser.add_argument("--dry-run", action="store_true", help="leave the table as it is")
+    parser.add_argument("--screen", action="store_true", help="time all candidates and choose none")
+    parser.add_argument("--part", default="1/1", help="which of how many parts of the problems (default: %(default)s)")
     args = parser.parse_args(argv)
-    device = detect.resolve_device("cuda")
+    first, parts = (int(number) for number in args.part.split("/"))
+    if args.screen and not args.records:
+        parser.error("--screen: expected --records FILE, which is all that it writes")
+    if parts > 1 and not args.screen:
+        parser.error(f"--part {args.part}: expected --screen with it, since the table wants every m of its weights")
+    try:
+        device = detect.resolve_device("cuda")
+    except detect.DeviceError as error:
+        parser.error(str(error))
     table = Path(tuned.__file__).with_name(tuned.TABLES.get((SM90A, device.name, device.sm_count or 0), ""))
-    if not table.is_file() and not args.dry_run:
+    if not table.is_file() and not (args.dry_run or args.screen):
         parser.error(f"no table for {device.name} with {device.sm_count} multiprocessors: add one to tuned.TABLES")
     sizes = [tuple(int(size) for size in nk.split("x")) for nk in args.nk]
     if args.csv:
         with args.csv.open(newline="", encoding="utf-8") as file:
             sizes = list(dict.fromkeys((int(row["n"]), int(row["k"])) for row in csv.DictReader(file)))
-    problems = [problem_of(family, m, n, k) for family in args.families for n, k in sizes for m in args.m]
+    problems = [problem_of(family, m, n, k) for n, k in sizes for family in args.families for m in args.m]
+    problems = problems[first - 1 :: parts]
     if args.records and not args.records.exists():
         about = {"environment": versions.describe(device), "device": msgspec.to_builtins(device)}
         args.records.write_text(json.dumps({"kind": "run", **about}) + "\n", encoding="utf-8")
     compile_all(problems, occupancy.of_device(device.index), args.most)
+    if args.screen:
+        for problem in problems:
+            operands, method = made_ready(problem, device)
+            tiles = candidates(problem, occupancy.of_device(device.index), args.most)
+            write_times(args.records, problem, screen(tiles, method, problem, device, operands, FITTING_SAMPLES))
+        return 0
     for family, (n, k) in itertools.product(args.families, sizes):
         by_m = [(m, tune(problem_of(family, m, n, k), device, args.most, args.records)) for m in sorted(args.m)]
         if not args.dry_run:
@@ -138,11 +156,8 @@ def tune(problem: Problem, device: Device, most: int, records: Path | None) -> T
     gpu = occupancy.of_device(device.index)
     variant = Variant.of(problem)
     default = heuristic.predicted_best(problem, gpu)
-    factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
-    operands = factory.make(problem)
-    method = make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
-
-    screened = screen(candidates(problem, gpu, most), method, problem, device, operands)
+    operands, method = made_ready(problem, device)
+    screened = screen(candidates(problem, gpu, most), method, problem, device, operands, SCREENING_SAMPLES)
     finalists = sorted(screened, key=lambda tile: screened[tile])[:FINALISTS]
     finals = blocks([default, *(tile for tile in finalists if tile != default)], method, problem, device, operands)
     best = min(finals, key=lambda tile: finals[tile])
@@ -150,22 +165,35 @@ def tune(problem: Problem, device: Device, most: int, records: Path | None) -> T
     said = f"heuristic {finals[default] * 1e6:.2f} us, best {finals[best] * 1e6:.2f} us"
     print(f"{tuned.family(variant)} {problem.shape}: {said}{f': {tuned.to_json(best)}' if keep else ''}", flush=True)
     if records is not None:
-        with records.open("a", encoding="utf-8") as file:
-            times = [[tuned.to_json(tile), seconds] for tile, seconds in {**screened, **finals}.items()]
-            row = {"family": tuned.family(variant), "m": problem.m, "n": problem.n, "k": problem.k, "times": times}
-            file.write(json.dumps(row) + "\n")
+        write_times(records, problem, {**screened, **finals})
     torch.cuda.empty_cache()
     return best if keep else None
 
 
+def made_ready(problem: Problem, device: Device) -> tuple[Operands, Method]:
+    """Operands for a problem, and a method to time kernels on them."""
+    torch.cuda.empty_cache()
+    factory = OperandFactory(problem.shape, device.torch_name, data=Distribution.NORMAL.value, seed=0)
+    return factory.make(problem), make_method(device, Settings(timer=Timer.GRAPH, measures=(TIME_COLD,)))
+
+
+def write_times(path: Path, problem: Problem, seconds: dict[TileConfig, float]) -> None:
+    """Append a problem's times to the records."""
+    times = [[tuned.to_json(tile), float(f"{value:.5g}")] for tile, value in seconds.items()]
+    row = {"family": tuned.family(Variant.of(problem)), "m": problem.m, "n": problem.n, "k": problem.k, "times": times}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def screen(
-    tiles: list[TileConfig], method: Method, problem: Problem, device: Device, operands: Operands
+    tiles: list[TileConfig], method: Method, problem: Problem, device: Device, operands: Operands, count: int
 ) -> dict[TileConfig, float]:
-    """Median seconds of a few samples of each that is compiled."""
+    """Median seconds of `count` samples of each that is compiled, in an order of no meaning."""
     variant = Variant.of(problem)
+    order = random.Random(0).sample(tiles, len(tiles))
     return {
-        tile: median(samples(sampler(method, problem, tile, device, operands), SCREENING_SAMPLES))
-        for tile in tiles
+        tile: median(samples(sampler(method, problem, tile, device, operands), count))
+        for tile in order
         if compile_cache.object_path((variant, tile)).exists()
     }
 
