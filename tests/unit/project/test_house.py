@@ -37,8 +37,10 @@ SOURCE_SUFFIXES = (".py", ".md", ".toml", ".txt", ".cfg", ".ini", ".yml", ".yaml
 RESULT_SUFFIXES = (".jsonl", ".json", ".csv", ".pkl", ".html", ".png", ".svg")
 
 PROGRAM, SCRIPT = "w8a8-bench", "benchmarks/cutlass_benchmarks/w8a8_benchmarks.py"
-OF_OTHER_PROGRAMS = ("--index-url", "--shapes")
-"""Options that a document names without the program that they belong to: pip's, and that of scripts/peers_table.py."""
+OF_OTHER_PROGRAMS = ("--index-url", "--shapes", "--linear-backend", "--fp8-gemm-backend")
+"""Options that a document names without the program that they belong to: pip's, that of scripts/peers_table.py, vLLM's,
+and SGLang's.
+"""
 
 
 def sources() -> list[Path]:

@@ -20,6 +20,7 @@ from w8a8_bench.problem import BLOCKWISE
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.accuracy import AccuracyLimit, SqnrDb, least_sqnr_db, limit_of
 from w8a8_bench.report.recommend.choices import (
+    FAST_ACCUM,
     CandidateKernel,
     Candidates,
     ModelLayer,
@@ -27,6 +28,7 @@ from w8a8_bench.report.recommend.choices import (
     geometric_mean,
     ratio,
 )
+from w8a8_bench.report.recommend.engines import ENGINES, Engine, Way
 from w8a8_bench.report.recommend.lacking import not_considered
 from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.json_lines import Results
@@ -36,6 +38,9 @@ TIE = 0.01
 
 ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
 """What may differ between files, and is noted then."""
+
+CUDA = "cuda"
+"""The kind of a device that inference engines' options are for."""
 
 Table = Mapping[tuple[ModelLayer, int], Sequence[CandidateKernel]]
 """What there is to choose from, by layer and m; the baseline comes first."""
@@ -122,6 +127,23 @@ class OneLibrary:
 
 
 @dataclass(frozen=True)
+class EngineChoice:
+    """What to run in an inference engine, of what it can run at every m: one scheme with the kernels of one library,
+    or 16 bits. None if it can run no W8A8 kernel that there is to choose.
+    """
+
+    engine: Engine
+    deploy: SchemeTotals | None
+
+    @property
+    def way(self) -> Way | None:
+        """How it runs `deploy`; None for 16 bits."""
+        if self.deploy is None or self.deploy.scheme.scaling is None:
+            return None
+        return self.engine.way(self.deploy.scheme, *self.deploy.providers)
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
@@ -134,6 +156,7 @@ class Recommendation:
     not_considered  what the records lack
     dropped    how many cells were left out of the choice, by the reason
     one_library  what to take if all layers and m run with the kernels of one library
+    engines    what to take in each inference engine that is known; empty if the records are not of a GPU
     """
 
     model: str
@@ -155,6 +178,7 @@ class Recommendation:
     not_considered: tuple[str, ...]
     dropped: Mapping[str, int]
     one_library: OneLibrary
+    engines: tuple[EngineChoice, ...]
     notes: tuple[str, ...]
 
 
@@ -204,13 +228,18 @@ def recommend(
     }
     deploy = _best_scheme([row for row in accurate if row.overall], whole, mix)
     unlimited = _best_scheme([row for row in schemes if row.overall], whole, mix)
-    by_library = [
-        row
-        for name in sorted(_providers(enough))
-        for row in _schemes(counted, baselines, _of_providers(enough, [name]), sqnr_db, limit, mix)
-        if row.scheme.scaling and row.by_m
-    ]
+
+    def by_library(choices: Table) -> list[SchemeTotals]:
+        return [
+            row
+            for name in sorted(_providers(choices))
+            for row in _schemes(counted, baselines, _of_providers(choices, [name]), sqnr_db, limit, mix)
+            if row.scheme.scaling and row.by_m
+        ]
+
     sixteen_bits = next(row for row in accurate if row.scheme.scaling is None)
+    is_cuda = any(header.device.get("kind") == CUDA for file in files for header in file.headers)
+    runnable = {engine: by_library(_of_engine(enough, engine)) for engine in (ENGINES if is_cuda else ())}
     return Recommendation(
         model=model,
         tp=tp,
@@ -230,7 +259,12 @@ def recommend(
         best_of_all=_best_of_all(of_all, deploy, whole, mix) if required.providers else None,
         not_considered=not_considered(candidates.records, required.activations, providers, _providers(everything)),
         dropped=candidates.dropped(),
-        one_library=_one_library([sixteen_bits, *by_library], whole, mix),
+        one_library=_one_library([sixteen_bits, *by_library(enough)], whole, mix),
+        engines=tuple(
+            EngineChoice(engine, _best_scheme([sixteen_bits, *complete], whole, mix) if complete else None)
+            for engine, rows in runnable.items()
+            for complete in [[row for row in rows if row.overall]]
+        ),
         notes=(
             *_uncounted(layers),
             *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),
@@ -281,6 +315,23 @@ def _of_providers(table: Table, providers: Sequence[str]) -> Table:
             f"{', '.join(sorted(_providers(table)))}"
         )
     return kept
+
+
+def _of_engine(table: Table, engine: Engine) -> Table:
+    """What an engine can run at every m, and the baseline. None that is known asks for fast accumulation by itself."""
+    return {
+        where: [
+            choices[0],
+            *(
+                choice
+                for choice in choices[1:]
+                if (way := engine.way(choice.scheme, choice.record.provider)).runs
+                and way.every_m
+                and not choice.record.kernel.endswith(FAST_ACCUM)
+            ),
+        ]
+        for where, choices in table.items()
+    }
 
 
 def _providers(table: Table) -> set[str]:

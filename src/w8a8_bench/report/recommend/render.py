@@ -10,7 +10,15 @@ from w8a8_bench import text
 from w8a8_bench.problem.kernel_name import BASELINE
 from w8a8_bench.report.recommend.accuracy import UNKNOWN, AccuracyLimit
 from w8a8_bench.report.recommend.choices import CandidateKernel
-from w8a8_bench.report.recommend.recommend import TIE, LayerChoice, Recommendation, SchemeTotals, Total
+from w8a8_bench.report.recommend.recommend import (
+    TIE,
+    EngineChoice,
+    LayerChoice,
+    Recommendation,
+    SchemeTotals,
+    Total,
+)
+from w8a8_bench.report.scheme import Scheme
 from w8a8_bench.results.record import plain
 from w8a8_bench.stats import Estimate
 from w8a8_bench.timing.measures import MEANINGS
@@ -112,6 +120,7 @@ def _sections(what: Recommendation) -> list[Section]:
             _schemes_table(what),
         ),
         _one_library(what),
+        *([_engines(what)] if what.engines else []),
         Section(
             "The whole model",
             table=Table(
@@ -207,6 +216,7 @@ def to_json(what: Recommendation) -> dict[str, object]:
                 for at in what.one_library.by_m
             ],
         },
+        "engines": [_engine_json(one, what) for one in what.engines] or None,
         "incomplete_but_faster": partial,
         "accuracy": {"least_sqnr_db": what.limit.least_db, "data": what.limit.data, "said": what.limit.said},
         "without_limit": what.unlimited.scheme.text if what.unlimited else None,
@@ -271,6 +281,7 @@ def _verdict(what: Recommendation) -> list[str]:
             f"{faster.median:.2f}x as fast."
         )
     lines.append(_one_library_text(what))
+    lines += [_engine_text(one) for one in what.engines]
     if partial:
         lacks = [str(time.m) for time in what.times if time.m not in partial.by_m]
         lines.append(
@@ -336,6 +347,47 @@ def _one_library(what: Recommendation) -> Section:
             ],
             left=(2, 3) if mix else (1, 2),
         ),
+    )
+
+
+def _engine_text(one: EngineChoice) -> str:
+    """What to run in an engine and how; in the release that was looked at."""
+    if one.deploy is None:
+        return f"In {one.engine}: the choice has no kernel that it runs with a time at every m."
+    way = one.way
+    if way is None:
+        return f"In {one.engine}: {one.deploy.scheme.text}; nothing that it runs is faster."
+    how = f"start it with {way.option}" if way.option else way.text
+    remark = f" ({way.remark})" if way.remark else ""
+    return f"In {one.engine}: {_pair(one.deploy)}, {_speedup(one.deploy.overall)}; {how}{remark}."
+
+
+def _named_pairs(what: Recommendation) -> list[tuple[Scheme, str]]:
+    """Every scheme and library that the answer names, once."""
+    rows = [
+        *(one.deploy for one in what.engines if one.deploy),
+        what.deploy,
+        what.one_library.deploy,
+        *(at.best for at in what.one_library.by_m),
+    ]
+    return list(dict.fromkeys((row.scheme, name) for row in rows if row.scheme.scaling for name in row.providers))
+
+
+def _engines(what: Recommendation) -> Section:
+    """How each engine is told to run what the answer names."""
+    ways = [
+        (one.engine, scheme, one.engine.way(scheme, provider))
+        for one in what.engines
+        for scheme, provider in _named_pairs(what)
+    ]
+    rows = [[str(engine), scheme.text, way.provider, way.text, way.remark or NOTHING] for engine, scheme, way in ways]
+    return Section(
+        f"Options of {' and '.join(one.engine.name for one in what.engines)}",
+        [
+            "What to start an engine with, to have it run the schemes and libraries that are named above. This was "
+            "read in the sources of these releases; in others, look it up."
+        ],
+        Table(("engine", "scheme", "kernels of", "option", "remark"), rows, left=tuple(range(5))) if rows else None,
     )
 
 
@@ -432,6 +484,31 @@ def _half_width(value: Estimate) -> str:
 
 def _pair_json(row: SchemeTotals) -> dict[str, object]:
     return {"scheme": row.scheme.text, "providers": row.providers}
+
+
+def _engine_json(one: EngineChoice, what: Recommendation) -> dict[str, object]:
+    ways = [(scheme, one.engine.way(scheme, provider)) for scheme, provider in _named_pairs(what)]
+    return {
+        "engine": one.engine.name,
+        "version": one.engine.version,
+        "deploy": one.deploy
+        and {
+            **_pair_json(one.deploy),
+            **_speedup_json(one.deploy.overall),
+            "option": one.way.option or None if one.way else None,
+        },
+        "options": [
+            {
+                "scheme": scheme.text,
+                "provider": way.provider,
+                "runs": way.runs,
+                "every_m": way.every_m,
+                "option": way.option or None,
+                "remark": way.remark,
+            }
+            for scheme, way in ways
+        ],
+    }
 
 
 def _total_json(total: Total) -> dict[str, object]:
