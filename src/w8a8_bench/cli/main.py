@@ -269,8 +269,8 @@ def _add_recommend(parser: _Parser) -> None:
     )
     parser.choice(
         "--format",
-        ("markdown", "text", "json"),
-        "default: what the name of --out ends in (.md, .txt, .json), else markdown",
+        ("markdown", "text", "json", "html"),
+        "default: what the name of --out ends in (.md, .txt, .json, .html), else markdown",
     )
 
 

@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from w8a8_bench.cli import mix, output
@@ -15,14 +15,22 @@ from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
 from w8a8_bench.problem import Activations
 from w8a8_bench.providers import registry
+from w8a8_bench.report.recommend import page
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
 from w8a8_bench.report.recommend.render import markdown, plain_text, to_json, verdict
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.shapes import hf_config, models
 
-SUFFIXES = {".md": "markdown", ".txt": "text", ".json": "json"}
+SUFFIXES = {".md": "markdown", ".txt": "text", ".json": "json", ".html": "html", ".htm": "html"}
 """The format that the name of an output stands for, unless `--format` says another."""
+
+FORMATS: dict[str, Callable[[Recommendation], str]] = {
+    "markdown": markdown,
+    "text": plain_text,
+    "json": lambda what: json.dumps(to_json(what), indent=2, allow_nan=False),
+    "html": page.render,
+}
 
 PROVIDERS = tuple(provider.name for provider in registry.PROVIDERS)
 
@@ -37,11 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     format_ = args.format or SUFFIXES.get(Path(out).suffix.lower(), "markdown")
-    if format_ == "json":
-        text = json.dumps(to_json(recommendation), indent=2, allow_nan=False)
-    else:
-        text = (plain_text if format_ == "text" else markdown)(recommendation)
-    output.put(out, f"{text}\n", verdict(recommendation))
+    output.put(out, f"{FORMATS[format_](recommendation).rstrip()}\n", verdict(recommendation))
     return EXIT_COMPLETE
 
 

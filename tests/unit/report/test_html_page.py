@@ -21,7 +21,7 @@ from w8a8_bench.cli.main import main
 from w8a8_bench.kernel import Status
 from w8a8_bench.problem import work
 from w8a8_bench.problem.kernel_name import BASELINE
-from w8a8_bench.report import html
+from w8a8_bench.report import html, scriptless
 from w8a8_bench.report.cliffs import find_cliffs
 from w8a8_bench.report.comparable_runs import make_sets
 from w8a8_bench.results import json_lines
@@ -254,8 +254,9 @@ def test_an_installed_package_has_the_files_of_the_page() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["w8a8_bench"]
     package = ROOT / "src/w8a8_bench"
     packed = {path.name for pattern in patterns for path in package.glob(pattern)}
-    assert {"page.html", *html.STYLES, *html.SCRIPTS} <= packed
-    assert {path.name for path in (package / "report/page").iterdir()} == {"page.html", *html.STYLES, *html.SCRIPTS}
+    parts = {"page.html", *html.STYLES, *html.SCRIPTS, scriptless.STYLE}
+    assert parts <= packed
+    assert {path.name for path in (package / "report/page").iterdir()} == parts
 
 
 def test_a_name_without_a_format_of_its_own_is_refused_unless_one_is_asked_for(tmp_path, capsys) -> None:

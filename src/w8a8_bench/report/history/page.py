@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import math
 from collections.abc import Sequence
-from importlib import resources
 
+from w8a8_bench.report import scriptless
 from w8a8_bench.report.history.render import name, place, remarks, seconds_of, summary, verdict, what_changed
 from w8a8_bench.report.history.series import History, Series, Verdict, percent
 
-STYLE = "page.css"
 SPARK = (150, 26)
 PLOT = (760, 220)
 MARGIN = 6
@@ -22,19 +19,13 @@ LEAST_SPAN = 0.01
 
 def render_html(history: History, threshold: float, *, everything: bool = False) -> str:
     """A page of all series: those that are worse first, then those that changed, the newest change first."""
-    style = (resources.files(__package__) / STYLE).read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'"
     changed = [
         f"<li><b>{_text(name(run))}</b>: {_text(what_changed(run, changes))}</li>" for run, changes in history.by_run()
     ]
     order = sorted(history.series, key=lambda one: _rank(one, threshold, history))
-    return "\n".join(
+    return scriptless.render(
+        "w8a8-bench history",
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>w8a8-bench history</title><style>{style}</style></head><body>",
             f"<h1>{_text(verdict(history, threshold))}</h1><p>{_text(summary(history))}</p>",
             *(f"<p>{_text(remark)}</p>" for remark in remarks(history)),
             f"<h2>When times changed</h2><ul>{''.join(changed) or '<li>They did not.</li>'}</ul>",
@@ -42,9 +33,7 @@ def render_html(history: History, threshold: float, *, everything: bool = False)
             "<p>A line is a level, a dot a run, a ring a run that is odd and counts for nothing. Times are without ",
             "the machine's part, which the 16-bit baselines of a run tell. Open a series for its runs.</p>",
             *(_series(one, threshold) for one in order),
-            "</body></html>",
-            "",
-        ]
+        ],
     )
 
 

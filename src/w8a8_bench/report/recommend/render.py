@@ -69,7 +69,7 @@ class Section:
 def markdown(what: Recommendation) -> str:
     """Tables that can be checked by hand: every total is a sum of the last table's times."""
     lines = []
-    for depth, section in enumerate(_sections(what)):
+    for depth, section in enumerate(sections(what)):
         lines += [f"{'##' if depth else '#'} {section.heading}", ""]
         for place, paragraph in enumerate(section.says):
             lines += [f"**{paragraph}**" if not depth and not place else paragraph, ""]
@@ -84,7 +84,7 @@ def markdown(what: Recommendation) -> str:
 def plain_text(what: Recommendation) -> str:
     """The same as `markdown` for a terminal: no marks, and narrower tables."""
     lines = []
-    for depth, section in enumerate(_sections(what)):
+    for depth, section in enumerate(sections(what)):
         lines += [section.heading, ("-" if depth else "=") * len(section.heading)]
         for paragraph in section.says:
             lines += [*textwrap.wrap(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)]
@@ -98,7 +98,7 @@ def plain_text(what: Recommendation) -> str:
     return "\n".join(lines[:-1])
 
 
-def _sections(what: Recommendation) -> list[Section]:
+def sections(what: Recommendation) -> list[Section]:
     """The answer, the first with its title as heading and the verdict first."""
     sections = [
         Section(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from parsed_page import ParsedPage
 from simulated_histories import KERNEL, Planted, cell, run_facts, simulate
 
 from w8a8_bench.problem.kernel_name import BASELINE
@@ -111,35 +111,9 @@ def test_junit_fails_what_a_gate_would_fail(history):
     assert "1 runs are too few" in render_junit(few, THRESHOLD)
 
 
-class Page(HTMLParser):
-    """The elements of a page, none left open, and its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append(tag)
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_the_page_has_a_plot_for_every_series_and_no_script(history):
     made = render_html(history, THRESHOLD)
-    page = Page()
-    page.feed(made)
-    assert not page.open
+    page = ParsedPage(made)
     assert page.seen.count("details") == len(history.series)
     assert page.seen.count("svg") == 2 * len(history.series)
     assert "script" not in page.seen

@@ -138,7 +138,13 @@ def test_bad_options_are_one_line(files) -> None:
 
 @pytest.mark.parametrize(
     ("name", "begins"),
-    [("a.md", "# ./config.json, TP 1, on "), ("a.txt", "./config.json, TP 1, on "), ("a.json", "{"), ("a", "# ")],
+    [
+        ("a.md", "# ./config.json, TP 1, on "),
+        ("a.txt", "./config.json, TP 1, on "),
+        ("a.json", "{"),
+        ("a", "# "),
+        ("a.html", "<!doctype html>"),
+    ],
 )
 def test_the_answer_is_written_in_the_format_that_the_name_says(files, capsys, name, begins) -> None:
     run("r.jsonl", "-o", name)
