@@ -43,6 +43,22 @@ DEEPSEEK_V3: dict[str, object] = {
     "moe_layer_freq": 1,
 }
 
+LLAMA4_SCOUT: dict[str, object] = {
+    "model_type": "llama4_text",
+    "hidden_size": 5120,
+    "intermediate_size": 8192,
+    "intermediate_size_mlp": 16384,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "interleave_moe_layer_step": 1,
+    "moe_layers": list(range(48)),
+    "num_local_experts": 16,
+    "num_experts_per_tok": 1,
+    "vocab_size": 202048,
+}
+
 BUILT_IN: dict[str, dict[str, object]] = {
     "mistralai/Mistral-7B-v0.1": {**LLAMA_8B, "model_type": "mistral", "sliding_window": 4096, "vocab_size": 32000},
     "meta-llama/Llama-2-7b-hf": {
@@ -214,6 +230,31 @@ BUILT_IN: dict[str, dict[str, object]] = {
         "vocab_size": 262208,
     },
     "deepseek-ai/DeepSeek-V3": {**DEEPSEEK_V3, "vocab_size": 129280},
+    "zai-org/GLM-4.5": {
+        "model_type": "glm4_moe",
+        "hidden_size": 5120,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 92,
+        "num_attention_heads": 96,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "moe_intermediate_size": 1536,
+        "n_routed_experts": 160,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 8,
+        "first_k_dense_replace": 3,
+        "vocab_size": 151552,
+    },
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": {"model_type": "llama4", "text_config": LLAMA4_SCOUT},
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": {
+        "model_type": "llama4",
+        "text_config": {
+            **LLAMA4_SCOUT,
+            "interleave_moe_layer_step": 2,
+            "moe_layers": list(range(1, 48, 2)),
+            "num_local_experts": 128,
+        },
+    },
 }
 
 PARAMETERS = {
@@ -239,6 +280,10 @@ PARAMETERS = {
     "google/gemma-3-12b-it": 12.2 - 0.42,  # less the encoder of images
     "google/gemma-3-27b-it": 27.4 - 0.42,
     "deepseek-ai/DeepSeek-V3": 671,
+    # The page counts the block that predicts a further token, and no embeddings: 5.6e9 less 1.6e9.
+    "zai-org/GLM-4.5": 355 - 4.0 + 1.6,
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": 109 - 0.9,  # less the encoder of images
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": 402 - 0.9,
 }
 
 # Each with its layers, worked out by hand: (count, layer, k, n).
@@ -419,6 +464,46 @@ OTHERS: dict[str, tuple[dict[str, object], list[tuple[int | None, str, int, int]
             (58, "shared_experts.down_proj", 2048, 7168),
             (None, "experts.gate_up_proj", 7168, 4096),
             (None, "experts.down_proj", 2048, 7168),
+        ],
+    ),
+    "dense blocks first: zai-org/GLM-4.5": (
+        BUILT_IN["zai-org/GLM-4.5"],
+        [
+            (92, "qkv_proj", 5120, 14336),
+            (92, "o_proj", 12288, 5120),
+            (3, "gate_up_proj", 5120, 24576),
+            (3, "down_proj", 12288, 5120),
+            (89, "shared_experts.gate_up_proj", 5120, 3072),
+            (89, "shared_experts.down_proj", 1536, 5120),
+            (None, "experts.gate_up_proj", 5120, 3072),
+            (None, "experts.down_proj", 1536, 5120),
+        ],
+    ),
+    "experts in every block: meta-llama/Llama-4-Scout-17B-16E-Instruct": (
+        BUILT_IN["meta-llama/Llama-4-Scout-17B-16E-Instruct"],
+        [
+            (48, "qkv_proj", 5120, 7168),
+            (48, "o_proj", 5120, 5120),
+            (48, "shared_experts.gate_up_proj", 5120, 16384),
+            (48, "shared_experts.down_proj", 8192, 5120),
+            (None, "experts.gate_up_proj", 5120, 16384),
+            (None, "experts.down_proj", 8192, 5120),
+        ],
+    ),
+    "every second block is dense, by the step alone: meta-llama/Llama-4-Maverick-17B-128E-Instruct": (
+        {
+            "model_type": "llama4",
+            "text_config": {"model_type": "llama4_text", "interleave_moe_layer_step": 2, "moe_layers": None},
+        },
+        [
+            (48, "qkv_proj", 5120, 7168),
+            (48, "o_proj", 5120, 5120),
+            (24, "gate_up_proj", 5120, 32768),
+            (24, "down_proj", 16384, 5120),
+            (24, "shared_experts.gate_up_proj", 5120, 16384),
+            (24, "shared_experts.down_proj", 8192, 5120),
+            (None, "experts.gate_up_proj", 5120, 16384),
+            (None, "experts.down_proj", 8192, 5120),
         ],
     ),
 }

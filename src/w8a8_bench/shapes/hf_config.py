@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from w8a8_bench.shapes import read_at_most
-from w8a8_bench.shapes.layers import Layer, deepseek_layers, llama_layers
+from w8a8_bench.shapes.layers import Layer, deepseek_layers, llama_layers, llama_moe_layers
 from w8a8_bench.text import one_line
 
 FILE_NAME = "config.json"
@@ -96,6 +96,15 @@ class _Fields:
     def number_or_null(self, name: str, *, least: int = 1) -> int | None:
         return None if self._required(name) is None else self.number(name, least=least)
 
+    def length_or_null(self, name: str, *, most: int) -> int | None:
+        """How many entries the list `name` has; None if it is absent or null."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) > most:
+            self._refuse(name, value, f"a list of at most {most}")
+        return len(value)
+
     def is_null(self, name: str) -> bool:
         return name in self.values and self.values[name] is None
 
@@ -127,11 +136,18 @@ class _Llama:
     head_dim: int | None = None
 
     def __call__(self, fields: _Fields) -> tuple[Layer, ...]:
-        def number(name: str, absent: int) -> int:
-            return fields.number(name, absent=absent if fields.prefix else None)
+        return llama_layers(
+            **self.attention(fields),
+            intermediate_size=self.number(fields, "intermediate_size", self.intermediate),
+        )
 
-        hidden = number("hidden_size", self.hidden)
-        heads = number("num_attention_heads", self.heads)
+    def number(self, fields: _Fields, name: str, absent: int) -> int:
+        return fields.number(name, absent=absent if fields.prefix else None)
+
+    def attention(self, fields: _Fields) -> dict[str, int]:
+        """What the layers of attention follow from, by the names that `shapes.layers` has for it."""
+        hidden = self.number(fields, "hidden_size", self.hidden)
+        heads = self.number(fields, "num_attention_heads", self.heads)
         kv_heads = heads
         if not fields.is_null("num_key_value_heads"):
             kv_heads = fields.number("num_key_value_heads", absent=self.kv_heads or heads)
@@ -139,14 +155,13 @@ class _Llama:
             raise ValueError(
                 f"{fields.prefix}num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
             )
-        return llama_layers(
-            hidden_size=hidden,
-            num_hidden_layers=number("num_hidden_layers", self.layers),
-            num_attention_heads=heads,
-            num_key_value_heads=kv_heads,
-            head_dim=self._head_dim(fields, hidden, heads),
-            intermediate_size=number("intermediate_size", self.intermediate),
-        )
+        return {
+            "hidden_size": hidden,
+            "num_hidden_layers": self.number(fields, "num_hidden_layers", self.layers),
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": self._head_dim(fields, hidden, heads),
+        }
 
     def _head_dim(self, fields: _Fields, hidden: int, heads: int) -> int:
         if "head_dim" in fields.values and not fields.is_null("head_dim"):
@@ -182,6 +197,41 @@ def _deepseek(fields: _Fields) -> tuple[Layer, ...]:
     )
 
 
+GLM4_MOE = _Llama(4096, 10944, 46, 96, kv_heads=8)
+LLAMA4 = _Llama(5120, 16384, 48, 40, kv_heads=8, head_dim=128)
+
+
+def _glm4_moe(fields: _Fields) -> tuple[Layer, ...]:
+    """Experts in every block from first_k_dense_replace on."""
+    attention = GLM4_MOE.attention(fields)
+    routed = fields.number("moe_intermediate_size")
+    has_experts = fields.number_or_null("n_routed_experts", least=0)
+    dense = fields.number("first_k_dense_replace", least=0)
+    return llama_moe_layers(
+        **attention,
+        sparse=max(attention["num_hidden_layers"] - dense, 0) if has_experts else 0,
+        intermediate_size=fields.number("intermediate_size"),
+        moe_intermediate_size=routed,
+        shared_intermediate_size=routed * (fields.number_or_null("n_shared_experts", least=0) or 0),
+    )
+
+
+def _llama4(fields: _Fields) -> tuple[Layer, ...]:
+    """Experts in the blocks of `moe_layers`, else in every interleave_moe_layer_step-th; one expert is shared."""
+    attention = LLAMA4.attention(fields)
+    blocks = attention["num_hidden_layers"]
+    step = fields.number("interleave_moe_layer_step", absent=1)
+    listed = fields.length_or_null("moe_layers", most=blocks)
+    routed = LLAMA4.number(fields, "intermediate_size", 8192)
+    return llama_moe_layers(
+        **attention,
+        sparse=blocks // step if listed is None else listed,
+        intermediate_size=LLAMA4.number(fields, "intermediate_size_mlp", LLAMA4.intermediate),
+        moe_intermediate_size=routed,
+        shared_intermediate_size=routed,
+    )
+
+
 RULES: Mapping[str, Callable[[_Fields], tuple[Layer, ...]]] = {
     "llama": _Llama(4096, 11008, 32, 32),
     "mistral": _Llama(4096, 14336, 32, 32, kv_heads=8),
@@ -195,10 +245,12 @@ RULES: Mapping[str, Callable[[_Fields], tuple[Layer, ...]]] = {
     "cohere2": _Llama(8192, 22528, 40, 64),
     "deepseek_v2": _deepseek,
     "deepseek_v3": _deepseek,
+    "glm4_moe": _glm4_moe,
+    "llama4_text": _llama4,
 }
 """By `model_type`. Phi-3 stores qkv_proj and gate_up_proj as they are multiplied; the others' parts are joined."""
 
-MULTIMODAL = ("gemma3",)
+MULTIMODAL = ("gemma3", "llama4")
 """Types that have no layers outside their `text_config`; of any other type, a `text_config` is read if there is one."""
 
 

@@ -92,14 +92,36 @@ def llama_layers(
 
     `head_dim` stands in config.json in some models only; in the others it is hidden_size / num_attention_heads.
     """
-    count = num_hidden_layers
-    heads = Share("attention heads", num_attention_heads, head_dim)
-    # A key and a value for each.
-    kv_heads = Share("KV heads", num_key_value_heads, 2 * head_dim, replicates=True, joined=2)
     return (
-        _column("qkv_proj", hidden_size, heads, kv_heads, count=count),
-        _row("o_proj", heads, hidden_size, count=count),
-        *_mlp("", hidden_size, intermediate_size, count),
+        *_attention(num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, head_dim),
+        *_mlp("", hidden_size, intermediate_size, num_hidden_layers),
+    )
+
+
+def llama_moe_layers(
+    num_hidden_layers: int,
+    hidden_size: int,
+    num_attention_heads: int,
+    num_key_value_heads: int,
+    head_dim: int,
+    *,
+    sparse: int,
+    intermediate_size: int,
+    moe_intermediate_size: int,
+    shared_intermediate_size: int,
+) -> tuple[Layer, ...]:
+    """The same for attention as Llama's and a mixture of experts in `sparse` of the blocks, as GLM-4.5 and Llama 4.
+
+    intermediate_size         of the dense MLP, which the other blocks have
+    shared_intermediate_size  of all shared experts together; 0: none
+    """
+    return (
+        *_attention(num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, head_dim),
+        *_mlps(
+            hidden_size,
+            (intermediate_size, num_hidden_layers - sparse),
+            (shared_intermediate_size, moe_intermediate_size, sparse),
+        ),
     )
 
 
@@ -149,13 +171,28 @@ def deepseek_layers(
         _column("kv_b_proj", kv_lora_rank, latent, count=count),
         _row("o_proj", values, hidden, count=count),
     ]
-    if count > sparse:
-        layers += _mlp("", hidden, intermediate_size, count - sparse)
-    if sparse and n_shared_experts:
-        layers += _mlp("shared_experts.", hidden, n_shared_experts * moe_intermediate_size, sparse)
-    if sparse:
-        layers += _mlp("experts.", hidden, moe_intermediate_size, None)
-    return tuple(layers)
+    shared = (n_shared_experts or 0) * moe_intermediate_size
+    return (*layers, *_mlps(hidden, (intermediate_size, count - sparse), (shared, moe_intermediate_size, sparse)))
+
+
+def _attention(count: int, hidden: int, num_heads: int, num_kv_heads: int, head_dim: int) -> tuple[Layer, Layer]:
+    heads = Share("attention heads", num_heads, head_dim)
+    # A key and a value for each.
+    kv_heads = Share("KV heads", num_kv_heads, 2 * head_dim, replicates=True, joined=2)
+    return _column("qkv_proj", hidden, heads, kv_heads, count=count), _row("o_proj", heads, hidden, count=count)
+
+
+def _mlps(hidden: int, dense: tuple[int, int], experts: tuple[int, int, int]) -> list[Layer]:
+    """Dense MLPs (intermediate features, blocks), and experts (those of the shared ones, of a routed one, blocks)."""
+    (intermediate, dense_blocks), (shared, routed, sparse_blocks) = dense, experts
+    layers: list[Layer] = []
+    if dense_blocks:
+        layers += _mlp("", hidden, intermediate, dense_blocks)
+    if sparse_blocks and shared:
+        layers += _mlp("shared_experts.", hidden, shared, sparse_blocks)
+    if sparse_blocks:
+        layers += _mlp("experts.", hidden, routed, None)
+    return layers
 
 
 def _mlp(prefix: str, hidden: int, intermediate: int, count: int | None) -> tuple[Layer, Layer]:

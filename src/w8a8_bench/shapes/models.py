@@ -12,7 +12,7 @@ from pathlib import Path
 from w8a8_bench.problem import BLOCK, GemmShape
 from w8a8_bench.problem.comparison import LabelledShape
 from w8a8_bench.shapes import hf_config
-from w8a8_bench.shapes.layers import Layer, TpDoesNotDivide, deepseek_layers, llama_layers
+from w8a8_bench.shapes.layers import Layer, TpDoesNotDivide, deepseek_layers, llama_layers, llama_moe_layers
 
 # Source of a row: https://huggingface.co/<model id>/blob/main/config.json
 # (num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, head_dim, intermediate_size)
@@ -68,6 +68,30 @@ MODELS: dict[str, tuple[Layer, ...]] = {
         n_shared_experts=1,
         n_routed_experts=256,
         first_k_dense_replace=3,
+    ),
+    # first_k_dense_replace = 3: experts in the other 89 blocks
+    "zai-org/GLM-4.5": llama_moe_layers(
+        *(92, 5120, 96, 8, 128),
+        sparse=89,
+        intermediate_size=12288,
+        moe_intermediate_size=1536,
+        shared_intermediate_size=1536,
+    ),
+    # interleave_moe_layer_step = 1: experts in every block; intermediate_size is theirs
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": llama_moe_layers(
+        *(48, 5120, 40, 8, 128),
+        sparse=48,
+        intermediate_size=16384,
+        moe_intermediate_size=8192,
+        shared_intermediate_size=8192,
+    ),
+    # interleave_moe_layer_step = 2: experts in every second block, in the others a dense MLP
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": llama_moe_layers(
+        *(48, 5120, 40, 8, 128),
+        sparse=24,
+        intermediate_size=16384,
+        moe_intermediate_size=8192,
+        shared_intermediate_size=8192,
     ),
 }
 

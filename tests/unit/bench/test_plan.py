@@ -161,7 +161,9 @@ def test_the_command_line_takes_cliffs_among_numbers_and_says_what_tp_leaves_out
     named = shapes("--models", "meta-llama/Llama-2-7b-hf", "--batch-sizes", "cliffs", "20000")
     assert list(dict.fromkeys(shape.m for shape in named)) == [*CLIFF_SIZES, 20000]
     assert capsys.readouterr().err == ""
-    assert len(shapes("--tp-sizes", "8", "--batch-sizes", "1")) == 93  # 18 models of 4 layers, one of 10 and one of 11
+    assert (
+        len(shapes("--tp-sizes", "8", "--batch-sizes", "1")) == 115
+    )  # 18 models of 4 layers, and of 10, 11, 8, 6 and 8
     assert capsys.readouterr().err.startswith(
         "left out: TP 8 does not divide the 28 attention heads of qkv_proj in Qwen"
     )

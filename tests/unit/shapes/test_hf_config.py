@@ -47,10 +47,12 @@ def test_every_model_of_the_table_is_checked_against_its_configuration() -> None
 @pytest.mark.parametrize("model", BUILT_IN)
 def test_counts_make_the_published_number_of_parameters(model) -> None:
     """Layers times counts, with the embeddings, but for norms, biases and routers: within 1% of what the page says."""
-    config = BUILT_IN[model]
+    config = BUILT_IN[model].get("text_config", BUILT_IN[model])
     experts = 0
     if "n_routed_experts" in config:
         experts = config["n_routed_experts"] * (config["num_hidden_layers"] - config["first_k_dense_replace"])
+    elif "num_local_experts" in config:
+        experts = config["num_local_experts"] * len(config["moe_layers"])
     weights = sum(layer.k * layer.n * (experts if layer.count is None else layer.count) for layer in MODELS[model])
     embeddings = config["vocab_size"] * config["hidden_size"] * (1 if config.get("tie_word_embeddings") else 2)
     assert (weights + embeddings) / 1e9 == pytest.approx(PARAMETERS[model], rel=0.01)
@@ -90,6 +92,15 @@ def test_what_stands_for_an_absent_field_is_what_transformers_has() -> None:
     wide = {**bare, "num_attention_heads": 64, "num_key_value_heads": 64, "hidden_size": 2048}
     assert parsed({**wide, "model_type": "qwen3"})[0].n == 3 * 64 * 128
     assert parsed({**wide, "model_type": "llama"})[0].n == 3 * 64 * 32
+
+
+def test_the_blocks_with_experts_of_llama_4_are_those_listed_before_the_step() -> None:
+    text = BUILT_IN["meta-llama/Llama-4-Scout-17B-16E-Instruct"]["text_config"]
+    counts = [layer.count for layer in parsed({"model_type": "llama4", "text_config": {**text, "moe_layers": [0, 5]}})]
+    assert counts == [48, 48, 46, 46, 2, 2, None, None]
+    for wrong in ("all", list(range(49))):
+        config = {"model_type": "llama4", "text_config": {**text, "moe_layers": wrong}}
+        assert refusal(json.dumps(config).encode()).endswith(": expected a list of at most 48")
 
 
 def test_a_language_model_inside_another_may_leave_out_what_its_class_has() -> None:

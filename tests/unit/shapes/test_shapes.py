@@ -22,6 +22,10 @@ LLAMA_70B = [
     ("qkv_proj", 8192, 10240, "n"), ("o_proj", 8192, 8192, "k"),
     ("gate_up_proj", 8192, 57344, "n"), ("down_proj", 28672, 8192, "k"),
 ]  # fmt: skip
+LLAMA4_EXPERTS = [
+    ("shared_experts.gate_up_proj", 5120, 16384, "n"), ("shared_experts.down_proj", 8192, 5120, "k"),
+    ("experts.gate_up_proj", 5120, 16384, "n"), ("experts.down_proj", 8192, 5120, "k"),
+]  # fmt: skip
 EXPECTED = {
     "mistralai/Mistral-7B-v0.1": LLAMA_8B,
     "meta-llama/Llama-2-7b-hf": [
@@ -100,6 +104,19 @@ EXPECTED = {
         ("gate_up_proj", 7168, 36864, "n"), ("down_proj", 18432, 7168, "k"),
         ("shared_experts.gate_up_proj", 7168, 4096, "n"), ("shared_experts.down_proj", 2048, 7168, "k"),
         ("experts.gate_up_proj", 7168, 4096, "n"), ("experts.down_proj", 2048, 7168, "k"),
+    ],
+    "zai-org/GLM-4.5": [
+        ("qkv_proj", 5120, 14336, "n"), ("o_proj", 12288, 5120, "k"),
+        ("gate_up_proj", 5120, 24576, "n"), ("down_proj", 12288, 5120, "k"),
+        ("shared_experts.gate_up_proj", 5120, 3072, "n"), ("shared_experts.down_proj", 1536, 5120, "k"),
+        ("experts.gate_up_proj", 5120, 3072, "n"), ("experts.down_proj", 1536, 5120, "k"),
+    ],
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": [
+        ("qkv_proj", 5120, 7168, "n"), ("o_proj", 5120, 5120, "k"), *LLAMA4_EXPERTS,
+    ],
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": [
+        ("qkv_proj", 5120, 7168, "n"), ("o_proj", 5120, 5120, "k"),
+        ("gate_up_proj", 5120, 32768, "n"), ("down_proj", 16384, 5120, "k"), *LLAMA4_EXPERTS,
     ],
 }  # fmt: skip
 
