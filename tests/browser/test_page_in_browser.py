@@ -220,13 +220,14 @@ def test_a_point_of_a_curve_tells_its_own_time_interval_and_limit(page, h200) ->
     assert len(said) >= 3, "points on one another share a tip, but not all of them"
 
 
-@pytest.mark.parametrize("curve", ["tflops", "speedup", "limit"])
-def test_curves_show_what_is_asked_for(page, h200, curve) -> None:
+@pytest.mark.parametrize("curve", ["seconds", "tflops", "limit"])
+def test_curves_show_speed_up_first_and_then_what_is_asked_for(page, h200, curve) -> None:
     page.open([h200])
+    assert page.text("#time h2") == "Speed-up over m"
     points = page.count("#time circle.dot")
     page.click(f"#curve input[value={curve}]")
     assert page.count("#time circle.dot") == points
-    titles = {"tflops": "TFLOP/s", "speedup": "Speed-up", "limit": "Percent of limit"}
+    titles = {"tflops": "TFLOP/s", "seconds": "Time", "limit": "Percent of limit"}
     assert page.text("#time h2") == f"{titles[curve]} over m"
 
 
@@ -287,9 +288,21 @@ def test_the_cost_of_quantizing_is_the_paired_difference(page, made) -> None:
     assert page.count("#quantization figure") == 2
 
 
+def test_the_page_opens_on_the_set_with_most_cells_and_says_what_it_mixes(page, h200, made) -> None:
+    page.open([made, h200])
+    assert page.run("return DATA.sets.map((set) => set.rows.kernel.length)") == [len(made.records), len(h200.records)]
+    assert page.run("return state.set") == int(len(h200.records) > len(made.records))
+    said = page.text("#mixed")
+    assert said.startswith(
+        "These are the results of one of 2 sets that can't stand side by side, the one with the most"
+    )
+    page.open([h200])
+    assert not page.is_shown("#mixed")
+
+
 def test_accuracy_of_schemes_stands_beside_their_speed(page, made) -> None:
     page.open([made])
-    page.click("#data-choice input[value=outliers]")
+    assert page.run("return state.data") == "outliers", "schemes differ most on it"
     rows = {without_badge(row["kernel"]): row for row in page.table("#accuracy")}
     summary = summarize(make_sets([made])[0])
     levels = [r.scheme_sqnr_db["outliers"] for r in made.records if r.text == FP8]
@@ -359,13 +372,13 @@ def test_records_without_the_baseline_are_compared_with_the_fastest(page, made) 
 def test_a_page_without_roofs_or_clocks_says_so(page) -> None:
     page.open([json_lines.read(ROOT / "results/h200/square_fp8_host_timer.jsonl.gz")])
     assert "no roofs" in page.text("#roofline .note")
-    assert page.text("#time h2") == "Time over m = n = k"
+    assert page.text("#time h2") == "Speed-up over m = n = k"
     assert page.complaints() == []
 
 
 def test_nothing_is_asked_of_the_network_and_nothing_complains(page, made) -> None:
     page.open([made])
-    page.click("#curve input[value=speedup]")
+    page.click("#curve input[value=seconds]")
     page.choose("format", "int8")
     assert page.requests() == [page.address]
     assert page.complaints() == []

@@ -102,6 +102,7 @@ def set_data(results: ResultSet) -> Json:
     return {
         "label": results.label,
         "files": list(results.files),
+        "mixed": run_facts.mixed(results),
         "warnings": [*results.warnings, *([EMULATED_NOTE] if emulated else [])],
         "device": results.device_name,
         "facts": [

@@ -46,6 +46,8 @@ def _section(results: ResultSet, summary: Summary) -> Lines:
     if any(EMULATED in record.flags and record.status is Status.OK for record in results.records):
         warnings.append(EMULATED_NOTE)
     lines = [f"## W8A8 GEMM report: {code(results.device_name)}", "", _where(results), ""]
+    if mixed := run_facts.mixed(results):
+        lines += [_plain(mixed), ""]
     lines += [line for text in warnings for line in (f"> {text}", "")]
     lines += [_verdict(summary), ""]
     lines += _speeds(summary) + _best(summary) + _costs(summary)

@@ -67,6 +67,15 @@ def noise_floors(results: ResultSet, measure: str | None) -> list[stats.Estimate
     return [metrics.noise_floor(one.end, one.records, measure) for one in results.comparisons]
 
 
+def mixed(results: ResultSet) -> str:
+    """Which files and days stand together, as a sentence; empty if it is one of each."""
+    days = sorted({header.time[:10] for header in results.headers})
+    if len(results.files) == 1 and len(days) == 1:
+        return ""
+    files = counted(len(results.files), "file")
+    return f"Mixed: {files} ({', '.join(results.files)}), measured on {counted(len(days), 'day')} ({', '.join(days)})."
+
+
 def device_facts(results: ResultSet) -> Facts:
     device, environment = results.devices[0], results.headers[0].environment
     facts = [("device", results.device_name)]

@@ -234,6 +234,19 @@ def test_sets_of_other_gpus_are_apart_in_the_page() -> None:
     assert {*other["comparisons"]["n"]} == {4096}
 
 
+def test_a_set_of_several_files_and_days_names_them() -> None:
+    first, second = made_sweep(LAYERS[:1], (1,)), made_sweep(LAYERS[1:2], (1,))
+    (alone,) = page_data(html.render(make_sets([first])))["sets"]
+    assert alone["mixed"] == ""
+    comparisons = tuple(
+        replace(one, run=replace(one.run, time="2026-11-03T08:00:00+00:00")) for one in second.comparisons
+    )
+    later = replace(second, headers=(comparisons[0].run,), comparisons=comparisons, path=Path("later.jsonl"))
+    (both,) = page_data(html.render(make_sets([first, later])))["sets"]
+    days = f"2026-11-03, {first.headers[0].time[:10]}"
+    assert both["mixed"] == f"Mixed: 2 files ({first.path.name}, later.jsonl), measured on 2 days ({days})."
+
+
 def test_a_set_without_a_time_is_shown_beside_others() -> None:
     failed = replace(record(BASELINE), status=Status.FAILED, reason="broken", error=None)
     other = in_file([failed], [end([failed])], path="failed.jsonl")

@@ -2,7 +2,7 @@
 
 const DATA = JSON.parse(document.getElementById('data').textContent);
 
-const state = { set: 0, measure: null, filters: {}, chosen: null, y: 'seconds', allLayers: false, theme: 'auto', printing: false };
+const state = { set: 0, measure: null, filters: {}, chosen: null, y: 'speedup', allLayers: false, theme: 'auto', printing: false };
 let current = null; // the set that is shown, with what was prepared of it
 
 /* Kernels whose share of the best one's speed is at least this are as fast, within so many percent. */

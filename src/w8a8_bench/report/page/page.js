@@ -48,6 +48,9 @@ function drawHead() {
     if (fact(title)) words.push(before + fact(title).replace('T', ' ').replace('+00:00', ' UTC'));
   }
   document.getElementById('subtitle').textContent = [...words, current.files.join(', ')].join(' · ');
+  const mixed = document.getElementById('mixed');
+  mixed.textContent = [DATA.sets.length > 1 && `These are the results of one of ${DATA.sets.length} sets that can't stand side by side, the one with the most cells unless another is chosen below.`, current.mixed].filter(Boolean).join(' ');
+  mixed.hidden = !mixed.textContent;
   const warnings = document.getElementById('warnings');
   warnings.replaceChildren();
   for (const text of current.warnings) add(warnings, 'p', { class: 'warning' }, text);
@@ -222,7 +225,8 @@ function start() {
   showTheme();
   document.getElementById('filters').addEventListener('submit', (event) => event.preventDefault());
   document.getElementById('footer').textContent = `Made by w8a8-bench ${DATA.version}. Everything is in this file; it loads nothing.`;
-  openSet(0);
+  const cells = DATA.sets.map((set) => set.rows.kernel.length);
+  openSet(cells.indexOf(Math.max(...cells)));
   drawFilters();
   draw();
   for (const [event, printing] of [['beforeprint', true], ['afterprint', false]]) {

@@ -78,9 +78,9 @@ function addLegend(body, kernels) {
 
 /* What the curves may show: a title, the column of the times, its ends, and its scale. */
 const CURVES = {
+  speedup: { name: 'Speed-up', title: 'speed-up over bf16', column: 'speedup', low: 'speedup_low', high: 'speedup_high', tick: (v) => `${tickNumber(v)}x`, even: 1 },
   seconds: { name: 'Time', title: 'time', column: 'seconds', low: 'seconds_low', high: 'seconds_high', log: true, tick: tickTime },
   tflops: { name: 'TFLOP/s', title: 'TFLOP/s', column: 'tflops', log: true, tick: tickNumber },
-  speedup: { name: 'Speed-up', title: 'speed-up over bf16', column: 'speedup', low: 'speedup_low', high: 'speedup_high', tick: (v) => `${tickNumber(v)}x`, even: 1 },
   limit: { name: 'Percent of limit', title: 'percent of the limit', column: 'limit', tick: (v) => `${tickNumber(v)}%` },
   cost: { name: 'Cost', title: 'time that quantization adds', column: 'quantization_cost_seconds', low: 'quantization_cost_seconds_low', high: 'quantization_cost_seconds_high', tick: (v) => (v === 0 ? '0' : v < 0 ? `-${tickTime(-v)}` : tickTime(v)), even: 0 },
 };
