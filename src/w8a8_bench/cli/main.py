@@ -62,6 +62,9 @@ TP_SIZES = (1,)
 
 DEFAULT_THRESHOLD_PERCENT = 1.0
 
+FILES = "RESULTS"
+"""What help calls results files that may be left out."""
+
 
 class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line; the usage text is what `--help` is for."""
@@ -75,10 +78,10 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Let commas separate the values of an option that takes several, and names that follow a command."""
+        """Let commas separate the values of an option that takes several, and names, not files, after a command."""
         if action.option_strings and action.nargs == "+":
             arg_strings = _split_list(action.option_strings[-1], arg_strings)
-        elif action.nargs == "*":
+        elif action.nargs == "*" and action.metavar != FILES:
             arg_strings = _split_list(str(action.metavar), arg_strings)
         return super()._get_values(action, arg_strings)
 
@@ -241,7 +244,13 @@ def _add_merge(merge: _Parser) -> None:
 
 
 def _add_recommend(parser: _Parser) -> None:
-    parser.values("results", "RESULTS", "results files of one device, or their directory")
+    parser.value(
+        "results",
+        FILES,
+        "results files of one device, or their directory (default: the H200 records that come with w8a8-bench)",
+        nargs="*",
+        default=(),
+    )
     parser.value("--model", "NAME", "a name from `list models`, or PATH/config.json of any model", required=True)
     parser.value("--tp", "T", "tensor-parallel size (default: 1)", type=_whole_number, default=1)
     parser.value(

@@ -13,12 +13,14 @@ from pathlib import Path
 from w8a8_bench.cli import mix, output
 from w8a8_bench.cli.errors import EXIT_COMPLETE, UsageError
 from w8a8_bench.cli.results import Inputs
+from w8a8_bench.cli.results import read as read_file
 from w8a8_bench.problem import Activations
 from w8a8_bench.providers import registry
 from w8a8_bench.report.recommend import page
 from w8a8_bench.report.recommend.choices import ModelLayer, Requirements, device_of
 from w8a8_bench.report.recommend.recommend import Recommendation, recommend
 from w8a8_bench.report.recommend.render import markdown, plain_text, to_json, verdict
+from w8a8_bench.results import book
 from w8a8_bench.results.json_lines import Results
 from w8a8_bench.shapes import hf_config, models
 
@@ -60,15 +62,41 @@ def _recommend(args: argparse.Namespace, out: str) -> Recommendation:
     if args.model not in models.MODELS:
         read.append(Path(args.model, hf_config.FILE_NAME) if os.path.isdir(args.model) else Path(args.model))
     output.check(out, read)
+    files = _named(args.results, inputs, layers) if args.results else [_of_the_book(args.model, args.tp)]
+    _refuse_unknown(required.providers, files)
+    cut_blocks = models.cut_blocks([args.model], [args.tp])
+    return recommend(args.model, args.tp, layers, files, required, cut_blocks, PROVIDERS, from_book=not args.results)
+
+
+def _named(names: Sequence[str], inputs: Inputs, layers: Sequence[ModelLayer]) -> list[Results]:
     files = inputs.read()
     if not any(file.comparisons for file in files):
-        raise ValueError(f"{', '.join(args.results)}: no comparison is complete, so there is nothing to recommend from")
+        raise ValueError(f"{', '.join(names)}: no comparison is complete, so there is nothing to recommend from")
     files = _of_the_model(files, layers, inputs)
     if inputs.directories:
         _refuse_several_devices(files, inputs)
-    _refuse_unknown(required.providers, files)
-    cut_blocks = models.cut_blocks([args.model], [args.tp])
-    return recommend(args.model, args.tp, layers, files, required, cut_blocks, PROVIDERS)
+    return files
+
+
+def _of_the_book(model: str, tp: int) -> Results:
+    """The records of the model that come with this program. Raises ValueError if it has none, or none at this TP."""
+    measure = (
+        f"measure it with `w8a8-bench --dtype fp8 int8 model_bench --models {model} --tp-sizes {tp} --out FILE.jsonl`, "
+        "then name FILE.jsonl here"
+    )
+    path = book.path_of(models.name_of(model))
+    if path is None:
+        known = ", ".join(book.models())
+        has = f"those that come with w8a8-bench are of {known}" if known else "w8a8-bench comes without any"
+        raise ValueError(f"no RESULTS were named, and there are no records of {model}: {has}; {measure}")
+    file = read_file(path)
+    sizes = sorted({size for end in file.ends if isinstance(size := end.labels.get("tp"), int)})
+    if tp not in sizes:
+        raise ValueError(
+            f"no RESULTS were named, and the records of {model} that come with w8a8-bench are of TP "
+            f"{', '.join(map(str, sizes))}, not {tp}; {measure}"
+        )
+    return file
 
 
 def _refuse_unknown(providers: Sequence[str], files: Sequence[Results]) -> None:

@@ -25,6 +25,7 @@ from w8a8_bench.report.recommend.choices import (
     Candidates,
     ModelLayer,
     Requirements,
+    device_of,
     geometric_mean,
     ratio,
 )
@@ -38,6 +39,9 @@ TIE = 0.01
 
 ENVIRONMENT = ("torch", "triton", "driver", "power_limit_w", "w8a8_bench")
 """What may differ between files, and is noted then."""
+
+SOFTWARE = ("w8a8_bench", "torch", "driver")
+"""Of an environment, what is said of records that come with this program, beside the versions of the libraries."""
 
 CUDA = "cuda"
 """The kind of a device that inference engines' options are for."""
@@ -144,6 +148,33 @@ class EngineChoice:
 
 
 @dataclass(frozen=True)
+class Book:
+    """Where records come from that nobody named: those that come with this program.
+
+    days      of their measurement, the first and the last
+    versions  of the software and the libraries that they were measured with, by name
+    """
+
+    device: str
+    days: tuple[str, str]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, files: Sequence[Results]) -> Book:
+        headers = [header for file in files for header in file.headers]
+        days = sorted(header.time[:10] for header in headers)
+        versions: dict[str, dict[str, None]] = {}
+        for header in headers:
+            named = header.environment.get("providers")
+            libraries = named if isinstance(named, Mapping) else {}
+            software = {name: header.environment[name] for name in SOFTWARE if name in header.environment}
+            for name, version in {**software, **libraries}.items():
+                versions.setdefault(str(name), {})[str(version)] = None
+        said = {name: ", ".join(several) for name, several in versions.items()}
+        return cls(str(device_of(headers[0])), (days[0], days[-1]), said)
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """`deploy` is the scheme to take for all layers and every m; the rest says what it and the others gain.
 
@@ -156,6 +187,7 @@ class Recommendation:
     not_considered  what the records lack
     dropped    how many cells were left out of the choice, by the reason
     one_library  what to take if all layers and m run with the kernels of one library
+    book       what the records are, if they come with this program; None if the user named them
     engines    what to take in each inference engine that is known; empty if the records are not of a GPU
     """
 
@@ -179,6 +211,7 @@ class Recommendation:
     dropped: Mapping[str, int]
     one_library: OneLibrary
     engines: tuple[EngineChoice, ...]
+    book: Book | None
     notes: tuple[str, ...]
 
 
@@ -190,10 +223,13 @@ def recommend(
     required: Requirements,
     cut_blocks: Sequence[str] = (),
     providers: Sequence[str] = (),
+    *,
+    from_book: bool = False,
 ) -> Recommendation:
     """What to run `model` with, whose `layers` are those of one of `tp` ranks.
 
-    `cut_blocks` are notes for blockwise schemes, `providers` all libraries that could have been measured.
+    `cut_blocks` are notes for blockwise schemes, `providers` all libraries that could have been measured. `from_book`:
+    nobody named the `files`.
     Raises ValueError with one line as `Candidates` does, and if a layer is in no record, none is of the baseline,
     no W8A8 kernel has a time, data of that name has no SQNR, or no m has all layers.
     """
@@ -265,6 +301,7 @@ def recommend(
             for engine, rows in runnable.items()
             for complete in [[row for row in rows if row.overall]]
         ),
+        book=Book.of(files) if from_book else None,
         notes=(
             *_uncounted(layers),
             *(cut_blocks if any(one.scheme.scaling == BLOCKWISE for one in schemes) else ()),

@@ -12,6 +12,7 @@ from w8a8_bench.report.recommend.accuracy import UNKNOWN, AccuracyLimit
 from w8a8_bench.report.recommend.choices import CandidateKernel
 from w8a8_bench.report.recommend.recommend import (
     TIE,
+    Book,
     EngineChoice,
     LayerChoice,
     Recommendation,
@@ -105,8 +106,10 @@ def sections(what: Recommendation) -> list[Section]:
             f"{what.model}, TP {what.tp}, on {what.device}",
             [
                 *_verdict(what),
+                *([_book_text(what.book)] if what.book else []),
                 f"Times are {what.measure} ({MEANINGS.get(what.measure, 'as recorded')}), activations "
-                f"{what.required.activations.value}, data {what.data}; from {', '.join(what.files)}.",
+                f"{what.required.activations.value}, data {what.data}"
+                + (f"; from {', '.join(what.files)}." if what.book is None else "."),
                 "A total is that of the GEMMs of one rank in one forward pass of m tokens, each layer's time by its "
                 "count; attention, the head and everything else is not in it.",
             ],
@@ -189,6 +192,8 @@ def to_json(what: Recommendation) -> dict[str, object]:
         "sqnr_data": what.required.sqnr_data,
         "baseline": BASELINE,
         "files": list(what.files),
+        "book": what.book
+        and {"device": what.book.device, "days": list(what.book.days), "versions": dict(what.book.versions)},
         "providers": list(what.required.providers) or None,
         "best_of_all_providers": what.best_of_all
         and {
@@ -295,6 +300,16 @@ def _verdict(what: Recommendation) -> list[str]:
         dropped = ", ".join(f"{reason} ({text.counted(cells, 'cell')})" for reason, cells in what.dropped.items())
         lines.append(f"Left out of the choice: {dropped}. The notes name the kernels.")
     return lines
+
+
+def _book_text(book: Book) -> str:
+    first, last = book.days
+    days = f"on {first}" if first == last else f"from {first} to {last}"
+    versions = ", ".join(f"{name} {version}" for name, version in book.versions.items())
+    return (
+        f"No results were named, so these are the records that come with w8a8-bench: measured on {book.device} {days}, "
+        f"with {versions}. Other versions and GPUs may differ."
+    )
 
 
 def _mean_of(what: Recommendation) -> str:
