@@ -48,7 +48,19 @@ def test_the_fastest_when_measured_again_is_kept(script, monkeypatch):
             return {config: 1.0 if config == quick else 2.0 + few.index(config) / 100 for config in binds}
 
     monkeypatch.setattr(script, "ColdTimer", MadeTimer)
-    assert script.tune(device, problem, len(few)) == (fastest, 1.0)
+    times = script.tune(device, problem, len(few))
+    assert next(iter(times.items())) == (fastest, 1.0)
+    assert times.keys() == set(few), "every time is kept"
+
+
+def test_every_time_is_recorded_after_where_it_was_measured(script, tmp_path):
+    problem, path = script.problem_of("int8", SHAPE), tmp_path / "times.jsonl"
+    for seconds in (1e-6, 2e-6):
+        script.record(path, H200, problem, {PLAIN: seconds})
+    run, first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert run["device"]["name"] == H200.name
+    assert (first["m"], first["format"], first["times"]) == (16, "int8", [[PLAIN.to_json(), 1e-6]])
+    assert second["times"][0][1] == 2e-6
 
 
 def test_what_is_written_is_what_is_chosen_from(script, monkeypatch, tmp_path):
