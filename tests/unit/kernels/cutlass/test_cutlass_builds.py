@@ -19,7 +19,7 @@ import pytest
 from copies import replace
 
 from w8a8_bench.kernels.cutlass import compile_cache, configs, heuristic, tuned
-from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy, Schedule
+from w8a8_bench.kernels.cutlass.geometry import REGISTERS_OF_SM, Geometry, Occupancy
 from w8a8_bench.kernels.cutlass.variant import SM90A, Variant
 from w8a8_bench.problem import GemmShape, Problem
 from w8a8_bench.problem.formats import Format
@@ -85,12 +85,6 @@ def tuned_builds() -> list[compile_cache.Build]:
 def portfolio_builds() -> list[compile_cache.Build]:
     """Every configuration that the heuristic may choose."""
     return [(variant, tile) for variant in longest_ends() for tile in configs.portfolio(variant)]
-
-
-def builds_of_schedule(schedule: Schedule) -> list[compile_cache.Build]:
-    """The portfolio's large tiles with another schedule, which tuning tries."""
-    tiles = [(v, configs.fill(replace(t, schedule=schedule), v)) for v, t in portfolio_builds()]
-    return [(variant, tile) for variant, tile in tiles if configs.why_illegal(tile, variant) is None]
 
 
 def cubin(path: Path) -> bytes:
@@ -162,13 +156,6 @@ def test_every_kernel_compiles_to_tensor_core_instructions_without_spills():
 @pytest.mark.slow
 def test_every_configuration_that_may_be_chosen_compiles_without_spills():
     check(portfolio_builds())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("schedule", [Schedule.STAGGERED, Schedule.OVERLAPPED])
-def test_kernels_of_other_schedules_compile_without_spills(schedule):
-    assert builds_of_schedule(schedule)
-    check(builds_of_schedule(schedule))
 
 
 def test_a_spilling_kernel_would_be_seen(tmp_path, monkeypatch):
