@@ -8,7 +8,7 @@ configuration takes over that wherever it was measured is its factor. The portfo
 time, each the one that brings the best of the portfolio nearest to the best that was measured.
 
 How good it is on weights that it has not seen is judged by leaving out a fifth of them at a time, (n,k) by (n,k): the
-time of what is chosen over that of the fastest that was measured, of the configurations that were measured. `--parts`
+time of the configuration that the model chooses, among those that were measured, over the fastest one's. `--parts`
 says instead what the time of each large tile is made of: its launch, the end of a tile, and a step of 32 along k. What
 serves few tokens (`fitted.FEW`) is left as it is: rates and configurations that were chosen by hand. Needs scipy, and
 no GPU.

@@ -107,7 +107,7 @@ def pieces_of(model: str, directory: Path) -> Iterator[Piece]:
 
 
 def measure(piece: Piece, until: float | None) -> int:
-    """Run the sweep of a piece; its exit code. At `until` (on the monotonic clock) it is told to stop."""
+    """Run the sweep of a piece and return its exit code. At `until`, on the monotonic clock, the sweep is stopped."""
     if until is not None and time.monotonic() >= until:
         return INTERRUPTED
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}

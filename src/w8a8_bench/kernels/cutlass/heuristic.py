@@ -168,15 +168,6 @@ def slower(rates: fitted.Rates, m: int, n: int, k: int) -> float:
     return 1 + rates.power * math.log1p(2 * m * n * k / OPERATIONS_OF_E)
 
 
-def predicted_s(config: TileConfig, problem: Problem, gpu: Occupancy) -> float:
-    """Seconds that the model gives a legal configuration, weights cold in the L2."""
-    variant, m, n, k = Variant.of(problem), problem.m, problem.n, problem.k
-    few, plain = m <= fitted.FEW, replace(config, raster=TileConfig.raster)
-    rates = fitted.of(variant, few=few).rates
-    one = Costs.of(config, variant, gpu, rates, factors(variant, few=few).get(plain, 1.0))
-    return one.seconds(m, n, k, slower(rates, m, n, k))
-
-
 def choose(problem: Problem, gpu: Occupancy) -> TileConfig:
     """The configuration to take. Raises ValueError if none is legal, with the reason."""
     variant, shape = Variant.of(problem), problem.shape

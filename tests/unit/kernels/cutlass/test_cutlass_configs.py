@@ -60,8 +60,10 @@ def test_a_legal_configuration_is_chosen_for_any_shape(variant):
 @pytest.mark.parametrize(("n", "k"), [(4096, 4096), (10240, 8192), (2112, 7168), (576, 512)])
 def test_more_tokens_are_never_predicted_faster(variant, n, k):
     def best(m: int) -> float:
-        wanted = problem(variant, m, n, k)
-        return heuristic.predicted_s(heuristic.predicted_best(wanted, H200), wanted, H200)
+        chosen, few = heuristic.predicted_best(problem(variant, m, n, k), H200), m <= fitted.FEW
+        plain = replace(chosen, raster=TileConfig.raster)
+        (costs,) = [one for one in heuristic.costs(variant, H200, few) if one.config == plain]
+        return costs.seconds(m, n, k, heuristic.slower(fitted.of(variant, few=few).rates, m, n, k))
 
     few = [*range(1, fitted.FEW, 7), fitted.FEW]
     more = [*range(fitted.FEW + 1, 520, 7), *range(1000, 8000, 777), 8191, 8192, 8193]
